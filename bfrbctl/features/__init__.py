@@ -1,0 +1,1 @@
+"""From recordings to frame channels and the sequence table."""

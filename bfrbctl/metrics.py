@@ -1,0 +1,123 @@
+"""The competition metric and what goes with it.
+
+score = 0.5 x binary F1 (target or not, positive = target) + 0.5 x macro F1 over the targets and one merged
+`non_target` class, both with zero_division=0; macro over the classes present in truth or prediction.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bfrbctl.segments import AnyArray, Bool, Float64, Int64
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good predicted gestures are; every figure is in 0..1, larger is better.
+
+    Parameters
+    ----------
+    binary_f1
+        F1 of target or not.
+    macro_f1
+        Mean F1 over the targets and the merged non-target class.
+    score
+        Mean of the two: the competition metric.
+    gesture_macro_f1
+        Mean F1 over all gestures, non-targets apart.
+    """
+
+    binary_f1: float
+    macro_f1: float
+    score: float
+    gesture_macro_f1: float
+
+
+def merged_labels(labels: Int64, targets: Sequence[bool]) -> Int64:
+    """Merge all non-target gestures into one class.
+
+    Parameters
+    ----------
+    labels
+        int64, (n_sequences,): positions in the class list.
+    targets
+        One flag a class.
+
+    Returns
+    -------
+    int64, (n_sequences,): 0..n_targets-1 for targets in the order of the class list, n_targets for non-targets.
+    """
+    flags = np.asarray(targets, dtype=np.bool_)
+    lookup = np.where(flags, np.cumsum(flags) - 1, int(flags.sum()))
+    return np.asarray(lookup[labels], dtype=np.int64)
+
+
+def f1_by_class(truth: Int64, predicted: Int64, n_classes: int, weights: AnyArray | None = None) -> Float64:
+    """Give the F1 of each class; NaN where a class is in neither truth nor prediction.
+
+    Parameters
+    ----------
+    truth, predicted
+        int64, (n_sequences,), 0..n_classes-1.
+    n_classes
+        How many classes.
+    weights
+        float, (n_sequences,): how often each sequence counts (for a bootstrap); once each when None.
+    """
+    hits = np.bincount(truth[truth == predicted], _chosen(weights, truth == predicted), minlength=n_classes)
+    total = np.bincount(truth, weights, minlength=n_classes) + np.bincount(predicted, weights, minlength=n_classes)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(total > 0, 2.0 * hits / total, np.nan), dtype=np.float64)
+
+
+def hierarchical_f1(
+    truth: Int64, predicted: Int64, targets: Sequence[bool], *, weights: AnyArray | None = None
+) -> Score:
+    """Score predicted gestures by the competition metric.
+
+    Parameters
+    ----------
+    truth, predicted
+        int64, (n_sequences,): positions in the class list, aligned row by row.
+    targets
+        One flag a class: is it a target?
+    weights
+        float, (n_sequences,): how often each sequence counts; once each when None.
+
+    Raises
+    ------
+    ValueError
+        When the two differ in length or there is nothing to score.
+
+    Examples
+    --------
+    >>> hierarchical_f1(np.array([0, 1, 2]), np.array([0, 1, 1]), [True, False, False]).score
+    1.0
+    """
+    if truth.shape != predicted.shape or truth.size == 0:
+        raise ValueError(f"cannot score {predicted.size} predictions against {truth.size} labels")
+    flags = np.asarray(targets, dtype=np.bool_)
+    binary = f1_by_class(flags[truth].astype(np.int64), flags[predicted].astype(np.int64), 2, weights)[1]
+    binary_f1 = 0.0 if np.isnan(binary) else float(binary)
+    merged = f1_by_class(
+        merged_labels(truth, targets), merged_labels(predicted, targets), int(flags.sum()) + 1, weights
+    )
+    gestures = f1_by_class(truth, predicted, len(flags), weights)
+    macro_f1 = float(np.nanmean(merged))
+    return Score(binary_f1, macro_f1, 0.5 * (binary_f1 + macro_f1), float(np.nanmean(gestures)))
+
+
+def log_loss(proba: AnyArray, truth: Int64, *, epsilon: float = 1e-7) -> float:
+    """Mean negative log-probability of the true class, nats; proba is (n_sequences, n_classes)."""
+    chosen = np.asarray(proba, dtype=np.float64)[np.arange(truth.size), truth]
+    return float(-np.mean(np.log(np.clip(chosen, epsilon, 1.0))))
+
+
+def score_proba(proba: AnyArray, truth: Int64, targets: Sequence[bool]) -> Score:
+    """Score the most probable gesture of each row; proba is float, (n_sequences, n_classes)."""
+    return hierarchical_f1(truth, np.argmax(proba, axis=1).astype(np.int64), targets)
+
+
+def _chosen(weights: AnyArray | None, rows: Bool) -> AnyArray | None:
+    return None if weights is None else weights[rows]
