@@ -38,7 +38,7 @@ def multiply(p: AnyArray, q: AnyArray) -> Float64:
 
 def inverse(q: AnyArray) -> Float64:
     """Give the inverse rotation of unit quaternions: float64, (..., 4) xyzw."""
-    return np.asarray(q, dtype=np.float64) * np.array([-1.0, -1.0, -1.0, 1.0])
+    return np.asarray(np.asarray(q, dtype=np.float64) * np.array([-1.0, -1.0, -1.0, 1.0]))
 
 
 def rotate(q: AnyArray, v: AnyArray) -> Float64:
@@ -149,7 +149,7 @@ def slerp(q0: AnyArray, q1: AnyArray, t: AnyArray) -> Float64:
 
 def mirrored(q: AnyArray) -> Float64:
     """Mirror rotations in the device's x axis, R' = M R M with M = diag(-1, 1, 1): y and z change sign."""
-    return np.asarray(q, dtype=np.float64) * _MIRROR
+    return np.asarray(np.asarray(q, dtype=np.float64) * _MIRROR)
 
 
 def _cross(a: Float64, b: Float64) -> Float64:
