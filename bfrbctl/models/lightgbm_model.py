@@ -1,0 +1,274 @@
+"""The tree member of the ensemble: LightGBM on the sequence table.
+
+Each training sequence stands once with all sensors, and a drawn share of them a second time as an IMU-only device would
+have seen it (modality dropout), so that one model serves both kinds of recordings. After every round the held-out
+sequences are scored in both scenarios by the competition metric, and the best round is kept.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import joblib
+import lightgbm as lgb
+import numpy as np
+
+from bfrbctl.dataset import FeatureBatch
+from bfrbctl.errors import ArtefactError, DataError, examples
+from bfrbctl.metrics import log_loss, score_proba
+from bfrbctl.models import FoldTask, HistoryRow
+from bfrbctl.models.lightgbm_config import Config, silence
+from bfrbctl.models.lightgbm_text import Trees, checked
+from bfrbctl.models.lightgbm_training import Fold, augmented, boost, check_task, strongest
+from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
+from bfrbctl.segments import Float32, Float64, Int64
+
+__all__ = ["NEEDS", "Config", "Importance", "LightGBMModel", "fit", "load"]
+
+NEEDS = frozenset({"table"})
+FORMAT = 1
+SMALL_BATCH = 64
+"""Up to so many rows one thread answers sooner than several."""
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How much each feature was used; one entry a feature, in the order of the table.
+
+    Parameters
+    ----------
+    features
+        Names.
+    gain
+        float64, (n_features,): loss saved by splits on it, averaged over seeds.
+    split
+        int64, (n_features,): splits on it, of all seeds.
+    """
+
+    features: tuple[str, ...]
+    gain: Float64
+    split: Int64
+
+
+@dataclass(frozen=True)
+class LightGBMModel:
+    """A trained model of one fold: a few boosters whose probabilities are averaged.
+
+    Parameters
+    ----------
+    classes
+        Gesture names; the columns of every proba.
+    features
+        Names of the columns of the table, in order.
+    selected
+        int64: the columns that the boosters see; all of them unless `top_features` was set.
+    texts
+        Model texts, one a seed.
+    trees
+        What each text holds.
+    boosters
+        LightGBM's own form of the texts.
+    summary
+        Best rounds, scores, sizes; JSON values only.
+    history
+        Rows reported while training; empty after `load`.
+    """
+
+    classes: tuple[str, ...]
+    features: tuple[str, ...]
+    selected: Int64
+    texts: tuple[bytes, ...]
+    trees: tuple[Trees, ...]
+    boosters: tuple[Any, ...]
+    summary: Mapping[str, Any]
+    history: list[HistoryRow] = field(default_factory=list)
+
+    def predict_proba(self, batch: FeatureBatch) -> Float32:
+        """Give the probability of each gesture: float32, (n_sequences, n_classes).
+
+        A row's answer does not depend on what else is in the batch.
+
+        Raises
+        ------
+        DataError
+            When the batch has other features than the model was trained on.
+        """
+        self._check_features(tuple(column.name for column in batch.features))
+        if batch.n_sequences == 0:
+            return np.zeros((0, len(self.classes)), dtype=np.float32)
+        table = np.ascontiguousarray(batch.table if self._sees_all else batch.table[:, self.selected])
+        n_threads = 1 if batch.n_sequences <= SMALL_BATCH else joblib.cpu_count()
+        total = np.zeros((batch.n_sequences, len(self.classes)))
+        for booster in self.boosters:
+            total += booster.predict(table, num_threads=n_threads)
+        return np.asarray(total / len(self.boosters), dtype=np.float32)
+
+    def encode(self) -> dict[str, bytes]:
+        """Give the model as files: suffix -> content. Same model, same bytes."""
+        about = {
+            "format": FORMAT,
+            "classes": list(self.classes),
+            "features": list(self.features),
+            "selected": None if self._sees_all else self.selected.tolist(),
+            "summary": dict(self.summary),
+        }
+        files = dict(zip(_text_names(len(self.texts)), self.texts, strict=True))
+        return {**files, "lgbm.json": json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False).encode()}
+
+    def importance(self) -> Importance:
+        """Give how much each feature was used."""
+        gain = np.zeros(len(self.features))
+        split = np.zeros(len(self.features), dtype=np.int64)
+        for trees in self.trees:
+            columns = self.selected[trees.split_feature]
+            gain += np.bincount(columns, trees.split_gain, minlength=gain.size) / len(self.trees)
+            split += np.bincount(columns, minlength=gain.size)
+        return Importance(self.features, gain, split)
+
+    @property
+    def _sees_all(self) -> bool:
+        return self.selected.size == len(self.features)
+
+    def _check_features(self, names: tuple[str, ...]) -> None:
+        if names == self.features:
+            return
+        known, given = set(self.features), set(names)
+        missing = [name for name in self.features if name not in given]
+        extra = [name for name in names if name not in known]
+        hint = "compute the features with the version and the settings the model was trained with"
+        if missing:
+            raise DataError(f"{len(missing)} features of the model are missing: {examples(missing)}", hint=hint)
+        if extra:
+            raise DataError(f"{len(extra)} features that the model does not know: {examples(extra)}", hint=hint)
+        place = next((i for i, pair in enumerate(zip(names, self.features, strict=False)) if pair[0] != pair[1]), -1)
+        raise DataError(
+            f"feature {place} is {names[place]!r}, the model expects {self.features[place]!r} there", hint=hint
+        )
+
+
+def fit(task: FoldTask, config: Config) -> LightGBMModel:
+    """Train one fold.
+
+    Bins, the ranking of `top_features`, and the weights see the training sequences only; the held-out ones choose the
+    best round and nothing else. The data is binned once for all seeds. The result depends on `task` and `config` but
+    not on the number of threads.
+
+    Raises
+    ------
+    DataError
+        When there is nothing to learn from.
+    UsageError
+        When the configuration does not fit the data.
+    """
+    check_task(task)
+    silence()
+    features = tuple(column.name for column in task.train.features)
+    rows = augmented(task, config)
+    selected = np.arange(len(features), dtype=np.int64)
+    if 0 < config.top_features < len(features):
+        selected = strongest(Fold(task, config, rows, selected), config.top_features)
+    fold = Fold(task, config, rows, selected)
+    history: list[HistoryRow] = []
+    runs = [boost(fold, run, history) for run in range(config.seeds)]
+    texts = tuple(run.text for run in runs)
+    model = _assemble(task.classes, features, selected, texts, {})
+    summary = {
+        "best_round": [run.best_round for run in runs],
+        "n_features": int(selected.size),
+        "n_leaves": sum(trees.n_leaves for trees in model.trees),
+        "n_rows": int(rows.labels.size),
+        "quantized": [run.quantized for run in runs],
+        **_final_scores(model, task),
+    }
+    return replace(model, summary=summary, history=history)
+
+
+def load(files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> LightGBMModel:
+    """Rebuild a model from what `encode` gave.
+
+    Raises
+    ------
+    ArtefactError
+        When the bytes are not a sound model of these classes.
+    """
+    silence()
+    about = _read_about(files, classes)
+    texts = sorted(name for name in files if name != "lgbm.json")
+    names = _text_names(len(texts))
+    if not texts or texts != sorted(names):
+        raise ArtefactError(f"model files are {examples(sorted(files))}, expected lgbm.json and lgbm.txt", hint=_HINT)
+    selected = about["selected"]
+    positions = np.array(range(len(about["features"])) if selected is None else selected, dtype=np.int64)
+    contents = tuple(files[name] for name in names)
+    return _assemble(classes, tuple(about["features"]), positions, contents, about["summary"])
+
+
+def _final_scores(model: LightGBMModel, task: FoldTask) -> dict[str, float]:
+    """Score the averaged model on the held-out sequences."""
+    proba = {ALL_SENSORS: model.predict_proba(task.valid), IMU_ONLY: model.predict_proba(task.valid.imu_only())}
+    scores = {name: score_proba(each, task.valid_labels, task.targets).score for name, each in proba.items()}
+    losses = {f"logloss_{name}": log_loss(each, task.valid_labels) for name, each in proba.items()}
+    return {
+        "score": float(np.mean(list(scores.values()))),
+        **{f"score_{name}": value for name, value in scores.items()},
+        **losses,
+    }
+
+
+def _assemble(
+    classes: tuple[str, ...], features: tuple[str, ...], selected: Int64, texts: tuple[bytes, ...], summary: Any
+) -> LightGBMModel:
+    """Check every text, then hand it to the library."""
+    names = _text_names(len(texts))
+    trees = tuple(
+        checked(text, n_features=selected.size, n_classes=len(classes), name=name)
+        for name, text in zip(names, texts, strict=True)
+    )
+    try:
+        boosters = tuple(lgb.Booster(model_str=text.decode("ascii")) for text in texts)
+    except lgb.basic.LightGBMError as error:
+        raise ArtefactError(f"LightGBM does not read {examples(names)}: {error}", hint=_HINT) from None
+    return LightGBMModel(classes, features, selected, texts, trees, boosters, summary)
+
+
+def _text_names(n_texts: int) -> list[str]:
+    return ["lgbm.txt"] if n_texts == 1 else [f"lgbm-{i + 1}.txt" for i in range(n_texts)]
+
+
+def _read_about(files: Mapping[str, bytes], classes: tuple[str, ...]) -> dict[str, Any]:
+    """Read lgbm.json and check every value of it."""
+    try:
+        about = json.loads(files["lgbm.json"].decode("utf-8"), parse_constant=_no_constant)
+    except (KeyError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ArtefactError(f"lgbm.json is missing or no JSON: {error!r}", hint=_HINT) from None
+    if not isinstance(about, dict) or set(about) != {"format", "classes", "features", "selected", "summary"}:
+        raise ArtefactError("lgbm.json does not describe a LightGBM member", hint=_HINT)
+    if about["format"] != FORMAT:
+        raise ArtefactError(f"lgbm.json has format {about['format']!r}, expected {FORMAT}", hint="update bfrbctl")
+    names, selected = about["features"], about["selected"]
+    if about["classes"] != list(classes):
+        raise ArtefactError("lgbm.json is about other gestures than the rest of the folder", hint=_HINT)
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ArtefactError("lgbm.json: features are no list of names", hint=_HINT)
+    if len(set(names)) != len(names):
+        raise ArtefactError("lgbm.json: a feature stands twice", hint=_HINT)
+    if selected is not None and not _ascends(selected, len(names)):
+        raise ArtefactError("lgbm.json: selected are no ascending positions of features", hint=_HINT)
+    if not isinstance(about["summary"], dict):
+        raise ArtefactError("lgbm.json: summary is no object", hint=_HINT)
+    return about
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _ascends(positions: Any, n_features: int) -> bool:
+    """Tell whether these are positions in ascending order, each at most once."""
+    if not isinstance(positions, list) or not positions or not all(type(each) is int for each in positions):
+        return False
+    return positions == sorted(set(positions)) and positions[0] >= 0 and positions[-1] < n_features
+
+
+_HINT = "the model is damaged or was edited; copy it again or train it anew"

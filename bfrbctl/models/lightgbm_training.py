@@ -1,0 +1,211 @@
+"""Training of one LightGBM booster: weights and copies of the rows, the metric after each round, when to stop."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import joblib
+import lightgbm as lgb
+import numpy as np
+
+from bfrbctl.dataset import FeatureBatch
+from bfrbctl.errors import DataError, UsageError, examples
+from bfrbctl.metrics import log_loss, score_proba
+from bfrbctl.models import FoldTask, HistoryRow
+from bfrbctl.models.lightgbm_config import Config
+from bfrbctl.models.lightgbm_text import trimmed
+from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
+from bfrbctl.segments import AnyArray, Float32, Float64, Int64
+
+SCREENING_ROUNDS = 30
+"""Rounds of the model that only ranks features for `top_features`."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What LightGBM is fitted on: sequences, and the IMU-only copies of some of them behind."""
+
+    table: Float32
+    labels: Int64
+    weights: Float64
+
+
+@dataclass(frozen=True)
+class Run:
+    """One booster."""
+
+    text: bytes
+    best_round: int
+    quantized: bool
+
+
+class Fold:
+    """The binned data of one fold, shared by all seeds."""
+
+    def __init__(self, task: FoldTask, config: Config, rows: Rows, selected: Int64) -> None:
+        self.task = task
+        self.config = config
+        n_threads = config.threads or joblib.cpu_count()
+        self.params = {**config.lightgbm(), "num_class": len(task.classes), "num_threads": n_threads}
+        self.train = lgb.Dataset(
+            rows.table[:, selected], rows.labels, weight=rows.weights, params=self.params, free_raw_data=True
+        )
+        self.valid = {ALL_SENSORS: self._held_out(task.valid.table, selected)}
+        if _has_droppable(task.train):
+            self.valid[IMU_ONLY] = self._held_out(task.valid.imu_only().table, selected)
+
+    def _held_out(self, table: Float32, selected: Int64) -> Any:
+        return lgb.Dataset(table[:, selected], self.task.valid_labels, reference=self.train, params=self.params)
+
+
+class Watch:
+    """Called by LightGBM after every round: scores, reports, remembers the best round, and stops.
+
+    Between rounds of the same figure (a score is a count, so ties are common) the lower log-loss wins, but only a
+    better figure renews the patience.
+    """
+
+    def __init__(self, fold: Fold, run: int, history: list[HistoryRow]) -> None:
+        self.task = fold.task
+        self.config = fold.config
+        self.scenarios = tuple(fold.valid)
+        self.wanted = self.scenarios if fold.config.scenario == "mean" else (fold.config.scenario,)
+        if not set(self.wanted) <= set(self.scenarios):
+            self.wanted = self.scenarios  # nothing to take away: both scenarios are the same
+        self.keeps_all = str(fold.params.get("boosting")) == "dart"  # its later rounds change the earlier trees
+        self.run = run
+        self.history = history
+        self.started = time.perf_counter()
+        self.best: tuple[float, float] = (-np.inf, -np.inf)
+        self.best_round = 0
+        self.renewed = 0
+
+    def __call__(self, env: Any) -> None:
+        """Look at the figures of one round."""
+        values = {(name, metric): float(value) for name, metric, value, *_ in env.evaluation_result_list}
+        step = env.iteration + 1
+        score = float(np.mean([values[name, "score"] for name in self.wanted]))
+        loss = float(np.mean([values[name, "logloss"] for name in self.wanted]))
+        figure = score if self.config.stop_on == "score" else -loss
+        if figure > self.best[0]:
+            self.renewed = step
+        if self.keeps_all or (figure, -loss) > self.best:
+            self.best, self.best_round = (figure, -loss), step
+        tired = 0 < self.config.patience <= step - self.renewed and not self.keeps_all
+        if step % self.config.log_every == 0 or step == env.end_iteration or tired:
+            self._report(step, values)
+        if tired:
+            raise lgb.EarlyStopException(self.best_round - 1, env.evaluation_result_list)
+
+    def _report(self, step: int, values: Mapping[tuple[str, str], float]) -> None:
+        row: dict[str, float | int | str] = {"fold": self.task.fold, "seed": self.run, "step": step}
+        for key, metric in (("valid_logloss", "logloss"), ("score", "score")):
+            for scenario in (ALL_SENSORS, IMU_ONLY):
+                row[f"{key}_{scenario}"] = values[scenario if scenario in self.scenarios else ALL_SENSORS, metric]
+        row["score"] = 0.5 * (float(row[f"score_{ALL_SENSORS}"]) + float(row[f"score_{IMU_ONLY}"]))
+        row["best_step"] = self.best_round
+        row["seconds"] = round(time.perf_counter() - self.started, 3)
+        self.history.append(row)
+        self.task.on_progress(row)
+
+
+def boost(fold: Fold, run: int, history: list[HistoryRow]) -> Run:
+    """Train one booster, without quantized gradients if LightGBM cannot finish with them."""
+    seed = int(np.random.SeedSequence([fold.task.seed, fold.task.fold, run]).generate_state(1)[0] >> 1)
+    params = {**fold.params, "seed": seed}
+    known = len(history)
+    try:
+        return _train(fold, params, Watch(fold, run, history))
+    except lgb.basic.LightGBMError as error:
+        if not fold.config.quantized:
+            raise UsageError(f"fold {fold.task.fold}: LightGBM stopped: {error}") from error
+    del history[known:]
+    return _train(fold, {**params, "use_quantized_grad": False}, Watch(fold, run, history))
+
+
+def _train(fold: Fold, params: dict[str, Any], watch: Watch) -> Run:
+    booster = lgb.train(
+        params,
+        fold.train,
+        num_boost_round=fold.config.n_rounds,
+        valid_sets=list(fold.valid.values()),
+        valid_names=list(fold.valid),
+        feval=_evaluation(fold.task),
+        keep_training_booster=True,
+        callbacks=[watch],
+    )
+    text = trimmed(booster.model_to_string(num_iteration=watch.best_round)).encode("ascii")
+    return Run(text, watch.best_round, bool(params["use_quantized_grad"]))
+
+
+def _evaluation(task: FoldTask) -> Callable[[AnyArray, Any], list[tuple[str, float, bool]]]:
+    """Give LightGBM the competition metric and the log-loss of held-out sequences."""
+
+    def evaluate(proba: AnyArray, _: Any) -> list[tuple[str, float, bool]]:
+        score = score_proba(proba, task.valid_labels, task.targets).score
+        return [("score", score, True), ("logloss", log_loss(proba, task.valid_labels), False)]
+
+    return evaluate
+
+
+def strongest(fold: Fold, n_features: int) -> Int64:
+    """Rank features by gain in a short model on all of them; gives the positions of the best, ascending."""
+    seed = int(np.random.SeedSequence([fold.task.seed, fold.task.fold]).generate_state(1)[0] >> 1)
+    params = {**fold.params, "seed": seed, "use_quantized_grad": False}
+    booster = lgb.train(params, fold.train, num_boost_round=min(SCREENING_ROUNDS, fold.config.n_rounds))
+    gain = np.asarray(booster.feature_importance("gain"))
+    return np.sort(np.argsort(-gain, kind="stable")[:n_features]).astype(np.int64)
+
+
+def augmented(task: FoldTask, config: Config) -> Rows:
+    """Add the IMU-only copies, and weigh: a sequence that appears twice counts half each time."""
+    n_sequences = task.train.n_sequences
+    copied = np.zeros(0, dtype=np.int64)
+    if _has_droppable(task.train):
+        drawn = np.random.default_rng([task.seed, task.fold]).random(n_sequences) < config.modality_dropout
+        copied = np.flatnonzero(drawn)
+    table = np.concatenate([task.train.table, task.train.take(copied).imu_only().table])
+    labels = np.concatenate([task.train_labels, task.train_labels[copied]])
+    weights = _class_weights(task, config)[task.train_labels]
+    weights[copied] /= 2
+    return Rows(table, labels, np.concatenate([weights, weights[copied]]))
+
+
+def _class_weights(task: FoldTask, config: Config) -> Float64:
+    """Weight of each class: float64, (n_classes,); 1 on average over the training sequences where balanced."""
+    wanted = config.class_weight
+    if wanted == "none":
+        return np.ones(len(task.classes))
+    if wanted == "balanced":
+        counts = np.bincount(task.train_labels, minlength=len(task.classes))
+        return np.asarray(task.train_labels.size / (np.count_nonzero(counts) * np.maximum(counts, 1)), dtype=np.float64)
+    by_gesture = cast(Mapping[str, float], wanted)
+    unknown = [gesture for gesture in by_gesture if gesture not in task.classes]
+    if unknown:
+        raise UsageError(
+            f"class_weight names gestures that are not in the data: {examples(unknown)}",
+            hint=f"the gestures are {', '.join(task.classes)}",
+        )
+    return np.array([float(by_gesture.get(gesture, 1.0)) for gesture in task.classes])
+
+
+def _has_droppable(batch: FeatureBatch) -> bool:
+    return any(not column.survives_imu_only for column in batch.features)
+
+
+def check_task(task: FoldTask) -> None:
+    """Refuse a fold without features, with one gesture, or with an empty side.
+
+    Raises
+    ------
+    DataError
+        When that is so.
+    """
+    if not task.train.features:
+        raise DataError("there are no sequence features to train on", hint="featurize without --for keras")
+    if len(task.classes) < 2 or task.train.n_sequences == 0 or task.valid.n_sequences == 0:
+        raise DataError(
+            f"fold {task.fold}: {len(task.classes)} gestures, {task.train.n_sequences} training and "
+            f"{task.valid.n_sequences} held-out sequences are too few to train on"
+        )
