@@ -4,12 +4,28 @@
 arrays over ragged offsets; this module and `storage` are the only ones that know the files behind them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import polars as pl
 
-from bfrbctl.schema import DEMOGRAPHICS, SensorLayout
-from bfrbctl.segments import Float32, Int16, Int64, UInt8, take_segments
+from bfrbctl.errors import ArtefactError
+from bfrbctl.folders import Folder
+from bfrbctl.schema import (
+    ACC,
+    BEHAVIOR,
+    DEMOGRAPHICS,
+    PHASE,
+    ROT,
+    SEQUENCE_COUNTER,
+    SEQUENCE_ID,
+    SUBJECT,
+    TOF_MISSING,
+    TOF_PIXELS,
+    SensorLayout,
+)
+from bfrbctl.segments import Float32, Int16, Int64, UInt8, offsets_of, take_segments
 
 IMU = "imu"
 THM = "thm"
@@ -70,6 +86,33 @@ class RecordingBatch:
     def n_frames(self) -> int:
         """How many frames in all."""
         return int(self.offsets[-1])
+
+    def take(self, chosen: Int64) -> "RecordingBatch":
+        """Pick sequences by position, in the order given."""
+        acc, offsets = take_segments(self.acc, self.offsets, chosen)
+        return replace(
+            self,
+            sequence_ids=tuple(self.sequence_ids[i] for i in chosen),
+            subjects=tuple(self.subjects[i] for i in chosen),
+            offsets=offsets,
+            acc=acc,
+            rot=take_segments(self.rot, self.offsets, chosen)[0],
+            thm=take_segments(self.thm, self.offsets, chosen)[0],
+            tof=take_segments(self.tof, self.offsets, chosen)[0],
+            demographics=self.demographics[chosen],
+        )
+
+    def conform(self, layout: SensorLayout) -> "RecordingBatch":
+        """Give the same recordings with the sensors of another layout: those it lacks are missing, others go."""
+        thm = np.full((self.n_frames, len(layout.thm)), np.nan, dtype=np.float32)
+        tof = np.full((self.n_frames, len(layout.tof), TOF_PIXELS), TOF_MISSING, dtype=np.int16)
+        for position, sensor in enumerate(layout.thm):
+            if sensor in self.layout.thm:
+                thm[:, position] = self.thm[:, self.layout.thm.index(sensor)]
+        for position, sensor in enumerate(layout.tof):
+            if sensor in self.layout.tof:
+                tof[:, position] = self.tof[:, self.layout.tof.index(sensor)]
+        return replace(self, thm=thm, tof=tof, layout=layout)
 
     def demographic(self, name: str) -> Float32:
         """One demographic a sequence: float32, (n_sequences,), NaN where unknown."""
@@ -185,3 +228,106 @@ def _without(values: Float32, columns: tuple[Column, ...]) -> Float32:
         if not column.survives_imu_only:
             out[:, position] = column.when_missing
     return out
+
+
+# ------------------------------------------------------------------------------------------------- prepared datasets
+
+
+def recording_frames(batch: RecordingBatch, counters: Int64, behavior: pl.Series, phase: UInt8) -> pl.DataFrame:
+    """Lay recordings out as the frames table of a prepared dataset.
+
+    acc, rot (xyzw) and thm are float32 with null where missing; a ToF pixel is int16, -1 no return, null missing.
+    """
+    ids = np.repeat(np.array(batch.sequence_ids, dtype=object), np.diff(batch.offsets))
+    columns: dict[str, pl.Series] = {
+        SEQUENCE_ID: pl.Series(ids, dtype=pl.String),
+        SEQUENCE_COUNTER: pl.Series(counters, dtype=pl.Int64),
+        BEHAVIOR: behavior,
+        PHASE: pl.Series(phase, dtype=pl.UInt8),
+    }
+    floats = np.concatenate([batch.acc, batch.rot, batch.thm], axis=1)
+    for position, name in enumerate((*ACC, *ROT, *batch.layout.thm_columns)):
+        columns[name] = pl.Series(floats[:, position], nan_to_null=True, dtype=pl.Float32)
+    pixels = np.ascontiguousarray(batch.tof.reshape(batch.n_frames, -1).T)  # (n_tof * 64, n_frames)
+    for row, name in zip(pixels, batch.layout.tof_columns, strict=True):
+        columns[name] = pl.Series(row)
+    frame = pl.DataFrame(columns)
+    holes = [
+        name
+        for row, name in zip(pixels, batch.layout.tof_columns, strict=True)
+        if row.size and row.min() == TOF_MISSING
+    ]
+    return frame.with_columns(pl.when(pl.col(name) != TOF_MISSING).then(pl.col(name)) for name in holes)
+
+
+def dataset_layout(folder: Folder) -> SensorLayout:
+    """Which sensors a prepared dataset has."""
+    return SensorLayout(thm=tuple(folder.content["thm"]), tof=tuple(folder.content["tof"]))
+
+
+def frames_file(number: int) -> str:
+    """Name of the frames file of that number, in datasets and feature folders alike."""
+    return f"frames-{number:05d}.parquet"
+
+
+def read_recordings(folder: Folder, sequences: pl.DataFrame, number: int) -> tuple[RecordingBatch, UInt8]:
+    """Read one frames file of a prepared dataset.
+
+    Parameters
+    ----------
+    folder
+        The dataset.
+    sequences
+        Its sequences.parquet, or the rows of this file.
+    number
+        Number of the frames file.
+
+    Returns
+    -------
+    The recordings, and the phase: uint8, (n_frames,), 1 in the gesture, 0 outside, 255 unknown.
+
+    Raises
+    ------
+    ArtefactError
+        When the frames are not those of the sequences table.
+    """
+    name = frames_file(number)
+    rows = sequences.filter(pl.col("file") == number)
+    frame = folder.read_parquet(name)
+    offsets = offsets_of(rows["n_frames"].to_numpy())
+    ids = tuple(rows[SEQUENCE_ID].to_list())
+    _see_same_sequences(frame, ids, offsets, f"{folder.path / name}")
+    layout = dataset_layout(folder)
+    tof = np.empty((len(layout.tof) * TOF_PIXELS, frame.height), dtype=np.int16)
+    for position, column in enumerate(layout.tof_columns):
+        tof[position] = frame[column].fill_null(TOF_MISSING).to_numpy()
+    batch = RecordingBatch(
+        sequence_ids=ids,
+        subjects=tuple(rows[SUBJECT].to_list()),
+        offsets=offsets,
+        acc=float_matrix(frame, ACC),
+        rot=float_matrix(frame, ROT),
+        thm=float_matrix(frame, layout.thm_columns),
+        tof=np.ascontiguousarray(tof.T).reshape(frame.height, len(layout.tof), TOF_PIXELS),
+        demographics=float_matrix(rows, DEMOGRAPHICS),
+        layout=layout,
+        rate_hz=float(folder.content["rate_hz"]),
+    )
+    return batch, np.array(frame[PHASE].to_numpy(), dtype=np.uint8)
+
+
+def float_matrix(frame: pl.DataFrame, columns: Sequence[str]) -> Float32:
+    """Stack columns as float32 (n_rows, n_columns), C order, null -> NaN."""
+    out = np.empty((frame.height, len(columns)), dtype=np.float32)
+    for position, name in enumerate(columns):
+        out[:, position] = frame[name].to_numpy()
+    return out
+
+
+def _see_same_sequences(frame: pl.DataFrame, ids: tuple[str, ...], offsets: Int64, what: str) -> None:
+    hint = "the folder does not hold together; make it again"
+    if frame.height != offsets[-1]:
+        raise ArtefactError(f"{what}: has {frame.height} frames, its sequences tell {offsets[-1]}", hint=hint)
+    found = frame[SEQUENCE_ID].rle().struct.unnest()
+    if found["value"].to_list() != list(ids) or not np.array_equal(found["len"].to_numpy(), np.diff(offsets)):
+        raise ArtefactError(f"{what}: its sequences are not those of sequences.parquet", hint=hint)

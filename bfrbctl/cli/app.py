@@ -1,0 +1,103 @@
+"""The app, its commands, and the one place where errors become messages and exit codes."""
+
+import os
+import signal
+import sys
+from importlib import import_module
+from typing import Annotated, NoReturn
+
+import typer
+
+from bfrbctl import __version__
+from bfrbctl.errors import BfrbError
+
+# In the order of the pipeline.
+VERBS = ("simulate", "prepare", "featurize", "train", "oof_blend", "predict", "inspect")
+
+INTERRUPTED = 130
+TERMINATED = 143
+
+app = typer.Typer(
+    name="bfrbctl",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _about(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and stop.", is_eager=True)] = False,
+) -> None:
+    """Recognise body-focused repetitive behaviours from wrist-sensor recordings.
+
+    The chain: prepare -> featurize -> train lgbm | keras -> oof-blend -> predict, and inspect on every folder.
+    """
+    if version:
+        typer.echo(f"bfrbctl {__version__}")
+        raise typer.Exit()
+
+
+for _verb in VERBS:
+    import_module(f"bfrbctl.cli.{_verb}").register(app)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: 0 done, 2 usage, 3 data, 4 artefact, 5 output, 130 interrupted, 1 unforeseen."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app(standalone_mode=False)
+        code = 0
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except BfrbError as error:
+        code = _tell(error)
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted; what was finished is kept, --resume continues it")
+        code = INTERRUPTED
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except Exception as error:
+        code = _tell_unforeseen(error)
+    sys.exit(code)
+
+
+def _terminated(_signal: int, _frame: object) -> None:
+    _say("terminated; what was finished is kept, --resume continues it")
+    raise SystemExit(TERMINATED)
+
+
+def _tell(error: BfrbError) -> int:
+    _say(f"error: {error.what}")
+    if error.hint:
+        _say(f" hint: {error.hint}")
+    if _debugging():
+        raise error
+    return error.exit_code
+
+
+def _tell_unforeseen(error: Exception) -> int:
+    if hasattr(error, "format_message"):  # click's own: a wrong option, a missing argument
+        context = getattr(error, "ctx", None)
+        _say(f"error: {error.format_message()}")
+        if context is not None:
+            _say(f" hint: {context.command_path} --help tells how it is used")
+        return int(getattr(error, "exit_code", 2))
+    if _debugging():
+        raise error
+    _say(f"error: {type(error).__name__}: {error}")
+    _say(" hint: this was not foreseen; BFRBCTL_DEBUG=1 shows where, please report it")
+    return 1
+
+
+def _debugging() -> bool:
+    return bool(os.environ.get("BFRBCTL_DEBUG")) or "--debug" in sys.argv
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,0 +1,7 @@
+"""Placeholder until the next commit."""
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Nothing yet."""

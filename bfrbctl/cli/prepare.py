@@ -1,0 +1,76 @@
+"""bfrbctl prepare: raw recordings -> prepared dataset."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bfrbctl.cli import shared
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("prepare")(prepare)
+
+
+def prepare(
+    raw: Annotated[
+        Path, typer.Argument(help="The study's folder (train.csv and/or test.csv, or .parquet), or one file.")
+    ],
+    data: Annotated[Path, typer.Argument(help="Folder to write the prepared dataset into.")],
+    demographics: Annotated[Path | None, typer.Option(help="The people of a single raw file (CSV or Parquet).")] = None,
+    rate_hz: Annotated[float | None, typer.Option(help="Frames a second [default: 10].")] = None,
+    folds: Annotated[int | None, typer.Option(help="Number of subject-grouped folds [default: 5].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the folds [default: 0].")] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="Leave out a sequence; may be repeated.", metavar="SEQ")
+    ] = None,
+    rows_per_file: Annotated[int | None, typer.Option(help="Frames a file, at least [default: 65536].")] = None,
+    force: shared.Force = False,
+    resume: shared.Resume = False,
+    quiet: shared.Quiet = False,
+    as_json: shared.Json = False,
+    debug: shared.Debug = False,
+) -> None:
+    """Check raw recordings, repair what can be repaired, split the subjects into folds.
+
+    Writes sequences.parquet, frames-*.parquet and quality.parquet (what was repaired, where, why).
+
+    Example: bfrbctl prepare cmi-detect-behavior/ data/
+    """
+    from bfrbctl import config as configuration
+    from bfrbctl.outputs import Job, open_output
+    from bfrbctl.preparation import PrepareConfig, split_refs
+    from bfrbctl.preparation import prepare as run
+    from bfrbctl.raw import find_splits
+
+    config = configuration.build(
+        PrepareConfig,
+        rate_hz=rate_hz,
+        folds=folds,
+        seed=seed,
+        rows_per_file=rows_per_file,
+        drop=tuple(drop) if drop else None,
+    )
+    splits = find_splits(raw, demographics)
+    job = Job("dataset", configuration.as_mapping(config), split_refs(splits), shared.command_line(), config.seed)
+    with open_output(data, job, force=force, resume=resume) as output:
+        total = sum(split.frames.stat().st_size for split in splits)
+        with shared.progress("prepare", total, quiet=quiet) as advance:
+            folder = run(splits, output, config, on_bytes=advance)
+        reused = [name for name in output.reused if name.startswith("frames")]
+    content = folder.content
+    counts = ", ".join(f"{n} {name}" for name, n in content["n_sequences"].items())
+    lines = [
+        f"wrote {data}: {counts} sequences of {content['n_subjects']} subjects, {content['n_frames']} frames, "
+        f"{len(content['classes'])} gestures",
+        f"      {content['n_findings']} findings in {data / 'quality.parquet'}",
+        *([f"      reused {len(reused)} files of the earlier run"] if reused else []),
+    ]
+    shared.tell(
+        {"output": data, **content, "reused": reused},
+        lines=lines,
+        as_json=as_json,
+        quiet=quiet,
+        next_command=f"bfrbctl featurize {data} FEATURES",
+    )

@@ -1,0 +1,133 @@
+"""Settings: defaults in a frozen dataclass, a TOML file over them, --set key=value over that; all checked once.
+
+A stage's settings are a frozen dataclass of plain fields (int, float, str, bool, tuple[str, ...]). Its
+`__post_init__` checks ranges; this module checks names and types and suggests the nearest valid name.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, asdict, fields
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from bfrbctl.errors import UsageError
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], *, file: Path | None = None, overrides: Sequence[str] = (), **options: Any) -> T:
+    """Make one validated configuration.
+
+    Parameters
+    ----------
+    cls
+        A frozen dataclass with a default for every field.
+    file
+        TOML file with some of its fields at top level.
+    overrides
+        `key=value` strings as given by --set; stronger than the file.
+    options
+        Fields given by options of their own; None means not given. Stronger than both.
+
+    Raises
+    ------
+    UsageError
+        Unknown name (the nearest is suggested), wrong type, value out of range, unreadable file.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        for key, value in read_toml(file).items():
+            values.update(_checked(cls, key, value, str(file)))
+    for text in overrides:
+        key, equals, raw = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set {text}: expected key=value", hint=f"for example --set {_names(cls)[0]}=...")
+        values.update(_checked(cls, key.strip(), _parse(raw.strip()), f"--set {text}"))
+    for key, value in options.items():
+        if value is not None:
+            values.update(_checked(cls, key, value, f"--{key.replace('_', '-')}"))
+    return cls(**values)
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any], what: str) -> T:
+    """Rebuild a configuration from a manifest; UsageError names `what` when a field does not fit."""
+    known: dict[str, Any] = {}
+    for key, value in values.items():
+        known.update(_checked(cls, key, value, what))
+    return cls(**known)
+
+
+def as_mapping(config: Any) -> dict[str, Any]:
+    """Give a configuration as JSON values, every field told."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; UsageError when it is missing or not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})", hint="see that the path is right") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: is not TOML ({error})") from error
+
+
+def nearest(name: str, valid: Sequence[str]) -> str:
+    """Hint for a name that does not exist: the nearest ones, else all.
+
+    >>> nearest("learning_rat", ["learning_rate", "seed"])
+    'did you mean learning_rate?'
+    """
+    close = difflib.get_close_matches(name, valid, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(sorted(valid))}"
+
+
+def _names(cls: type[Any]) -> list[str]:
+    return [item.name for item in fields(cls)]
+
+
+def _checked(cls: type[Any], key: str, value: Any, where: str) -> dict[str, Any]:
+    if key not in _names(cls):
+        raise UsageError(f"{where}: no setting named {key!r}", hint=nearest(key, _names(cls)))
+    wanted = get_type_hints(cls)[key]
+    field: Field[Any] = cls.__dataclass_fields__[key]
+    converted = _convert(value, wanted)
+    if converted is MISSING:
+        kind = getattr(wanted, "__name__", str(wanted))
+        default = f", for example {field.default!r}" if field.default is not MISSING else ""
+        raise UsageError(f"{where}: {key} is {value!r}, expected {kind}{default}")
+    return {key: converted}
+
+
+def _convert(value: Any, wanted: Any) -> Any:
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if wanted in (int, float, str, bool):
+        return value if type(value) is wanted else MISSING
+    if get_origin(wanted) is tuple:
+        inner = get_args(wanted)[0]
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            return MISSING
+        converted = [_convert(item, inner) for item in items]
+        return MISSING if any(item is MISSING for item in converted) else tuple(converted)
+    if get_origin(wanted) is dict or wanted is dict:
+        return dict(value) if isinstance(value, Mapping) else MISSING
+    options = get_args(wanted)
+    if options:  # a union such as float | None
+        if value is None:
+            return None if type(None) in options else MISSING
+        found = [_convert(value, option) for option in options if option is not type(None)]
+        return next((item for item in found if item is not MISSING), MISSING)
+    return MISSING
+
+
+def _parse(raw: str) -> Any:
+    lowered = raw.lower()
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    try:
+        return tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return [item.strip() for item in raw.split(",")] if "," in raw else raw

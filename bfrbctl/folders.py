@@ -1,0 +1,206 @@
+"""Finished folders: what a manifest tells, and reading one that may come from a stranger.
+
+Checked in this order, before a byte is parsed: the path is a folder; no symlink and no unlisted file is in it; the
+manifest is small and well formed; each file has the size and the sha256 that the manifest tells; a Parquet footer does
+not promise more than could be true.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import polars as pl
+
+from bfrbctl.errors import ArtefactError, DataError, examples
+from bfrbctl.storage import (
+    MAX_JSON_BYTES,
+    TEMPORARY,
+    FileEntry,
+    decode_parquet,
+    file_sha256,
+    parse_json,
+    read_regular,
+)
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+JOURNAL = "journal.json"
+LOCK = ".lock"
+PART = "part-"
+"""Prefix of files that a later piece of the same run merges; they are removed when the folder is finished."""
+_ALONGSIDE = frozenset({MANIFEST, JOURNAL, LOCK, "dataset-metadata.json"})
+"""Files that need not be in the manifest; dataset-metadata.json is what an upload to Kaggle adds."""
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+
+
+@dataclass(frozen=True)
+class InputRef:
+    """One input of a run: a name to show, its kind, and the digest of its manifest or file."""
+
+    name: str
+    kind: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A finished folder, its manifest already checked; files are checked when they are read."""
+
+    path: Path
+    kind: str
+    config: Mapping[str, Any]
+    content: Mapping[str, Any]
+    files: Mapping[str, FileEntry]
+    sha256: str
+    manifest: Mapping[str, Any]
+
+    def names(self, pattern: str) -> list[str]:
+        """Files whose whole name matches a regular expression, sorted."""
+        return sorted(name for name in self.files if re.fullmatch(pattern, name))
+
+    def read(self, name: str) -> bytes:
+        """Read a file and see that it is what the manifest tells.
+
+        Raises
+        ------
+        ArtefactError
+            When it is not listed, missing, or its size or digest differs.
+        """
+        entry = self.files.get(name)
+        if entry is None:
+            raise ArtefactError(f"{self.path}: has no {name}", hint=f"there is {examples(sorted(self.files))}")
+        content = read_regular(self.path / name, limit=entry.size)
+        if len(content) != entry.size or hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise ArtefactError(
+                f"{self.path / name}: is not the file that the manifest tells of (sha256 differs)",
+                hint="it was damaged or changed; make or download the folder again",
+            )
+        return content
+
+    def read_json(self, name: str) -> Any:
+        """Read a JSON file of the folder."""
+        return parse_json(self.read(name), str(self.path / name))
+
+    def read_parquet(self, name: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Read a Parquet file of the folder, all columns or some; ArtefactError when one is missing."""
+        return decode_parquet(self.read(name), str(self.path / name), columns)
+
+    def ref(self) -> InputRef:
+        """Name this folder as an input of a run."""
+        return InputRef(self.path.name, self.kind, self.sha256)
+
+
+def open_folder(path: Path, *kinds: str) -> Folder:
+    """Open a finished folder, trusting nothing in it.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    kinds
+        Which kinds are welcome; any when empty.
+
+    Raises
+    ------
+    ArtefactError
+        When it is missing, unfinished, unsafe, damaged, or of another kind.
+    """
+    if not path.is_dir():
+        raise ArtefactError(f"{path}: {'is not a folder' if path.exists() else 'there is no such folder'}")
+    names = _safe_names(path)
+    if MANIFEST not in names:
+        hint = "continue the run that makes it with --resume" if JOURNAL in names else "give a folder bfrbctl wrote"
+        raise ArtefactError(f"{path}: has no {MANIFEST}, so it is unfinished or not a folder of ours", hint=hint)
+    raw = read_regular(path / MANIFEST, limit=MAX_JSON_BYTES)
+    manifest = parse_json(raw, str(path / MANIFEST))
+    files = _file_entries(manifest, path)
+    _check_files(path, names, files)
+    folder = Folder(
+        path=path,
+        kind=_expect(manifest, "kind", str, path),
+        config=_expect(manifest, "config", dict, path),
+        content=_expect(manifest, "content", dict, path),
+        files=MappingProxyType(files),
+        sha256=hashlib.sha256(raw).hexdigest(),
+        manifest=manifest,
+    )
+    if kinds and folder.kind not in kinds:
+        raise ArtefactError(f"{path}: is a {folder.kind} folder, expected {' or '.join(kinds)}")
+    written = _expect(manifest, "schema_version", int, path)
+    if written > SCHEMA_VERSION:
+        raise ArtefactError(
+            f"{path}: has schema version {written}, this bfrbctl reads up to {SCHEMA_VERSION}",
+            hint=f"it was written by bfrbctl {manifest.get('bfrbctl')}; install that version or a later one",
+        )
+    return folder
+
+
+def _safe_names(path: Path) -> set[str]:
+    names: set[str] = set()
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_symlink() or not entry.is_file(follow_symlinks=False):
+                raise ArtefactError(
+                    f"{path / entry.name}: is not a plain file; folders of ours hold nothing else",
+                    hint="do not trust this folder unless you know why it is there",
+                )
+            names.add(entry.name)
+    return names
+
+
+def _check_files(path: Path, names: set[str], files: Mapping[str, FileEntry]) -> None:
+    left_behind = {name for name in names if name.startswith((TEMPORARY, PART))}
+    unknown = sorted(names - set(files) - _ALONGSIDE - left_behind)
+    if unknown:
+        raise ArtefactError(
+            f"{path}: has files that its manifest does not list ({examples(unknown)})",
+            hint="remove them if they are yours; do not trust the folder otherwise",
+        )
+    missing = sorted(set(files) - names)
+    if missing:
+        raise ArtefactError(f"{path}: lacks {examples(missing)}", hint="make or download the folder again")
+    for name, entry in files.items():
+        size = (path / name).stat().st_size
+        if size != entry.size:
+            raise ArtefactError(
+                f"{path / name}: has {size} bytes, the manifest tells {entry.size}",
+                hint="it was damaged or changed; make or download the folder again",
+            )
+
+
+def _file_entries(manifest: Any, path: Path) -> dict[str, FileEntry]:
+    found: dict[str, FileEntry] = {}
+    for name, entry in _expect(manifest, "files", dict, path).items():
+        sound = isinstance(entry, dict) and set(entry) == {"size", "sha256"}
+        if not sound or type(entry["size"]) is not int or not isinstance(entry["sha256"], str) or entry["size"] < 0:
+            raise ArtefactError(f"{path / MANIFEST}: tells no size and sha256 of {name!r}")
+        found[file_name(name, str(path / MANIFEST))] = FileEntry(entry["size"], entry["sha256"])
+    return found
+
+
+def file_name(name: str, what: str) -> str:
+    """Check a file name from a manifest or journal; ArtefactError when it could lead out of the folder."""
+    if not _FILE_NAME.fullmatch(name) or name in _ALONGSIDE:
+        raise ArtefactError(f"{what}: lists {name!r}, which is no file name of ours")
+    return name
+
+
+def _expect(manifest: Any, key: str, kind: type[Any], path: Path) -> Any:
+    value = manifest.get(key) if isinstance(manifest, dict) else None
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ArtefactError(f"{path / MANIFEST}: {key!r} is missing or not a {kind.__name__}")
+    return value
+
+
+def input_file_ref(path: Path) -> InputRef:
+    """Name a raw file as an input of a run; DataError when it cannot be read."""
+    try:
+        return InputRef(path.name, "file", file_sha256(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})", hint="see that the path is right") from error

@@ -1,0 +1,56 @@
+"""Folds: which part of the data is held out when, by subject, balanced over gestures."""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+from bfrbctl.errors import DataError
+from bfrbctl.segments import Int64
+
+
+def assign_folds(gestures: Sequence[str], subjects: Sequence[str], *, n_folds: int, seed: int) -> Int64:
+    """Give each sequence the fold that holds it out.
+
+    A subject is in one fold alone, and gestures are spread as evenly as that allows (scikit-learn's
+    StratifiedGroupKFold). Subjects are numbered by name, so that the row order does not matter for who is grouped.
+
+    Parameters
+    ----------
+    gestures, subjects
+        One a sequence.
+    n_folds
+        How many folds, at least 2.
+    seed
+        Shuffles the subjects.
+
+    Returns
+    -------
+    int64, (n_sequences,): 0..n_folds-1.
+
+    Raises
+    ------
+    DataError
+        When there are fewer subjects than folds.
+    """
+    people = sorted(set(subjects))
+    if len(people) < n_folds:
+        raise DataError(
+            f"{len(people)} subjects cannot be split into {n_folds} folds, which hold out whole subjects",
+            hint=f"ask for fewer folds: --folds {max(len(people), 2)}"
+            if len(people) >= 2
+            else "cross-validation needs two subjects at least; prepare without labels, or record more people",
+        )
+    groups = np.searchsorted(np.array(people), np.array(subjects))
+    splitter = StratifiedGroupKFold(n_splits=n_folds, shuffle=True, random_state=seed)
+    folds = np.full(len(subjects), -1, dtype=np.int64)
+    kinds = np.unique(np.array(gestures), return_inverse=True)[1]
+    if np.bincount(kinds).max() < n_folds:
+        kinds = np.zeros_like(kinds)  # too few of every gesture to spread them: balance the number of sequences
+    with warnings.catch_warnings():
+        # A gesture with fewer sequences than folds is no reason to stop: it is simply absent from some folds.
+        warnings.filterwarnings("ignore", message="The least populated class in y")
+        for number, (_, held_out) in enumerate(splitter.split(np.zeros(len(subjects)), kinds, groups)):
+            folds[held_out] = number
+    return folds

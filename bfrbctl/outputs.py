@@ -1,0 +1,286 @@
+"""Folders being written: one writer at a time, pieces noted in a journal, the manifest last.
+
+A folder is unfinished until its `manifest.json` exists. Meanwhile `journal.json` tells which pieces are done, so that
+`--resume` continues where a killed run stopped.
+"""
+
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from bfrbctl import __version__
+from bfrbctl.errors import DataError, OutputError, UsageError, examples
+from bfrbctl.folders import (
+    JOURNAL,
+    LOCK,
+    MANIFEST,
+    PART,
+    SCHEMA_VERSION,
+    Folder,
+    InputRef,
+    file_name,
+    open_folder,
+)
+from bfrbctl.storage import (
+    Content,
+    FileEntry,
+    encode_json,
+    file_sha256,
+    parse_json,
+    plain,
+    write_bytes,
+    write_file,
+    writing,
+)
+
+_LIBRARIES = ("numpy", "polars", "pyarrow", "scipy", "scikit-learn", "lightgbm", "tensorflow", "keras")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run is, so that its folder can tell and a resumed run can be recognised.
+
+    Parameters
+    ----------
+    kind
+        Kind of the folder: dataset, features, model, blend, predictions, raw.
+    config
+        Every setting that changes the result; JSON values only.
+    inputs
+        What it reads.
+    command
+        The exact command line.
+    seed
+        The seed, where there is one.
+    """
+
+    kind: str
+    config: Mapping[str, Any]
+    inputs: tuple[InputRef, ...] = ()
+    command: tuple[str, ...] = ()
+    seed: int | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a run to continue another one."""
+        return {
+            "kind": self.kind,
+            "schema_version": SCHEMA_VERSION,
+            "bfrbctl": __version__,
+            "config": plain(self.config),
+            "inputs": [{"kind": ref.kind, "sha256": ref.sha256} for ref in self.inputs],
+            "seed": self.seed,
+        }
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that results depend on, without importing them."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+@dataclass
+class Output:
+    """A folder being written; made by `open_output`, used in its `with`.
+
+    Every step is a *piece*: some files that are published together, then noted in the journal.
+    """
+
+    path: Path
+    job: Job
+    pieces: dict[str, dict[str, FileEntry]] = field(default_factory=dict)
+    reused: list[str] = field(default_factory=list)
+    started: bool = False
+    resumed: bool = False
+
+    def has(self, piece: str) -> bool:
+        """Whether an earlier run finished this piece and its files are still as it left them."""
+        files = self.pieces.get(piece)
+        if files is None:
+            return False
+        sound = all(_matches(self.path / name, entry) for name, entry in files.items())
+        if not sound:
+            del self.pieces[piece]
+        elif piece not in self.reused:
+            self.reused.append(piece)
+        return sound
+
+    def publish(self, piece: str, files: Mapping[str, Content]) -> None:
+        """Write the files of a piece and note it as done."""
+        self.pieces[piece] = {name: write_file(self.path / name, content) for name, content in files.items()}
+        self._note()
+
+    def read(self, name: str) -> bytes:
+        """Read a published file of this run."""
+        return (self.path / name).read_bytes()
+
+    def finish(self, content: Mapping[str, Any]) -> "Folder":
+        """Write the manifest and remove what only the run itself needed.
+
+        Parameters
+        ----------
+        content
+            What readers need to know of this kind of folder, such as classes, targets, sensors, rate.
+        """
+        files = {name: entry for piece in self.pieces.values() for name, entry in piece.items()}
+        kept = {name: files[name] for name in sorted(files) if not name.startswith(PART)}
+        manifest = {
+            "kind": self.job.kind,
+            "schema_version": SCHEMA_VERSION,
+            "bfrbctl": __version__,
+            "libraries": library_versions(),
+            "command": list(self.job.command),
+            "config": self.job.config,
+            "seed": self.job.seed,
+            "inputs": [vars(ref) for ref in self.job.inputs],
+            "content": content,
+            "files": {name: vars(entry) for name, entry in kept.items()},
+        }
+        write_bytes(self.path / MANIFEST, encode_json(manifest))
+        self.sweep(keep=set(kept) | {MANIFEST, LOCK})
+        return open_folder(self.path, self.job.kind)
+
+    def _note(self) -> None:
+        pieces = {piece: {name: vars(entry) for name, entry in files.items()} for piece, files in self.pieces.items()}
+        write_bytes(self.path / JOURNAL, encode_json({**self.job.identity, "pieces": pieces}))
+
+    @property
+    def fresh(self) -> bool:
+        """Whether all that is in the folder is of this very run, and it is not finished."""
+        return self.started and not self.resumed and not (self.path / MANIFEST).exists()
+
+    def sweep(self, *, keep: set[str]) -> None:
+        """Remove all files but some."""
+        for entry in self.path.iterdir():
+            if entry.name not in keep and entry.is_file():
+                entry.unlink()
+
+    def start(self, *, force: bool, resume: bool) -> None:
+        """Look at what is there already and make the folder ready; called once, under the lock."""
+        finished = (self.path / MANIFEST).exists()
+        unfinished = (self.path / JOURNAL).exists() and not finished
+        if force:
+            _refuse_foreign(self.path)
+            (self.path / MANIFEST).unlink(missing_ok=True)
+        elif finished:
+            raise OutputError(
+                f"{self.path}: exists already and is finished", hint="choose another folder, or replace it with --force"
+            )
+        elif unfinished and resume:
+            self._continue()
+            self.resumed = True
+        elif unfinished:
+            raise OutputError(
+                f"{self.path}: an unfinished run is in it", hint="continue it with --resume, or replace it with --force"
+            )
+        elif any(entry.name != LOCK for entry in self.path.iterdir()):
+            raise OutputError(f"{self.path}: is not empty and not a folder of ours", hint="choose another folder")
+        published = {name for files in self.pieces.values() for name in files}
+        self.sweep(keep=published | {JOURNAL if self.pieces else LOCK, LOCK})
+        self.started = True
+        self._note()
+
+    def _continue(self) -> None:
+        journal = parse_json((self.path / JOURNAL).read_bytes(), str(self.path / JOURNAL))
+        identity = plain(self.job.identity)
+        different = [key for key, value in identity.items() if journal.get(key) != value]
+        if different:
+            raise OutputError(
+                f"{self.path}: the unfinished run in it differs in {examples(_differences(journal, identity))}",
+                hint="run it with the same input and settings, or start anew with --force",
+            )
+        self.pieces = {
+            piece: {file_name(name, JOURNAL): FileEntry(**entry) for name, entry in files.items()}
+            for piece, files in journal["pieces"].items()
+        }
+
+
+@contextmanager
+def open_output(path: Path, job: Job, *, force: bool = False, resume: bool = False) -> Iterator[Output]:
+    """Make or continue an output folder, alone: a second run is refused while this one goes on.
+
+    Raises
+    ------
+    OutputError
+        When the folder exists (and neither `force` nor `resume` fits), is locked, or cannot be written.
+    """
+    created = not path.exists()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be made a folder ({error.strerror})", hint="choose another path") from error
+    lock = _lock(path)
+    output = Output(path, job)
+    try:
+        output.start(force=force, resume=resume)
+        yield output
+    except (DataError, UsageError):
+        # The same input would fail again: leave nothing that asks for --force once it is mended.
+        if output.fresh:
+            output.sweep(keep={LOCK})
+        raise
+    finally:
+        with writing(path / LOCK):
+            (path / LOCK).unlink(missing_ok=True)
+            if created and path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        lock.release()
+
+
+def _lock(path: Path) -> filelock.BaseFileLock:
+    lock = filelock.FileLock(path / LOCK, timeout=0)
+    try:
+        lock.acquire()
+        (path / LOCK).write_text(f"{os.getpid()}\n")
+    except filelock.Timeout as error:
+        raise OutputError(
+            f"{path}: process {_holder(path)} is writing into it", hint="wait for it, or choose another folder"
+        ) from error
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror})", hint="choose another path") from error
+    return lock
+
+
+def _holder(path: Path) -> str:
+    try:
+        return (path / LOCK).read_text().strip() or "of unknown number"
+    except OSError:
+        return "of unknown number"
+
+
+def _refuse_foreign(path: Path) -> None:
+    known = {MANIFEST, JOURNAL, LOCK}
+    names = {entry.name for entry in path.iterdir()}
+    if names - {LOCK} and not names & {MANIFEST, JOURNAL}:
+        raise OutputError(
+            f"{path}: is not a folder of ours ({examples(sorted(names - known))})",
+            hint="--force replaces only what bfrbctl wrote; choose another folder",
+        )
+
+
+def _matches(path: Path, entry: FileEntry) -> bool:
+    try:
+        return path.stat().st_size == entry.size and file_sha256(path) == entry.sha256
+    except OSError:
+        return False
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [key for key in sorted(set(old) | set(new)) if key != "pieces" and old.get(key) != new.get(key)]
+        return [line for key in keys for line in _differences(old.get(key), new.get(key), f"{prefix}{key}.")]
+    if isinstance(old, list) and isinstance(new, list) and prefix == "inputs.":
+        return ["the input (its content changed)"]
+    return [f"{prefix.rstrip('.')} ({old!r} then, {new!r} now)"]

@@ -1,0 +1,339 @@
+"""From raw recordings to a prepared dataset: checked, repaired, typed, folded.
+
+`cleaned_tables` streams any raw input through the checks; `prepare` writes what comes out. `predict` uses the former,
+so that serving sees exactly what training saw.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from bfrbctl.cleaning import CleanTable, Fault, Quality, clean
+from bfrbctl.dataset import RecordingBatch, frames_file, recording_frames
+from bfrbctl.errors import DataError, UsageError, examples
+from bfrbctl.folders import Folder, InputRef, input_file_ref
+from bfrbctl.folds import assign_folds
+from bfrbctl.outputs import Output
+from bfrbctl.raw import (
+    RawSchema,
+    RawSplit,
+    Unsorted,
+    read_demographics,
+    read_schema,
+    whole_sequences,
+)
+from bfrbctl.schema import (
+    DEFAULT_RATE_HZ,
+    DEMOGRAPHICS,
+    GESTURE,
+    SEQUENCE_ID,
+    SEQUENCE_TYPE,
+    SUBJECT,
+    TARGET_TYPE,
+    TOF_MISSING,
+    SensorLayout,
+)
+
+OnBytes = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Settings of `prepare`.
+
+    Parameters
+    ----------
+    rate_hz
+        Frames a second of the recordings.
+    folds
+        How many folds the labelled sequences get.
+    seed
+        Seed of the folds.
+    drop
+        Sequences to leave out.
+    rows_per_file
+        A frames file is closed by the sequence that brings it to this many rows or more.
+    """
+
+    rate_hz: float = DEFAULT_RATE_HZ
+    folds: int = 5
+    seed: int = 0
+    drop: tuple[str, ...] = ()
+    rows_per_file: int = 65_536
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.rate_hz <= 10_000:
+            raise UsageError(f"--rate-hz {self.rate_hz}: expected 0.1 to 10000 frames a second")
+        if not 2 <= self.folds <= 100:
+            raise UsageError(f"--folds {self.folds}: expected 2 to 100")
+        if not 1 <= self.rows_per_file <= 4_000_000:
+            raise UsageError(f"--rows-per-file {self.rows_per_file}: expected 1 to 4000000")
+
+
+@dataclass
+class _SplitResult:
+    labels: list[pl.DataFrame] = field(default_factory=list)
+    quality: Quality = field(default_factory=Quality)
+    faults: list[Fault] = field(default_factory=list)
+    live: set[str] = field(default_factory=set)
+
+
+def split_refs(splits: Sequence[RawSplit]) -> tuple[InputRef, ...]:
+    """Digests of all raw files, for the manifest's lineage."""
+    paths = [path for split in splits for path in (split.frames, split.demographics) if path is not None]
+    return tuple(input_file_ref(path) for path in paths)
+
+
+def common_layout(schemas: Iterable[RawSchema]) -> SensorLayout:
+    """All sensors that any of the files has."""
+    layouts = [schema.layout for schema in schemas]
+    return SensorLayout(
+        thm=tuple(sorted({sensor for layout in layouts for sensor in layout.thm})),
+        tof=tuple(sorted({sensor for layout in layouts for sensor in layout.tof})),
+    )
+
+
+def cleaned_tables(
+    split: RawSplit,
+    schema: RawSchema,
+    *,
+    config: PrepareConfig,
+    gathered: bool = False,
+    on_bytes: OnBytes | None = None,
+) -> Iterator[CleanTable]:
+    """Stream a raw file through the checks, about `config.rows_per_file` frames at a time.
+
+    Raises
+    ------
+    raw.Unsorted
+        On the way, when the file is not sorted by sequence: start over with `gathered=True`.
+    DataError
+        When the file itself is broken.
+    """
+    people = None if split.demographics is None else read_demographics(split.demographics)
+    drop = frozenset(config.drop)
+    tables = whole_sequences(split.frames, schema, rows=config.rows_per_file, gathered=gathered, on_bytes=on_bytes)
+    for table in tables:
+        cleaned = clean(table, schema, rate_hz=config.rate_hz, drop=drop)
+        yield replace(cleaned, batch=_with_people(cleaned.batch, people))
+
+
+def prepare(
+    splits: Sequence[RawSplit], output: Output, config: PrepareConfig, *, on_bytes: OnBytes | None = None
+) -> Folder:
+    """Write the prepared dataset of one or more raw files.
+
+    Parameters
+    ----------
+    splits
+        What `raw.find_splits` found.
+    output
+        The folder, opened by `outputs.open_output`.
+    config
+        Settings.
+    on_bytes
+        Called with the number of bytes read since the last call.
+
+    Returns
+    -------
+    The finished dataset folder.
+
+    Raises
+    ------
+    DataError
+        When a file is broken or sequences in it cannot be used; they are all named or counted.
+    """
+    schemas = {split.name: read_schema(split.frames) for split in splits}
+    layout = common_layout(schemas.values())
+    n_files = 0
+    results: dict[str, _SplitResult] = {}
+    for split in splits:
+        schema = schemas[split.name]
+        try:
+            results[split.name] = _write_split(
+                split, schema, output, config, layout=layout, first_file=n_files, on_bytes=on_bytes
+            )
+        except Unsorted:
+            results[split.name] = _write_split(
+                split, schema, output, config, layout=layout, first_file=n_files, on_bytes=None, gathered=True
+            )
+        n_files += len(results[split.name].labels)
+    _refuse_faults(splits, results, config)
+    layout = _live_layout(layout, results)
+    sequences = _sequence_table(splits, results, config)
+    quality = pl.concat([_split_quality(split, schemas[split.name], results[split.name]) for split in splits])
+    output.publish("tables", {"sequences.parquet": sequences, "quality.parquet": quality})
+    return output.finish(_content(sequences, quality, layout, config))
+
+
+def _write_split(
+    split: RawSplit,
+    schema: RawSchema,
+    output: Output,
+    config: PrepareConfig,
+    *,
+    layout: SensorLayout,
+    first_file: int,
+    on_bytes: OnBytes | None,
+    gathered: bool = False,
+) -> _SplitResult:
+    result = _SplitResult()
+    for cleaned in cleaned_tables(split, schema, config=config, gathered=gathered, on_bytes=on_bytes):
+        number = first_file + len(result.labels)
+        result.quality.rows += cleaned.quality.rows
+        result.faults += cleaned.faults
+        name = frames_file(number)
+        if not result.faults and not output.has(name):
+            batch = cleaned.batch.conform(layout)
+            output.publish(name, {name: recording_frames(batch, cleaned.counters, cleaned.behavior, cleaned.phase)})
+        flags = _flags(cleaned.batch)
+        result.live |= _live_sensors(cleaned.batch)
+        people = pl.DataFrame(cleaned.batch.demographics, schema=dict.fromkeys(DEMOGRAPHICS, pl.Float32), orient="row")
+        people = people.with_columns(pl.all().fill_nan(None))
+        file = pl.lit(number, dtype=pl.Int32).alias("file")
+        result.labels.append(pl.concat([cleaned.labels, people, flags], how="horizontal").with_columns(file))
+    return result
+
+
+def _with_people(batch: RecordingBatch, people: pl.DataFrame | None) -> RecordingBatch:
+    if people is None or not batch.n_sequences:
+        return batch
+    rows = pl.DataFrame({SUBJECT: batch.subjects}).join(people, on=SUBJECT, how="left", maintain_order="left")
+    values = np.stack([rows[name].to_numpy() for name in DEMOGRAPHICS], axis=1)
+    return replace(batch, demographics=np.asarray(values, dtype=np.float32))
+
+
+def _flags(batch: RecordingBatch) -> pl.DataFrame:
+    """Which modalities a sequence has any valid frame of."""
+    starts = batch.offsets[:-1]
+
+    def any_of(valid: Any) -> Any:
+        return np.logical_or.reduceat(valid, starts) if batch.n_sequences else np.zeros(0, dtype=np.bool_)
+
+    return pl.DataFrame(
+        {
+            "has_rot": any_of(~np.isnan(batch.rot[:, 0])),
+            "has_thm": any_of((~np.isnan(batch.thm)).any(axis=1)),
+            "has_tof": any_of((batch.tof != TOF_MISSING).any(axis=(1, 2))),
+        }
+    )
+
+
+def _live_sensors(batch: RecordingBatch) -> set[str]:
+    """Sensors with any valid frame in a batch."""
+    thm = {f"thm_{n}" for n, values in zip(batch.layout.thm, batch.thm.T, strict=True) if not np.isnan(values).all()}
+    tof = {f"tof_{n}" for k, n in enumerate(batch.layout.tof) if (batch.tof[:, k] != TOF_MISSING).any()}
+    return thm | tof
+
+
+def _live_layout(layout: SensorLayout, results: Mapping[str, _SplitResult]) -> SensorLayout:
+    """Leave out sensors that never measured anything, with one finding each instead of one a sequence."""
+    live = {name for result in results.values() for name in result.live}
+    kept = SensorLayout(
+        thm=tuple(n for n in layout.thm if f"thm_{n}" in live), tof=tuple(n for n in layout.tof if f"tof_{n}" in live)
+    )
+    dead = {f"thm_{n}" for n in layout.thm} | {f"tof_{n}" for n in layout.tof}
+    dead -= live
+    for result in results.values():
+        rows = result.quality.rows
+        result.quality.rows = [row for row in rows if row[1] not in dead or row[2] != "sensor missing"]
+        for name in sorted(dead):
+            result.quality.add(None, name, "no data in the whole dataset", "sensor left out", 0)
+    return kept
+
+
+def _refuse_faults(splits: Sequence[RawSplit], results: Mapping[str, _SplitResult], config: PrepareConfig) -> None:
+    dropped = {row[0] for result in results.values() for row in result.quality.rows if row[3] == "left out"}
+    unknown = sorted(set(config.drop) - dropped)
+    if unknown:
+        raise UsageError(f"--drop {examples(unknown)}: no sequence of that name", hint="see sequence_id in the file")
+    for split in splits:
+        result = results[split.name]
+        labels = pl.concat(result.labels)
+        if GESTURE in labels.columns and labels[GESTURE].is_not_null().any():
+            bare = labels.filter(pl.col(GESTURE).is_null())[SEQUENCE_ID].to_list()
+            result.faults += [Fault(name, "has no gesture, while others have one") for name in bare]
+        if result.faults:
+            options = " ".join(f"--drop {fault.sequence_id}" for fault in result.faults[:3])
+            more = "" if len(result.faults) <= 3 else f" ... ({len(result.faults)} in all)"
+            named = [f"sequence {fault.sequence_id} {fault.what}" for fault in result.faults]
+            raise DataError(
+                f"{split.frames}: {examples(named)}", hint=f"fix the rows, or leave them out with {options}{more}"
+            )
+    _refuse_repeats(results)
+
+
+def _refuse_repeats(results: Mapping[str, _SplitResult]) -> None:
+    ids = pl.concat([labels[SEQUENCE_ID] for result in results.values() for labels in result.labels])
+    twice = ids.filter(ids.is_duplicated()).unique().sort().to_list()
+    if twice:
+        raise DataError(
+            f"sequence {examples(twice)} is in both files, expected each sequence_id once",
+            hint="prepare the two files into datasets of their own",
+        )
+
+
+def _sequence_table(
+    splits: Sequence[RawSplit], results: Mapping[str, _SplitResult], config: PrepareConfig
+) -> pl.DataFrame:
+    parts = [pl.concat(results[split.name].labels).with_columns(pl.lit(split.name).alias("split")) for split in splits]
+    table = pl.concat(parts)
+    if table.height == 0:
+        raise DataError("no sequence is left", hint="see --drop and the input")
+    repaired = pl.concat([results[split.name].quality.table() for split in splits])
+    counts = repaired.drop_nulls(SEQUENCE_ID).group_by(SEQUENCE_ID).len("n_findings")
+    table = table.join(counts, on=SEQUENCE_ID, how="left", maintain_order="left").with_columns(
+        pl.col("n_findings").fill_null(0).cast(pl.Int32), pl.lit(None, dtype=pl.Int32).alias("fold")
+    )
+    labelled = table[GESTURE].is_not_null()
+    if labelled.any():
+        part = table.filter(labelled)
+        folds = assign_folds(part[GESTURE].to_list(), part[SUBJECT].to_list(), n_folds=config.folds, seed=config.seed)
+        where = labelled.arg_true()
+        table = table.with_columns(table["fold"].scatter(where, pl.Series(folds, dtype=pl.Int32)))
+        _refuse_mixed_types(part)
+    front = [SEQUENCE_ID, "split", SUBJECT, GESTURE, SEQUENCE_TYPE]
+    return table.select(*front, pl.exclude(front))
+
+
+def _refuse_mixed_types(labelled: pl.DataFrame) -> None:
+    """See that a gesture is always, or never, a target."""
+    kinds = labelled.select(GESTURE, (pl.col(SEQUENCE_TYPE) == TARGET_TYPE).fill_null(False).alias("t")).unique()
+    mixed = kinds.filter(pl.col(GESTURE).is_duplicated())[GESTURE].unique().sort().to_list()
+    if mixed:
+        raise DataError(f"gesture {examples(mixed)} is a target in some sequences and not in others")
+
+
+def _split_quality(split: RawSplit, schema: RawSchema, result: _SplitResult) -> pl.DataFrame:
+    quality = Quality(list(result.quality.rows))
+    for name in schema.extra:
+        quality.add(None, name, "column we do not know", "left out", 0)
+    labels = pl.concat(result.labels)
+    unknown = labels.filter(pl.all_horizontal(pl.col(name).is_null() for name in DEMOGRAPHICS))
+    for sequence_id in unknown[SEQUENCE_ID]:
+        quality.add(sequence_id, SUBJECT, "subject without demographics", "kept as unknown", 0)
+    return quality.table().with_columns(pl.lit(split.name).alias("split"))
+
+
+def _content(
+    sequences: pl.DataFrame, quality: pl.DataFrame, layout: SensorLayout, config: PrepareConfig
+) -> dict[str, Any]:
+    labelled = sequences.drop_nulls(GESTURE)
+    gestures = labelled[GESTURE].unique().sort().to_list()
+    targets = labelled.filter(pl.col(SEQUENCE_TYPE) == TARGET_TYPE)[GESTURE].unique().to_list()
+    return {
+        "rate_hz": config.rate_hz,
+        "thm": list(layout.thm),
+        "tof": list(layout.tof),
+        "classes": gestures,
+        "targets": [gesture in targets for gesture in gestures],
+        "n_folds": config.folds if gestures else 0,
+        "n_sequences": dict(sequences["split"].value_counts().sort("split").iter_rows()),
+        "n_frames": int(sequences["n_frames"].sum()),
+        "n_subjects": sequences[SUBJECT].n_unique(),
+        "n_findings": quality.height,
+        "n_files": int(sequences["file"].max()) + 1,  # type: ignore[arg-type]
+    }

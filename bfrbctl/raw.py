@@ -1,0 +1,451 @@
+"""Read raw recordings - the study's CSV or Parquet - in bounded memory, whole sequences at a time.
+
+A file is read in chunks of some megabytes. Files sorted by sequence (the usual case) are streamed; rows of one sequence
+scattered over the file are gathered through sorted temporary files. Either way the pieces that come out depend on the
+data alone, never on the chunk size.
+"""
+
+import csv
+import io
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bfrbctl.errors import DataError, UsageError, examples
+from bfrbctl.schema import (
+    ACC,
+    DEMOGRAPHICS,
+    GESTURE,
+    LABELS,
+    ROT,
+    ROW_ID,
+    SEQUENCE_COUNTER,
+    SEQUENCE_ID,
+    SUBJECT,
+    SensorLayout,
+    layout_of,
+)
+
+CHUNK_BYTES = 32 << 20
+_PARQUET_BATCH_ROWS = 32_768
+_KEYS = (SEQUENCE_ID, SEQUENCE_COUNTER, SUBJECT)
+OnBytes = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class RawSplit:
+    """One raw file and the people in it.
+
+    Parameters
+    ----------
+    name
+        `train` or `test`.
+    frames
+        The CSV or Parquet file with the frames.
+    demographics
+        CSV or Parquet, one row a subject; None where there is none.
+    """
+
+    name: str
+    frames: Path
+    demographics: Path | None
+
+
+@dataclass(frozen=True)
+class RawSchema:
+    """What the columns of a raw file are.
+
+    Parameters
+    ----------
+    layout
+        Thermopiles and ToF sensors that there are.
+    labels
+        Label columns that there are, in the order of `schema.LABELS`.
+    extra
+        Columns that we do not know and leave out.
+    """
+
+    layout: SensorLayout
+    labels: tuple[str, ...]
+    extra: tuple[str, ...]
+
+    @property
+    def dtypes(self) -> dict[str, pl.DataType]:
+        """The columns we read, in the order of prepared files, and how."""
+        text = dict.fromkeys((SEQUENCE_ID, SUBJECT, *self.labels), pl.String())
+        numbers = dict.fromkeys(self.layout.columns, pl.Float32())
+        ordered: dict[str, pl.DataType] = {SEQUENCE_ID: pl.String(), SEQUENCE_COUNTER: pl.Int64()}
+        return {**ordered, **text, **numbers}
+
+
+class Unsorted(Exception):
+    """The rows of a file are not sorted by sequence_id, so that it cannot be streamed."""
+
+
+def find_splits(raw: Path, demographics: Path | None = None) -> list[RawSplit]:
+    """Find what there is to read: the study's folder, or one file.
+
+    Parameters
+    ----------
+    raw
+        A folder with train.csv / train.parquet and/or test.*, or one such file of any name.
+    demographics
+        The people of a single file, where the name does not tell.
+
+    Raises
+    ------
+    DataError
+        When there is nothing to read.
+    UsageError
+        When `demographics` is given for a folder, or a split lies there as CSV and as Parquet.
+    """
+    if raw.is_file():
+        name = "test" if GESTURE not in raw_columns(raw) else "train"
+        beside = demographics or _one_of(raw.parent, f"{raw.stem}_demographics")
+        return [RawSplit(name, raw, beside)]
+    if not raw.is_dir():
+        raise DataError(f"{raw}: there is no such file or folder", hint="give the folder that has train.csv in it")
+    if demographics is not None:
+        raise UsageError("--demographics goes with a single file", hint=f"{raw} is a folder; name its file instead")
+    splits = []
+    for name in ("train", "test"):
+        frames = _one_of(raw, name)
+        if frames is not None:
+            splits.append(RawSplit(name, frames, _one_of(raw, f"{name}_demographics")))
+    if not splits:
+        raise DataError(
+            f"{raw}: has none of train.csv, train.parquet, test.csv, test.parquet",
+            hint="give the folder that you downloaded, or the file itself",
+        )
+    return splits
+
+
+def _one_of(folder: Path, stem: str) -> Path | None:
+    found = [path for path in (folder / f"{stem}.parquet", folder / f"{stem}.csv") if path.is_file()]
+    if len(found) > 1:
+        raise UsageError(
+            f"{folder}: has both {found[0].name} and {found[1].name}", hint="give the file you mean instead"
+        )
+    return found[0] if found else None
+
+
+# -------------------------------------------------------------------------------------------------------- columns
+
+
+def raw_columns(path: Path) -> dict[str, pl.DataType | None]:
+    """Names of a raw file's columns, with their type for Parquet and None for CSV.
+
+    Raises
+    ------
+    DataError
+        When the file is empty, not CSV / Parquet, or names a column twice.
+    """
+    try:
+        names = _parquet_columns(path) if path.suffix == ".parquet" else _csv_columns(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})", hint="check the path") from error
+    return names
+
+
+def _csv_columns(path: Path) -> dict[str, pl.DataType | None]:
+    with path.open("rb") as handle:
+        header = handle.readline(1 << 20)
+    if not header.strip():
+        raise DataError(f"{path}: is empty, expected a header line", hint="download or write it again")
+    try:
+        names = next(csv.reader([header.decode("utf-8-sig").rstrip("\r\n")]))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: its first line is not a CSV header ({error})", hint="is it a CSV file?") from error
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}: names a column twice ({examples(twice)})")
+    return dict.fromkeys(names)
+
+
+def _parquet_columns(path: Path) -> dict[str, pl.DataType | None]:
+    schema = _open_parquet(path).schema_arrow
+    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}: names a column twice ({examples(twice)})")
+    try:
+        return dict(pl.from_arrow(schema.empty_table()).schema)  # type: ignore[union-attr]
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException) as error:
+        raise DataError(f"{path}: has a column of a type we cannot read ({error})") from error
+
+
+def _open_parquet(path: Path) -> pq.ParquetFile:
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: is empty", hint="download or write it again")
+    try:
+        return pq.ParquetFile(path)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{path}: is not a Parquet file, or was cut short ({str(error).splitlines()[0][:120]})",
+            hint="download or write it again; a CSV file must be called .csv",
+        ) from error
+
+
+def read_schema(path: Path) -> RawSchema:
+    """See what a raw file has, and refuse one that lacks a column or has one of a wrong type, naming all of them."""
+    columns = raw_columns(path)
+    layout = layout_of(columns)
+    labels = tuple(name for name in LABELS if name in columns)
+    needed = (*_KEYS, *ACC, *ROT, *layout.tof_columns)
+    missing = [name for name in needed if name not in columns]
+    mistyped = [
+        f"{name} is {columns[name]}" for name in (*needed, *layout.thm_columns, *labels) if _wrong(columns, name)
+    ]
+    if missing or mistyped:
+        parts = [f"lacks {_columns(missing)}"] if missing else []
+        parts += [f"has columns of a wrong type ({examples(mistyped)})"] if mistyped else []
+        raise DataError(f"{path}: {' and '.join(parts)}", hint="the columns are those of the study's train.csv")
+    known = {*needed, *layout.thm_columns, *labels, ROW_ID}
+    return RawSchema(layout, labels, tuple(name for name in columns if name not in known))
+
+
+def _columns(names: Sequence[str]) -> str:
+    return f"column{'s' if len(names) > 1 else ''} {', '.join(names[:12])}" + (
+        f" and {len(names) - 12} more" if len(names) > 12 else ""
+    )
+
+
+def _wrong(columns: Mapping[str, pl.DataType | None], name: str) -> bool:
+    dtype = columns.get(name)
+    if dtype is None or isinstance(dtype, pl.Null):
+        return False
+    if name in (SEQUENCE_ID, SUBJECT, *LABELS):
+        return not isinstance(dtype, pl.String | pl.Categorical | pl.Enum)
+    if name == SEQUENCE_COUNTER:
+        return not dtype.is_integer()
+    return not dtype.is_numeric()
+
+
+# --------------------------------------------------------------------------------------------------------- chunks
+
+
+def read_chunks(path: Path, schema: RawSchema, on_bytes: OnBytes | None = None) -> Iterator[pl.DataFrame]:
+    """Read a raw file in its own row order, some thousand rows at a time, with the columns of `schema.dtypes`.
+
+    Raises
+    ------
+    DataError
+        A line with too few or too many fields, a value that is no number, no rows at all.
+    """
+    chunks = _parquet_chunks if path.suffix == ".parquet" else _csv_chunks
+    n_rows = 0
+    for chunk in chunks(path, schema, on_bytes or (lambda _: None)):
+        n_rows += chunk.height
+        yield chunk
+    if n_rows == 0:
+        raise DataError(f"{path}: has no rows", hint="download or write it again")
+
+
+def _parquet_chunks(path: Path, schema: RawSchema, on_bytes: OnBytes) -> Iterator[pl.DataFrame]:
+    file = _open_parquet(path)
+    share = path.stat().st_size / max(file.metadata.num_rows, 1)
+    dtypes = schema.dtypes
+    try:
+        for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS, columns=list(dtypes)):
+            frame = pl.from_arrow(pa.Table.from_batches([batch]))
+            assert isinstance(frame, pl.DataFrame)
+            yield frame.select(pl.col(name).cast(dtype) for name, dtype in dtypes.items())
+            on_bytes(int(share * batch.num_rows))
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(
+            f"{path}: is damaged ({str(error).splitlines()[0][:160]})", hint="download or write it again"
+        ) from error
+
+
+def _csv_chunks(path: Path, schema: RawSchema, on_bytes: OnBytes) -> Iterator[pl.DataFrame]:
+    names = list(raw_columns(path))
+    wanted = schema.dtypes
+    parsed = {name: wanted.get(name, pl.String()) for name in names}
+    first_line = 2
+    for block in _csv_blocks(path):
+        n_lines = _check_fields(path, block, len(names), first_line)
+        try:
+            frame = pl.read_csv(io.BytesIO(block), has_header=False, schema=parsed)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            raise _bad_value(path, block, parsed, first_line, error) from error
+        yield frame.select(list(wanted))
+        first_line += n_lines
+        on_bytes(len(block))
+
+
+def _csv_blocks(path: Path) -> Iterator[bytes]:
+    """Cut the file after its header into blocks that end at a line end outside quotes."""
+    with path.open("rb") as handle:
+        handle.readline()
+        rest = b""
+        while block := handle.read(CHUNK_BYTES):
+            block = rest + block
+            cut = block.rfind(b"\n") + 1
+            while cut > 0 and block.count(b'"', 0, cut) % 2:
+                cut = block.rfind(b"\n", 0, cut - 1) + 1
+            rest = block[cut:]
+            if cut:
+                yield block[:cut]
+        if rest.strip():
+            yield rest
+
+
+def _check_fields(path: Path, block: bytes, n_fields: int, first_line: int) -> int:
+    """See that every line has as many fields as the header; give the number of lines."""
+    data = np.frombuffer(block, dtype=np.uint8)
+    n_lines = int(np.count_nonzero(data == 10)) + (not block.endswith(b"\n"))
+    if b'"' not in block and np.count_nonzero(data == 44) == n_lines * (n_fields - 1):
+        return n_lines
+    for number, row in enumerate(csv.reader(io.StringIO(block.decode("utf-8", "replace"))), start=first_line):
+        if len(row) != n_fields:
+            raise DataError(
+                f"{path}: line {number} has {len(row)} fields, expected {n_fields}",
+                hint="the file was cut short or damaged there; download or write it again",
+            )
+    return n_lines
+
+
+def _bad_value(
+    path: Path, block: bytes, parsed: Mapping[str, pl.DataType], first_line: int, error: BaseException
+) -> DataError:
+    """Find which value could not be read, for the message."""
+    text = pl.read_csv(io.BytesIO(block), has_header=False, schema=dict.fromkeys(parsed, pl.String()))
+    found = []
+    for name, dtype in parsed.items():
+        if not isinstance(dtype, pl.String):
+            bad = text[name].cast(dtype, strict=False).is_null() & text[name].is_not_null()
+            found += [
+                f"{name} is {text[name][row]!r} in line {first_line + row}" for row in bad.arg_true().head(3).to_list()
+            ]
+    what = examples(found) if found else str(error).splitlines()[0][:160]
+    return DataError(f"{path}: {what}, expected a number", hint="fix the file; leave a field empty where it is missing")
+
+
+# ------------------------------------------------------------------------------------------------ whole sequences
+
+
+def whole_sequences(
+    path: Path, schema: RawSchema, *, rows: int, gathered: bool = False, on_bytes: OnBytes | None = None
+) -> Iterator[pl.DataFrame]:
+    """Read a raw file as tables of whole sequences, sorted by sequence_id.
+
+    Parameters
+    ----------
+    path, schema
+        The file and what `read_schema` said of it.
+    rows
+        A table is closed by the sequence that brings it to this many rows or more.
+    gathered
+        Bring the rows of each sequence together first, through temporary files.
+    on_bytes
+        Called with the number of bytes read since the last call.
+
+    Yields
+    ------
+    Tables with the columns of `schema.dtypes`; rows of a sequence keep the order that they have in the file.
+
+    Raises
+    ------
+    Unsorted
+        On the way, when the file turns out not to be sorted by sequence_id: start over with `gathered`.
+    """
+    chunks = _gathered(path, schema, rows) if gathered else _streamed(read_chunks(path, schema, on_bytes), path)
+    yield from _cut(chunks, rows)
+
+
+def _streamed(chunks: Iterator[pl.DataFrame], path: Path) -> Iterator[pl.DataFrame]:
+    last = ""
+    for chunk in chunks:
+        ids = chunk[SEQUENCE_ID]
+        if ids.null_count():
+            raise DataError(f"{path}: {ids.null_count()} rows have no sequence_id")
+        runs = ids.filter(ids.ne_missing(ids.shift(1)))
+        if not runs.is_sorted() or (last and runs[0] < last):
+            raise Unsorted
+        last = runs[-1]
+        yield chunk
+
+
+def _cut(chunks: Iterator[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
+    pending: list[pl.DataFrame] = []
+    n_pending = 0
+    for chunk in chunks:
+        pending.append(chunk)
+        n_pending += chunk.height
+        while n_pending > rows:
+            table = pl.concat(pending)
+            ids = table[SEQUENCE_ID]
+            starts = ids.ne_missing(ids.shift(1)).arg_true().to_numpy()
+            ends = starts[starts >= rows]  # the first sequence that begins at or after `rows` opens the next table
+            if not ends.size:
+                pending = [table]
+                break
+            yield table[: int(ends[0])]
+            pending = [table[int(ends[0]) :]]
+            n_pending = pending[0].height
+    if n_pending:
+        yield pl.concat(pending)
+
+
+def _gathered(path: Path, schema: RawSchema, rows: int) -> Iterator[pl.DataFrame]:
+    """Sort a scattered file by sequence through temporary files, in bounded memory."""
+    with tempfile.TemporaryDirectory(prefix="bfrbctl-") as folder:
+        counts: dict[str, int] = {}
+        files: list[Path] = []
+        for number, chunk in enumerate(read_chunks(path, schema)):
+            files.append(Path(folder) / f"{number:06d}.parquet")
+            chunk.sort(SEQUENCE_ID, maintain_order=True).write_parquet(files[-1], compression="zstd")
+            for sequence_id, n_rows in chunk[SEQUENCE_ID].value_counts().iter_rows():
+                counts[sequence_id] = counts.get(sequence_id, 0) + n_rows
+        for first, last in _ranges(counts, rows):
+            inside = pl.col(SEQUENCE_ID).is_between(pl.lit(first), pl.lit(last))
+            parts = [pl.scan_parquet(file).filter(inside).collect() for file in files]
+            yield pl.concat(parts).sort(SEQUENCE_ID, maintain_order=True)
+
+
+def _ranges(counts: Mapping[str, int], rows: int) -> Iterator[tuple[str, str]]:
+    first, n_rows = "", 0
+    for sequence_id in sorted(counts):
+        first = first or sequence_id
+        n_rows += counts[sequence_id]
+        if n_rows >= rows:
+            yield first, sequence_id
+            first, n_rows = "", 0
+    if first:
+        yield first, max(counts)
+
+
+# --------------------------------------------------------------------------------------------------- demographics
+
+
+def read_demographics(path: Path) -> pl.DataFrame:
+    """Read the people: `subject` and the columns of `schema.DEMOGRAPHICS` that there are, the others null.
+
+    Raises
+    ------
+    DataError
+        Not readable, no `subject` column, a subject twice, a value that is no number.
+    """
+    try:
+        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path}: cannot be read ({str(error).splitlines()[0][:160]})") from error
+    if SUBJECT not in table.columns:
+        raise DataError(f"{path}: lacks column {SUBJECT}", hint="it needs one row a subject")
+    subjects = table[SUBJECT].cast(pl.String)
+    twice = subjects.filter(subjects.is_duplicated()).unique().sort().to_list()
+    if twice:
+        raise DataError(f"{path}: subject {examples(twice)} stands there twice, expected one row a subject")
+    numbers = {}
+    for name in DEMOGRAPHICS:
+        column = table[name] if name in table.columns else pl.Series(name, [None] * table.height, dtype=pl.Float32)
+        numbers[name] = column.cast(pl.Float32, strict=False)
+        bad = (numbers[name].is_null() & column.is_not_null()).arg_true().to_list()
+        if bad:
+            raise DataError(f"{path}: {name} of {subjects[bad[0]]} is {column[bad[0]]!r}, expected a number")
+    return pl.DataFrame({SUBJECT: subjects, **numbers})

@@ -1,0 +1,203 @@
+"""Single files: atomic writes, and reading what a stranger may have made.
+
+A file is written under a temporary name, flushed to disk, and moved over its final name, so it is there whole or not
+at all. What is read is JSON, Parquet and plain bytes; nothing is ever unpickled.
+"""
+
+import hashlib
+import io
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from bfrbctl.errors import ArtefactError, OutputError
+
+TEMPORARY = ".tmp-"
+"""Prefix of files being written; what a killed run left of them is removed by the next one."""
+
+MAX_JSON_BYTES = 64 << 20
+MAX_JSON_DEPTH = 64
+MAX_PARQUET_CELLS = 1 << 30
+
+Content = bytes | pl.DataFrame | Path
+"""What a file is made of: its bytes, a table to be written as Parquet, or a finished temporary file to be moved."""
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size in bytes and sha256 (hex) of one file."""
+
+    size: int
+    sha256: str
+
+
+def encode_json(value: object) -> bytes:
+    """Write JSON, the same bytes for the same value; NaN and infinity are refused (ValueError)."""
+    return (json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def parse_json(content: bytes, what: str) -> Any:
+    """Read JSON that a stranger may have written.
+
+    Raises
+    ------
+    ArtefactError
+        When it is too large, too deep, not JSON, or has a key twice; `what` names the file in the message.
+    """
+    if len(content) > MAX_JSON_BYTES:
+        raise ArtefactError(f"{what}: {len(content)} bytes of JSON, expected at most {MAX_JSON_BYTES}")
+    try:
+        value = json.loads(content, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ArtefactError(f"{what}: not well-formed JSON ({error})", hint="make or download it again") from error
+    if _depth(value) > MAX_JSON_DEPTH:
+        raise ArtefactError(f"{what}: JSON nested deeper than {MAX_JSON_DEPTH} levels")
+    return value
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _depth(value: Any) -> int:
+    level, deepest = [value], 0
+    while level and deepest <= MAX_JSON_DEPTH:
+        deepest += 1
+        children: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                children += item.values()
+            elif isinstance(item, list):
+                children += item
+        level = children
+    return deepest
+
+
+def plain(value: object) -> Any:
+    """Turn tuples, paths and mappings into what JSON has."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def temporary_path(path: Path) -> Path:
+    """Name under which a file is written before it is published; leftovers are removed by the next writer."""
+    return path.with_name(f"{TEMPORARY}{path.name}")
+
+
+def write_bytes(path: Path, content: bytes) -> FileEntry:
+    """Write a file so that it is there whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        When it cannot be written; the message names the path and the reason.
+    """
+    temporary = temporary_path(path)
+    with writing(path):
+        with temporary.open("wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    return FileEntry(len(content), hashlib.sha256(content).hexdigest())
+
+
+def parquet_bytes(frame: pl.DataFrame, *, row_group_rows: int | None = None) -> bytes:
+    """Encode a table as Parquet (zstd); the same table gives the same bytes."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd", compression_level=1, row_group_size=row_group_rows)
+    return buffer.getvalue()
+
+
+def write_file(path: Path, content: Content) -> FileEntry:
+    """Publish bytes, a table, or a finished temporary file under `path`, atomically."""
+    if isinstance(content, bytes):
+        return write_bytes(path, content)
+    if isinstance(content, pl.DataFrame):
+        return write_bytes(path, parquet_bytes(content))
+    with writing(path):
+        with content.open("rb+") as handle:
+            os.fsync(handle.fileno())
+            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+            size = handle.tell()
+        os.replace(content, path)
+    return FileEntry(size, digest)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the operating system says of a failed write into an OutputError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        temporary_path(path).unlink(missing_ok=True)
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error})", hint="see that the disk has space and rights"
+        ) from error
+
+
+def file_sha256(path: Path) -> str:
+    """Digest of a file's content (hex)."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def decode_parquet(content: bytes, what: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """Read Parquet bytes that a stranger may have written; ArtefactError when they are not sound."""
+    hint = "make or download the folder again"
+    check_parquet(content, what)
+    try:
+        frame = pl.read_parquet(io.BytesIO(content), columns=None if columns is None else list(columns))
+    except pl.exceptions.ColumnNotFoundError as error:
+        raise ArtefactError(f"{what}: has no column {error}", hint=hint) from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
+        raise ArtefactError(f"{what}: cannot be read as Parquet ({error})", hint=hint) from error
+    return frame
+
+
+def check_parquet(content: bytes, what: str) -> None:
+    """Refuse a Parquet file whose footer is broken or promises absurd totals (ArtefactError)."""
+    if len(content) < 12 or content[:4] != b"PAR1" or content[-4:] != b"PAR1":
+        raise ArtefactError(f"{what}: is not a Parquet file, or was cut short", hint="make or download it again")
+    if int.from_bytes(content[-8:-4], "little") > len(content) - 12:
+        raise ArtefactError(f"{what}: its Parquet footer is longer than the file", hint="make or download it again")
+    try:
+        footer = pq.read_metadata(io.BytesIO(content))
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"{what}: its Parquet footer cannot be read ({error})") from error
+    if not 0 <= footer.num_rows * max(footer.num_columns, 1) <= MAX_PARQUET_CELLS:
+        raise ArtefactError(
+            f"{what}: promises {footer.num_rows} rows x {footer.num_columns} columns, more than we accept in one file"
+        )
+
+
+def read_regular(path: Path, *, limit: int) -> bytes:
+    """Read a plain file, no more than limit + 1 bytes; symlinks and devices are refused (ArtefactError)."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        with os.fdopen(descriptor, "rb") as handle:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ArtefactError(f"{path}: is not a plain file")
+            return handle.read(limit + 1)
+    except OSError as error:
+        raise ArtefactError(f"{path}: cannot be read ({error.strerror})") from error
