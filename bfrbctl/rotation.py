@@ -6,7 +6,7 @@ NaN in, NaN out.
 
 import numpy as np
 
-from bfrbctl.segments import AnyArray, Float64, Int64
+from bfrbctl.segments import AnyArray, Float64, Int64, neighbours
 
 _MIRROR = np.array([1.0, -1.0, -1.0, 1.0])
 
@@ -147,9 +147,87 @@ def slerp(q0: AnyArray, q1: AnyArray, t: AnyArray) -> Float64:
     return multiply(q0, from_rotvec(step * np.asarray(t, dtype=np.float64)[..., None]))
 
 
+def normalised(q: AnyArray) -> Float64:
+    """Scale quaternions to unit length: float64, (..., 4); all NaN where one is (almost) zero or partly NaN."""
+    q64 = np.asarray(q, dtype=np.float64)
+    x, y, z, w = np.moveaxis(q64, -1, 0)
+    norm = np.sqrt(x * x + y * y + z * z + w * w)
+    norm = np.where(norm > 1e-6, norm, np.nan)
+    return np.asarray(q64 / norm[..., None])
+
+
+def interpolated(q: AnyArray, offsets: Int64) -> Float64:
+    """Fill missing quaternions by slerp inside each segment; hold the nearest one before the first and after the last.
+
+    Parameters
+    ----------
+    q
+        float, (n_frames, 4) xyzw; NaN where missing.
+    offsets
+        int64, (n_segments + 1,).
+
+    Returns
+    -------
+    float64, (n_frames, 4); a segment without any quaternion stays NaN.
+    """
+    out = np.array(q, dtype=np.float64)
+    missing = np.isnan(out).any(axis=1)
+    if not missing.any():
+        return out
+    before, after = neighbours(np.asarray(~missing), offsets)
+    gaps = np.flatnonzero(missing)
+    left, right = before[gaps], after[gaps]
+    inside = (left >= 0) & (right >= 0)
+    nearest = np.where(inside | (left >= 0), left, right)
+    filled = np.where(nearest[:, None] >= 0, out[nearest], np.nan)
+    share = (gaps - left)[inside] / (right - left)[inside]
+    filled[inside] = slerp(out[left[inside]], out[right[inside]], share)
+    out[gaps] = filled
+    return out
+
+
+def angular_velocity(q: AnyArray, offsets: Int64, *, rate_hz: float) -> Float64:
+    """Give the angular velocity in the device frame, rotvec(R_t^T R_(t+1)) x rate.
+
+    Parameters
+    ----------
+    q
+        float, (n_frames, 4) xyzw, without gaps inside a segment.
+    offsets
+        int64, (n_segments + 1,).
+    rate_hz
+        Frames a second.
+
+    Returns
+    -------
+    float64, (n_frames, 3), rad/s. The last frame of a segment repeats the one before; NaN for a segment of one frame.
+    """
+    q64 = np.asarray(q, dtype=np.float64)
+    out = np.full((len(q64), 3), np.nan)
+    if len(q64) > 1:
+        out[:-1] = rotvec(multiply(inverse(q64[:-1]), q64[1:])) * rate_hz
+    lengths = np.diff(offsets)
+    last = offsets[1:][lengths > 1] - 1
+    out[last] = out[last - 1]
+    out[offsets[:-1][lengths == 1]] = np.nan
+    return out
+
+
+def up_vector(q: AnyArray) -> Float64:
+    """Give the world's vertical in the device frame, R^T (0, 0, 1): float64, (..., 3)."""
+    x, y, z, w = np.moveaxis(np.asarray(q, dtype=np.float64), -1, 0)
+    return np.stack([2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)], axis=-1)
+
+
 def mirrored(q: AnyArray) -> Float64:
     """Mirror rotations in the device's x axis, R' = M R M with M = diag(-1, 1, 1): y and z change sign."""
     return np.asarray(np.asarray(q, dtype=np.float64) * _MIRROR)
+
+
+def turned(q: AnyArray) -> Float64:
+    """Turn the device by 180 degrees about its own z axis, q (0, 0, 1, 0): (x, y, z, w) -> (y, -x, w, -z)."""
+    x, y, z, w = np.moveaxis(np.asarray(q, dtype=np.float64), -1, 0)
+    return np.stack([y, -x, w, -z], axis=-1)
 
 
 def _cross(a: Float64, b: Float64) -> Float64:

@@ -1,0 +1,47 @@
+"""What the engine gives: the columns of the frame channels and of the sequence table, known without any data."""
+
+from bfrbctl.dataset import Column
+from bfrbctl.features import imu, thermopile, tof
+from bfrbctl.features.canonical import layout_used
+from bfrbctl.features.extras import EXTRAS
+from bfrbctl.features.plan import studies, study_columns
+from bfrbctl.features.settings import FeatureConfig
+from bfrbctl.schema import SensorLayout
+
+
+def all_channels(layout: SensorLayout) -> tuple[Column, ...]:
+    """Describe every frame channel of a device, wanted or not: sequence features are computed from them."""
+    return imu.describe() + thermopile.describe(layout) + tof.describe(layout)
+
+
+def extra_columns(layout: SensorLayout) -> tuple[Column, ...]:
+    """Describe every feature that is not a statistic of one signal, wanted or not."""
+    return tuple(column for extra in EXTRAS for column in extra.describe(layout))
+
+
+def columns(config: FeatureConfig, layout: SensorLayout) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
+    """Describe what `compute` will give.
+
+    Parameters
+    ----------
+    config
+        Which families and modalities are wanted.
+    layout
+        Which sensors the device has.
+
+    Returns
+    -------
+    The sequence features and the frame channels; the same for every recording of such a device.
+
+    Examples
+    --------
+    >>> features, channels = columns(FeatureConfig(families=("person", "presence")), SensorLayout(thm=(), tof=()))
+    >>> [column.name for column in channels]
+    ['rot_present']
+    """
+    used = layout_used(layout, config)
+    channels = all_channels(used)
+    by_name = {column.name: column for column in channels}
+    features = [column for study in studies(used, config) for column in study_columns(study, by_name)]
+    features += [column for column in extra_columns(used) if column.family in config.families]
+    return tuple(features), tuple(column for column in channels if column.family in config.families)

@@ -1,0 +1,119 @@
+"""Compute frame channels and the sequence table of a batch of recordings.
+
+Whole-array steps on all frames first, then the table on blocks of sequences of like length. A block is kept small
+enough for the processor's cache; how a batch is cut into blocks never changes a bit of the result.
+"""
+
+import numpy as np
+
+from bfrbctl.dataset import TOF, FeatureBatch, RecordingBatch
+from bfrbctl.features import imu, thermopile, tof
+from bfrbctl.features.canonical import Canonical, canonical
+from bfrbctl.features.catalogue import columns
+from bfrbctl.features.extras import EXTRAS, Sheet
+from bfrbctl.features.plan import Study, studies
+from bfrbctl.features.settings import FeatureConfig
+from bfrbctl.segments import Float32, Float64, UInt8, length_groups, padded_rows
+
+BLOCK_ROWS = 4096
+"""Most padded frames in one block: a signal of it takes 32 KiB."""
+
+UNKNOWN_PHASE = 255
+
+
+def compute(batch: RecordingBatch, config: FeatureConfig, *, table: bool = True, frames: bool = True) -> FeatureBatch:
+    """Compute the features of recordings.
+
+    Parameters
+    ----------
+    batch
+        Whole sequences; their labels, if there are any, are not in it.
+    config
+        What is wanted.
+    table
+        Whether to compute the sequence table.
+    frames
+        Whether to give the frame channels and ToF images.
+
+    Returns
+    -------
+    A batch whose rows for a sequence depend on that sequence alone, bit for bit. `phase` is unknown (255) throughout.
+    """
+    features, wanted = columns(config, batch.layout)
+    with np.errstate(all="ignore"):  # what is not measurable is NaN: dividing by zero on the way there is no news
+        recordings = canonical(batch, config)
+        channels = {**imu.channels(recordings), **thermopile.channels(recordings), **tof.channels(recordings)}
+        values = (
+            _table(batch, recordings, channels, config=config)
+            if table
+            else np.empty((batch.n_sequences, 0), dtype=np.float32)
+        )
+    n_frames = batch.n_frames if frames else 0
+    return FeatureBatch(
+        sequence_ids=batch.sequence_ids,
+        offsets=batch.offsets if frames else np.zeros_like(batch.offsets),
+        table=values,
+        features=features if table else (),
+        frames=_stacked([channels[column.name][:n_frames] for column in wanted] if frames else [], n_frames),
+        channels=wanted if frames else (),
+        tof=_images(recordings, config, n_frames),
+        phase=np.full(n_frames, UNKNOWN_PHASE, dtype=np.uint8),
+    )
+
+
+def _images(recordings: Canonical, config: FeatureConfig, n_frames: int) -> UInt8:
+    if TOF in config.modalities and config.tof_images:
+        return recordings.images[:n_frames]
+    return np.empty((n_frames, 0, 64), dtype=np.uint8)
+
+
+def _table(
+    batch: RecordingBatch, recordings: Canonical, channels: dict[str, Float64], *, config: FeatureConfig
+) -> Float32:
+    features, _ = columns(config, batch.layout)
+    plan = studies(recordings.layout, config)
+    padded = {name: np.append(values, np.nan) for name, values in channels.items()}
+    lengths = np.diff(batch.offsets)
+    out = np.full((batch.n_sequences, len(features)), np.nan, dtype=np.float32)
+    for width, chosen in length_groups(lengths, BLOCK_ROWS):
+        sheet = Sheet(
+            padded,
+            padded_rows(batch.offsets, chosen, width),
+            lengths=lengths[chosen],
+            demographics=batch.demographics[chosen].astype(np.float64),
+            rate_hz=batch.rate_hz,
+        )
+        rows = [row for study in plan for row in _study_rows(sheet, study)]
+        rows += _extra_rows(sheet, recordings, config)
+        out[chosen] = _stacked(rows, len(chosen))
+    return out
+
+
+def _study_rows(sheet: Sheet, study: Study) -> list[Float64]:
+    block = sheet.block(study.signals)
+    return [
+        row
+        for statistics, windows in study.steps
+        for window in windows
+        for values in statistics.compute(block.window(window))
+        for row in values
+    ]
+
+
+def _extra_rows(sheet: Sheet, recordings: Canonical, config: FeatureConfig) -> list[Float64]:
+    rows: list[Float64] = []
+    for extra in EXTRAS:
+        families = [column.family for column in extra.describe(recordings.layout)]
+        if set(families) & set(config.families):
+            values = extra.compute(sheet, recordings.layout)
+            rows += [row for row, family in zip(values, families, strict=True) if family in config.families]
+    return rows
+
+
+def _stacked(columns: list[Float64], n_rows: int) -> Float32:
+    """Put columns side by side as float32; what float32 cannot hold is not a measurement and becomes NaN."""
+    out = np.empty((n_rows, len(columns)), dtype=np.float32)
+    for position, values in enumerate(columns):
+        out[:, position] = values
+    out[~np.isfinite(out)] = np.nan
+    return out
