@@ -8,6 +8,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from types import MappingProxyType
 from typing import Literal
 
@@ -79,6 +80,18 @@ REFUSED = MappingProxyType(
     }
 )
 """LightGBM parameters that cannot be set, and why."""
+
+BY_FEATURE = frozenset(
+    {
+        "monotone_constraints",
+        "feature_contri",
+        "max_bin_by_feature",
+        "interaction_constraints",
+        "cegb_penalty_feature_lazy",
+        "cegb_penalty_feature_coupled",
+    }
+)
+"""LightGBM parameters with a value a feature: only the data can tell whether they fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,6 +264,7 @@ def check_parameter(name: str, value: Value) -> None:
         raise UsageError(f"{name} is {value!r}, expected one number or word without spaces")
 
 
+@cache
 def _names() -> dict[str, str]:
     """Every name of every LightGBM parameter -> its main name, as the library itself lists them."""
     aliases: Mapping[str, list[str]] = lgb.basic._ConfigAliases._get_all_param_aliases()
@@ -275,7 +289,8 @@ def _check_class_weight(weight: str | Mapping[str, float]) -> None:
 def _try_out(config: Config) -> None:
     """Let LightGBM itself read the parameters, on four rows, so that a wrong value fails at once."""
     silence()
-    told = {**config.lightgbm(), "num_class": 2, "num_threads": 1}
+    told = {name: value for name, value in config.lightgbm().items() if name not in BY_FEATURE}
+    told |= {"num_class": 2, "num_threads": 1}
     rows, labels = np.arange(4.0).reshape(4, 1), np.array([0, 1, 0, 1])
     try:
         lgb.Booster(params=told, train_set=lgb.Dataset(rows, labels, params=told))

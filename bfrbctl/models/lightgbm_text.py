@@ -45,7 +45,7 @@ _HEADER = (
 )
 _INNER = "inner nodes"
 _LEAVES = "leaves"
-_SPLIT_LEAVES = "leaves of a tree that splits"
+_LEAVES_OR_NONE = "leaves, or nothing for a single one"
 _ONE = "one"
 
 _INTEGER = re.compile(r"[0-9 -]*")
@@ -63,7 +63,7 @@ _TREE: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("left_child", _INTEGER, _INNER),
     ("right_child", _INTEGER, _INNER),
     ("leaf_value", _FINITE, _LEAVES),
-    ("leaf_weight", _FINITE, _SPLIT_LEAVES),
+    ("leaf_weight", _FINITE, _LEAVES_OR_NONE),
     ("leaf_count", _INTEGER, _LEAVES),
     ("internal_value", _FINITE, _INNER),
     ("internal_weight", _FINITE, _INNER),
@@ -163,13 +163,16 @@ class _Blocks:
                 _refuse(self.name, f"tree {tree}: {line[:40]!r} where {key!r} was expected")
         return [line[len(key) :] for line in lines]
 
-    def array(self, key: str, counts: Int64) -> AnyArray:
+    def array(self, position: int, counts: Int64) -> AnyArray:
         """Parse a field of all trees, counts[i] numbers from tree i, one after the other."""
-        position = next(i for i, field in enumerate(_TREE) if field[0] == key)
+        key, _, which = _TREE[position]
         values = self.values(position)
         found = np.array([value.count(" ") + 1 if value else 0 for value in values], dtype=np.int64)
-        if (found != counts).any():
-            tree = int(np.argmax(found != counts))
+        wrong = found != counts
+        if which == _LEAVES_OR_NONE:
+            wrong &= (found != 0) | (counts != 1)
+        if wrong.any():
+            tree = int(np.argmax(wrong))
             _refuse(self.name, f"tree {tree}: {found[tree]} numbers of {key}, expected {counts[tree]}")
         return _numbers(" ".join(value for value in values if value), _TREE[position][1], f"{self.name}: {key}")
 
@@ -222,10 +225,10 @@ def _check_header(fields: dict[str, str], n_features: int, n_classes: int, name:
 def _check_trees(blocks: _Blocks, sizes: Int64, n_features: int, n_classes: int) -> Trees:
     name = blocks.name
     one = np.ones(blocks.n_trees, dtype=np.int64)
-    leaves = np.asarray(blocks.array("num_leaves", one), dtype=np.int64)
+    leaves = np.asarray(blocks.array(1, one), dtype=np.int64)
     _within(leaves, 1, MAX_LEAVES, f"{name}: num_leaves")
-    counts = {_ONE: one, _INNER: leaves - 1, _LEAVES: leaves, _SPLIT_LEAVES: np.where(leaves > 1, leaves, 0)}
-    fields = {key: blocks.array(key, counts[which]) for key, _, which in _TREE}
+    counts = {_ONE: one, _INNER: leaves - 1, _LEAVES: leaves, _LEAVES_OR_NONE: leaves}
+    fields = {key: blocks.array(i, counts[which]) for i, (key, _, which) in enumerate(_TREE)}
     if (blocks.sizes() != sizes).any():
         _refuse(name, f"tree {int(np.argmax(blocks.sizes() != sizes))}: its size is not what tree_sizes says")
     if (fields["Tree"] != np.arange(blocks.n_trees)).any():
