@@ -101,14 +101,16 @@ class Trees:
 
 
 def trimmed(text: str) -> str:
-    r"""Leave out what follows the last tree: importances and parameters, the number of threads among them.
+    r"""Leave out what prediction does not need: constraints, and all behind the last tree, such as the parameters.
 
     The library reads a text without them, and the text of a model no longer depends on how it was trained in time.
 
-    >>> trimmed("tree\nend of trees\n\nparameters:\n[num_threads: 2]\n")
-    'tree\nend of trees\n'
+    >>> trimmed("tree\n\nend of trees\n\nparameters:\n[num_threads: 2]\n")
+    'tree\n\nend of trees\n'
     """
-    return text.partition(f"\n{END}\n")[0] + f"\n{END}\n"
+    header, blank, trees = text.partition("\n\n")
+    kept = [line for line in header.split("\n") if not line.startswith("monotone_constraints=")]
+    return "\n".join(kept) + (blank + trees).partition(f"\n{END}\n")[0] + f"\n{END}\n"
 
 
 def checked(data: bytes, *, n_features: int, n_classes: int, name: str = "lgbm.txt") -> Trees:
