@@ -1,12 +1,14 @@
 """What the engine gives: the columns of the frame channels and of the sequence table, known without any data."""
 
 from bfrbctl.dataset import Column
-from bfrbctl.features import imu, thermopile, tof
+from bfrbctl.features import arrival, coupling, imu, thermopile, tof, wearer
 from bfrbctl.features.canonical import layout_used
-from bfrbctl.features.extras import EXTRAS
 from bfrbctl.features.plan import studies, study_columns
 from bfrbctl.features.settings import FeatureConfig
 from bfrbctl.schema import SensorLayout
+
+EXTRAS = (*wearer.EXTRAS, *arrival.EXTRAS, *coupling.EXTRAS)
+"""Features that are no statistic of one signal, in the order of their columns, after those of the studies."""
 
 
 def all_channels(layout: SensorLayout) -> tuple[Column, ...]:

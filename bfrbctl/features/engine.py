@@ -9,10 +9,10 @@ import numpy as np
 from bfrbctl.dataset import TOF, FeatureBatch, RecordingBatch
 from bfrbctl.features import imu, thermopile, tof
 from bfrbctl.features.canonical import Canonical, canonical
-from bfrbctl.features.catalogue import columns
-from bfrbctl.features.extras import EXTRAS, Sheet
+from bfrbctl.features.catalogue import EXTRAS, columns
 from bfrbctl.features.plan import Study, studies
 from bfrbctl.features.settings import FeatureConfig
+from bfrbctl.features.sheet import Sheet
 from bfrbctl.segments import Float32, Float64, UInt8, length_groups, padded_rows
 
 BLOCK_ROWS = 4096

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from bfrbctl.dataset import Column
 from bfrbctl.features.blocks import WHOLE, WINDOWS
+from bfrbctl.features.events import PEAKS, RUNS
 from bfrbctl.features.settings import FeatureConfig
+from bfrbctl.features.spectral import SPECTRAL
 from bfrbctl.features.statistics import (
     AUTOCORRELATION,
     AVERAGE,
@@ -57,8 +59,11 @@ _MOVEMENT_STEPS: tuple[Step, ...] = (
     (TREND, (WHOLE,)),
     (CROSSINGS, (WHOLE, LAST)),
     (GRADIENT, (WHOLE, LAST)),
+    (PEAKS, (WHOLE,)),
     (AUTOCORRELATION, (WHOLE,)),
     (ENTROPY, (WHOLE,)),
+    (RUNS, (WHOLE,)),
+    (SPECTRAL, (WHOLE, LAST)),
 )
 _THM_STEPS: tuple[Step, ...] = ((MOMENTS, (WHOLE,)), (AVERAGE, THIRDS), (LEVEL, (LAST,)), (TREND, (WHOLE,)))
 _TOF_STEPS: tuple[Step, ...] = ((LEVEL, (WHOLE, "first", LAST)), (TREND, (WHOLE,)))
