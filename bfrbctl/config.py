@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from bfrbctl.errors import UsageError
 
@@ -38,15 +38,15 @@ def build(cls: type[T], *, file: Path | None = None, overrides: Sequence[str] = 
     values: dict[str, Any] = {}
     if file is not None:
         for key, value in read_toml(file).items():
-            values.update(_checked(cls, key, value, str(file)))
+            _merge(values, _checked(cls, key, value, str(file)))
     for text in overrides:
         key, equals, raw = text.partition("=")
         if not equals:
             raise UsageError(f"--set {text}: expected key=value", hint=f"for example --set {_names(cls)[0]}=...")
-        values.update(_checked(cls, key.strip(), _parse(raw.strip()), f"--set {text}"))
+        _merge(values, _checked(cls, key.strip(), _parse(raw.strip()), f"--set {text}"))
     for key, value in options.items():
         if value is not None:
-            values.update(_checked(cls, key, value, f"--{key.replace('_', '-')}"))
+            _merge(values, _checked(cls, key, value, f"--{key.replace('_', '-')}"))
     return cls(**values)
 
 
@@ -54,7 +54,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], what: str) -> T:
     """Rebuild a configuration from a manifest; UsageError names `what` when a field does not fit."""
     known: dict[str, Any] = {}
     for key, value in values.items():
-        known.update(_checked(cls, key, value, what))
+        _merge(known, _checked(cls, key, value, what))
     return cls(**known)
 
 
@@ -83,21 +83,35 @@ def nearest(name: str, valid: Sequence[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(sorted(valid))}"
 
 
+def _merge(values: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Set fields, except that `params` gathers the names that are not fields (a library's own parameters)."""
+    for key, value in more.items():
+        values[key] = {**values.get(key, {}), **value} if key == "params" else value
+
+
 def _names(cls: type[Any]) -> list[str]:
     return [item.name for item in fields(cls)]
 
 
 def _checked(cls: type[Any], key: str, value: Any, where: str) -> dict[str, Any]:
+    if key not in _names(cls) and "params" in _names(cls):
+        return {"params": {key: value}}
     if key not in _names(cls):
         raise UsageError(f"{where}: no setting named {key!r}", hint=nearest(key, _names(cls)))
     wanted = get_type_hints(cls)[key]
     field: Field[Any] = cls.__dataclass_fields__[key]
     converted = _convert(value, wanted)
     if converted is MISSING:
-        kind = getattr(wanted, "__name__", str(wanted))
+        kind = _kind_of(wanted)
         default = f", for example {field.default!r}" if field.default is not MISSING else ""
         raise UsageError(f"{where}: {key} is {value!r}, expected {kind}{default}")
     return {key: converted}
+
+
+def _kind_of(wanted: Any) -> str:
+    if get_origin(wanted) is Literal:
+        return " or ".join(map(str, get_args(wanted)))
+    return wanted.__name__ if isinstance(wanted, type) and not get_args(wanted) else str(wanted)
 
 
 def _convert(value: Any, wanted: Any) -> Any:
@@ -112,8 +126,10 @@ def _convert(value: Any, wanted: Any) -> Any:
             return MISSING
         converted = [_convert(item, inner) for item in items]
         return MISSING if any(item is MISSING for item in converted) else tuple(converted)
-    if get_origin(wanted) is dict or wanted is dict:
+    if get_origin(wanted) in (dict, Mapping):
         return dict(value) if isinstance(value, Mapping) else MISSING
+    if get_origin(wanted) is Literal:
+        return value if value in get_args(wanted) else MISSING
     options = get_args(wanted)
     if options:  # a union such as float | None
         if value is None:

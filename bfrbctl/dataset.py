@@ -4,8 +4,8 @@
 arrays over ragged offsets; this module and `storage` are the only ones that know the files behind them.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import polars as pl
@@ -25,11 +25,15 @@ from bfrbctl.schema import (
     TOF_PIXELS,
     SensorLayout,
 )
-from bfrbctl.segments import Float32, Int16, Int64, UInt8, offsets_of, take_segments
+from bfrbctl.segments import Float32, Int16, Int64, UInt8, offsets_of, segment_ids, take_segments
 
 IMU = "imu"
 THM = "thm"
 TOF = "tof"
+
+INDEX = "index.parquet"
+CATALOGUE = "catalogue.parquet"
+ALL_PARTS = frozenset({"table", "frames", "tof"})
 
 TOF_IMAGE_NO_RETURN = 254
 """In uint8 ToF images: the pixel saw nothing in range."""
@@ -238,9 +242,8 @@ def recording_frames(batch: RecordingBatch, counters: Int64, behavior: pl.Series
 
     acc, rot (xyzw) and thm are float32 with null where missing; a ToF pixel is int16, -1 no return, null missing.
     """
-    ids = np.repeat(np.array(batch.sequence_ids, dtype=object), np.diff(batch.offsets))
     columns: dict[str, pl.Series] = {
-        SEQUENCE_ID: pl.Series(ids, dtype=pl.String),
+        SEQUENCE_ID: _repeat_ids(batch.sequence_ids, batch.offsets),
         SEQUENCE_COUNTER: pl.Series(counters, dtype=pl.Int64),
         BEHAVIOR: behavior,
         PHASE: pl.Series(phase, dtype=pl.UInt8),
@@ -331,3 +334,141 @@ def _see_same_sequences(frame: pl.DataFrame, ids: tuple[str, ...], offsets: Int6
     found = frame[SEQUENCE_ID].rle().struct.unnest()
     if found["value"].to_list() != list(ids) or not np.array_equal(found["len"].to_numpy(), np.diff(offsets)):
         raise ArtefactError(f"{what}: its sequences are not those of sequences.parquet", hint=hint)
+
+
+# ---------------------------------------------------------------------------------------------------- feature folders
+
+
+def feature_frames(batch: FeatureBatch, tof: Sequence[int]) -> pl.DataFrame:
+    """Lay a batch out as the frames table of a feature folder.
+
+    sequence_id, one float32 column a channel (null where missing), one array column of 64 uint8 a ToF sensor (254 no
+    return, 255 missing), phase.
+    """
+    columns = {SEQUENCE_ID: _repeat_ids(batch.sequence_ids, batch.offsets)}
+    for position, channel in enumerate(batch.channels):
+        columns[channel.name] = pl.Series(batch.frames[:, position], nan_to_null=True, dtype=pl.Float32)
+    for position, sensor in enumerate(tof):
+        images = np.ascontiguousarray(batch.tof[:, position])
+        columns[f"tof_{sensor}"] = pl.Series(images, dtype=pl.Array(pl.UInt8, TOF_PIXELS))
+    columns[PHASE] = pl.Series(batch.phase, dtype=pl.UInt8)
+    return pl.DataFrame(columns)
+
+
+def feature_table(batch: FeatureBatch) -> pl.DataFrame:
+    """Lay the sequence table of a batch out: sequence_id and one float32 column a feature, null where missing."""
+    columns = {SEQUENCE_ID: pl.Series(batch.sequence_ids, dtype=pl.String)}
+    for position, feature in enumerate(batch.features):
+        columns[feature.name] = pl.Series(batch.table[:, position], nan_to_null=True, dtype=pl.Float32)
+    return pl.DataFrame(columns)
+
+
+def catalogue_table(features: Sequence[Column], channels: Sequence[Column]) -> pl.DataFrame:
+    """Lay out what every column is: one row a feature (table = sequence) and channel (table = frame)."""
+    rows = [("sequence", *vars(column).values()) for column in features]
+    rows += [("frame", *vars(column).values()) for column in channels]
+    names = ["table", *(item.name for item in fields(Column))]
+    dtypes = {name: pl.Float64() if name == "when_missing" else pl.String() for name in names}
+    return pl.DataFrame(rows, schema=dtypes, orient="row")
+
+
+def read_catalogue(folder: Folder) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
+    """Read what the features and the channels of a feature folder are."""
+    table = folder.read_parquet(CATALOGUE)
+
+    def columns(kind: str) -> tuple[Column, ...]:
+        return tuple(Column(**row) for row in table.filter(pl.col("table") == kind).drop("table").to_dicts())
+
+    return columns("sequence"), columns("frame")
+
+
+def read_features(
+    folder: Folder, *, parts: Collection[str] = ALL_PARTS, labelled: bool = True
+) -> tuple[pl.DataFrame, FeatureBatch]:
+    """Read a feature folder into memory.
+
+    Parameters
+    ----------
+    folder
+        The feature folder.
+    parts
+        Which of `table`, `frames` and `tof` to read; the others come without columns.
+    labelled
+        Only sequences with a gesture (what training uses), or all of them.
+
+    Returns
+    -------
+    The index and the batch, row by row the same sequences.
+
+    Raises
+    ------
+    ArtefactError
+        When a part was left out when the folder was made, or the files do not fit each other.
+    """
+    features, channels = read_catalogue(folder)
+    if "table" in parts and not features:
+        raise ArtefactError(
+            f"{folder.path}: has no sequence table", hint="featurize again without --for keras to train trees"
+        )
+    index = folder.read_parquet(INDEX)
+    keep = index["gesture"].is_not_null() if labelled else pl.repeat(True, index.height, eager=True)
+    index = index.filter(keep)
+    ids = tuple(index[SEQUENCE_ID].to_list())
+    table = np.zeros((len(ids), 0), dtype=np.float32)
+    if "table" in parts:
+        rows = folder.read_parquet("sequences.parquet").filter(keep)
+        if rows[SEQUENCE_ID].to_list() != list(ids):
+            raise ArtefactError(f"{folder.path}: sequences.parquet and {INDEX} tell different sequences")
+        table = float_matrix(rows, [column.name for column in features])
+    batch = FeatureBatch(
+        sequence_ids=ids,
+        offsets=np.zeros(len(ids) + 1, dtype=np.int64),
+        table=table,
+        features=features if "table" in parts else (),
+        frames=np.zeros((0, 0), dtype=np.float32),
+        channels=(),
+        tof=np.zeros((0, 0, TOF_PIXELS), dtype=np.uint8),
+        phase=np.zeros(0, dtype=np.uint8),
+    )
+    if "frames" in parts or "tof" in parts:
+        batch = _with_frames(folder, index, batch, channels if "frames" in parts else (), with_tof="tof" in parts)
+    return index, batch
+
+
+def _with_frames(
+    folder: Folder, index: pl.DataFrame, batch: FeatureBatch, channels: tuple[Column, ...], *, with_tof: bool
+) -> FeatureBatch:
+    offsets = offsets_of(index["n_frames"].to_numpy())
+    names = [channel.name for channel in channels]
+    tof_names = _tof_images(folder) if with_tof else []
+    frames = np.empty((offsets[-1], len(names)), dtype=np.float32)
+    tof = np.empty((offsets[-1], len(tof_names), TOF_PIXELS), dtype=np.uint8)
+    phase = np.empty(offsets[-1], dtype=np.uint8)
+    begin = 0
+    for number in index["file"].unique(maintain_order=True):
+        rows = index.filter(pl.col("file") == number)
+        name = frames_file(number)
+        table = folder.read_parquet(name, [SEQUENCE_ID, *names, *tof_names, PHASE])
+        if rows["n_frames"].sum() != table.height:
+            table = table.filter(pl.col(SEQUENCE_ID).is_in(rows[SEQUENCE_ID].to_list()))
+        ids = tuple(rows[SEQUENCE_ID].to_list())
+        _see_same_sequences(table, ids, offsets_of(rows["n_frames"].to_numpy()), f"{folder.path / name}")
+        end = begin + table.height
+        for position, column in enumerate(names):
+            frames[begin:end, position] = table[column].to_numpy()
+        for position, column in enumerate(tof_names):
+            tof[begin:end, position] = table[column].to_numpy()
+        phase[begin:end] = table[PHASE].to_numpy()
+        begin = end
+    return replace(batch, offsets=offsets, frames=frames, channels=channels, tof=tof, phase=phase)
+
+
+def _tof_images(folder: Folder) -> list[str]:
+    """Names of the ToF image columns of a feature folder; none where they were left out."""
+    if not folder.config.get("tof_images", True):
+        return []
+    return [f"tof_{sensor}" for sensor in folder.content["tof"]]
+
+
+def _repeat_ids(ids: tuple[str, ...], offsets: Int64) -> pl.Series:
+    return pl.Series(ids, dtype=pl.String).gather(segment_ids(offsets))

@@ -22,6 +22,7 @@ from bfrbctl.storage import (
     TEMPORARY,
     FileEntry,
     decode_parquet,
+    encode_json,
     file_sha256,
     parse_json,
     read_regular,
@@ -58,6 +59,7 @@ class Folder:
     content: Mapping[str, Any]
     files: Mapping[str, FileEntry]
     sha256: str
+    """Digest of what the folder is - kind, settings, seed, inputs, files - but not of the command or the versions."""
     manifest: Mapping[str, Any]
 
     def names(self, pattern: str) -> list[str]:
@@ -127,7 +129,7 @@ def open_folder(path: Path, *kinds: str) -> Folder:
         config=_expect(manifest, "config", dict, path),
         content=_expect(manifest, "content", dict, path),
         files=MappingProxyType(files),
-        sha256=hashlib.sha256(raw).hexdigest(),
+        sha256=_identity_digest(manifest),
         manifest=manifest,
     )
     if kinds and folder.kind not in kinds:
@@ -139,6 +141,12 @@ def open_folder(path: Path, *kinds: str) -> Folder:
             hint=f"it was written by bfrbctl {manifest.get('bfrbctl')}; install that version or a later one",
         )
     return folder
+
+
+def _identity_digest(manifest: Mapping[str, Any]) -> str:
+    inputs = [ref.get("sha256") if isinstance(ref, dict) else None for ref in _expect(manifest, "inputs", list, Path())]
+    parts = {key: manifest.get(key) for key in ("kind", "schema_version", "config", "seed", "content", "files")}
+    return hashlib.sha256(encode_json({**parts, "inputs": inputs})).hexdigest()
 
 
 def _safe_names(path: Path) -> set[str]:

@@ -6,6 +6,7 @@ A folder is unfinished until its `manifest.json` exists. Meanwhile `journal.json
 
 import os
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from bfrbctl.folders import (
     open_folder,
 )
 from bfrbctl.storage import (
+    TEMPORARY,
     Content,
     FileEntry,
     encode_json,
@@ -40,6 +42,7 @@ from bfrbctl.storage import (
     writing,
 )
 
+_SCRATCH = f"{PART}scratch-"
 _LIBRARIES = ("numpy", "polars", "pyarrow", "scipy", "scikit-learn", "lightgbm", "tensorflow", "keras")
 
 
@@ -162,10 +165,21 @@ class Output:
         return self.started and not self.resumed and not (self.path / MANIFEST).exists()
 
     def sweep(self, *, keep: set[str]) -> None:
-        """Remove all files but some."""
+        """Remove all files but some, and what is left of scratch folders."""
         for entry in self.path.iterdir():
             if entry.name not in keep and entry.is_file():
                 entry.unlink()
+            elif entry.name.startswith(_SCRATCH) and entry.is_dir() and entry.name not in keep:
+                shutil.rmtree(entry)
+
+    @contextmanager
+    def scratch(self, piece: str) -> Iterator[Path]:
+        """Give a folder for checkpoints of a piece; it outlives a crash and goes when the piece is published."""
+        folder = self.path / f"{_SCRATCH}{piece}"
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+        yield folder
+        shutil.rmtree(folder)
 
     def start(self, *, force: bool, resume: bool) -> None:
         """Look at what is there already and make the folder ready; called once, under the lock."""
@@ -173,7 +187,6 @@ class Output:
         unfinished = (self.path / JOURNAL).exists() and not finished
         if force:
             _refuse_foreign(self.path)
-            (self.path / MANIFEST).unlink(missing_ok=True)
         elif finished:
             raise OutputError(
                 f"{self.path}: exists already and is finished", hint="choose another folder, or replace it with --force"
@@ -185,12 +198,14 @@ class Output:
             raise OutputError(
                 f"{self.path}: an unfinished run is in it", hint="continue it with --resume, or replace it with --force"
             )
-        elif any(entry.name != LOCK for entry in self.path.iterdir()):
+        elif _names(self.path):
             raise OutputError(f"{self.path}: is not empty and not a folder of ours", hint="choose another folder")
+        self._note()  # before anything is removed, so that a kill from here on leaves a folder known as ours
+        (self.path / MANIFEST).unlink(missing_ok=True)
         published = {name for files in self.pieces.values() for name in files}
-        self.sweep(keep=published | {JOURNAL if self.pieces else LOCK, LOCK})
+        scratch = {entry.name for entry in self.path.glob(f"{_SCRATCH}*")} if self.resumed else set()
+        self.sweep(keep=published | scratch | {LOCK, JOURNAL})
         self.started = True
-        self._note()
 
     def _continue(self) -> None:
         journal = parse_json((self.path / JOURNAL).read_bytes(), str(self.path / JOURNAL))
@@ -260,12 +275,16 @@ def _holder(path: Path) -> str:
         return "of unknown number"
 
 
+def _names(path: Path) -> set[str]:
+    """List what is in a folder beside the lock and the leftovers of a killed write."""
+    return {entry.name for entry in path.iterdir() if entry.name != LOCK and not entry.name.startswith(TEMPORARY)}
+
+
 def _refuse_foreign(path: Path) -> None:
-    known = {MANIFEST, JOURNAL, LOCK}
-    names = {entry.name for entry in path.iterdir()}
-    if names - {LOCK} and not names & {MANIFEST, JOURNAL}:
+    names = _names(path)
+    if names and not names & {MANIFEST, JOURNAL}:
         raise OutputError(
-            f"{path}: is not a folder of ours ({examples(sorted(names - known))})",
+            f"{path}: is not a folder of ours ({examples(sorted(names))})",
             hint="--force replaces only what bfrbctl wrote; choose another folder",
         )
 

@@ -5,9 +5,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from bfrbctl.models import HistoryRow
+    from bfrbctl.training import FoldResult
 
 Force = Annotated[bool, typer.Option("--force", help="Replace the output if it is there already.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an unfinished run in the output folder.")]
@@ -19,10 +23,12 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="One setting; may b
 Workers = Annotated[int, typer.Option("--workers", help="Processes; 0 means one a core.", min=0)]
 
 Advance = Callable[[float], None]
+OnRow = Callable[["HistoryRow"], None]
+OnFold = Callable[["FoldResult"], None]
 
 
 def command_line() -> tuple[str, ...]:
-    """The exact command, for the manifest."""
+    """Give the exact command, for the manifest."""
     return ("bfrbctl", *sys.argv[1:])
 
 
@@ -60,6 +66,55 @@ def progress(label: str, total: float, *, quiet: bool, unit: str = "") -> Iterat
     ) as bar:
         task = bar.add_task(label, total=total)
         yield lambda amount: bar.advance(task, amount)
+
+
+@contextmanager
+def watch_folds(label: str, *, n_folds: int, quiet: bool) -> Iterator[tuple[OnRow, OnFold]]:
+    """Show folds as they train: a live line on a terminal, one line a finished fold elsewhere; nothing when quiet.
+
+    Yields
+    ------
+    What to call with every history row, and with every finished fold.
+    """
+    if quiet:
+        yield (lambda _: None), (lambda _: None)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("folds")]
+    with Progress(
+        *columns,
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task(label, total=n_folds)
+
+        def on_row(row: "HistoryRow") -> None:
+            score = row.get("score")
+            told = f" score {score:.4f}" if isinstance(score, float) else ""
+            bar.update(task, description=f"{label} fold {row.get('fold')} step {row.get('step')}{told}")
+
+        def on_fold(result: "FoldResult") -> None:
+            bar.advance(task)
+            scores = ", ".join(f"{name} {score:.4f}" for name, score in result.scores.items())
+            more = ", ".join(f"{key} {value}" for key, value in result.summary.items() if key.startswith("best"))
+            again = " (reused)" if result.reused else ""
+            console.print(f"{label} fold {result.fold}{again}: {scores}{f'; {more}' if more else ''}", markup=False)
+
+        yield on_row, on_fold
 
 
 def tell(

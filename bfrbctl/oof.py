@@ -1,0 +1,163 @@
+"""Out-of-fold predictions: a table joined by sequence_id, never by position.
+
+Columns: sequence_id, subject, fold, scenario (all | imu), gesture, p_0 ... p_<n-1> in the order of the class list.
+Each labelled sequence of the folds done appears exactly once a scenario.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from bfrbctl.errors import ArtefactError, examples
+from bfrbctl.folders import Folder
+from bfrbctl.metrics import Score, f1_by_class, log_loss, merged_labels, score_proba
+from bfrbctl.schema import GESTURE, NON_TARGET, SCENARIOS, SEQUENCE_ID, SUBJECT
+from bfrbctl.segments import Float32, Int64
+
+OOF = "oof.parquet"
+KEYS = (SEQUENCE_ID, SUBJECT, "fold", "scenario", GESTURE)
+
+
+def proba_columns(n_classes: int) -> list[str]:
+    """Names of the probability columns, in the order of the class list."""
+    return [f"p_{number}" for number in range(n_classes)]
+
+
+@dataclass(frozen=True)
+class OofScenario:
+    """The out-of-fold predictions of one scenario, as arrays.
+
+    Parameters
+    ----------
+    keys
+        sequence_id, subject, fold, gesture; sorted by sequence_id.
+    truth
+        int64, (n_sequences,): positions in the class list.
+    proba
+        float32, (n_sequences, n_classes).
+    """
+
+    keys: pl.DataFrame
+    truth: Int64
+    proba: Float32
+
+    @property
+    def folds(self) -> Int64:
+        """int64, (n_sequences,): which fold held the sequence out."""
+        return self.keys["fold"].to_numpy().astype(np.int64)
+
+
+def oof_rows(index: pl.DataFrame, probas: Mapping[str, Float32]) -> pl.DataFrame:
+    """Lay out-of-fold predictions out.
+
+    Parameters
+    ----------
+    index
+        sequence_id, subject, fold, gesture of the held-out sequences.
+    probas
+        Scenario -> float32, (n_sequences, n_classes), rows as in `index`.
+    """
+    parts = []
+    for scenario, proba in probas.items():
+        keys = index.select(
+            SEQUENCE_ID, SUBJECT, pl.col("fold").cast(pl.Int32), pl.lit(scenario).alias("scenario"), GESTURE
+        )
+        values = pl.DataFrame(proba, schema=dict.fromkeys(proba_columns(proba.shape[1]), pl.Float32), orient="row")
+        parts.append(pl.concat([keys, values], how="horizontal"))
+    return pl.concat(parts).sort("scenario", SEQUENCE_ID)
+
+
+def read_oof(folder: Folder) -> dict[str, OofScenario]:
+    """Read and check the out-of-fold predictions of a model or blend folder.
+
+    Returns
+    -------
+    Scenario -> its predictions, sorted by sequence_id.
+
+    Raises
+    ------
+    ArtefactError
+        When a sequence is there twice or missing in a scenario, a gesture is not in the class list, or a row of
+        probabilities is not finite or does not sum to 1.
+    """
+    classes: Sequence[str] = folder.content["classes"]
+    table = folder.read_parquet(OOF, [*KEYS, *proba_columns(len(classes))])
+    return split_scenarios(table, classes, what=f"{folder.path / OOF}")
+
+
+def split_scenarios(table: pl.DataFrame, classes: Sequence[str], *, what: str = OOF) -> dict[str, OofScenario]:
+    """Check an out-of-fold table and give its scenarios apart; ArtefactError as in `read_oof`."""
+    names = proba_columns(len(classes))
+    found = {}
+    for scenario in SCENARIOS:
+        rows = table.filter(pl.col("scenario") == scenario).sort(SEQUENCE_ID)
+        twice = rows.filter(pl.col(SEQUENCE_ID).is_duplicated())[SEQUENCE_ID].unique().sort().to_list()
+        if twice:
+            raise ArtefactError(f"{what}: sequence {examples(twice)} is there twice in scenario {scenario}")
+        strange = rows.filter(~pl.col(GESTURE).is_in(list(classes)))[GESTURE].unique().to_list()
+        if strange or rows[GESTURE].null_count():
+            raise ArtefactError(f"{what}: gesture {examples(strange or ['null'])} is not among its classes")
+        proba = np.asarray(rows.select(names).to_numpy(), dtype=np.float32)
+        if not np.all(np.isfinite(proba)) or np.any(np.abs(proba.sum(axis=1) - 1) > 1e-3) or np.any(proba < 0):
+            raise ArtefactError(f"{what}: has probabilities that are not finite or do not sum to 1")
+        truth = class_positions(rows[GESTURE].to_list(), classes)
+        found[scenario] = OofScenario(rows.select(SEQUENCE_ID, SUBJECT, "fold", GESTURE), truth, proba)
+    ids = {scenario: part.keys[SEQUENCE_ID] for scenario, part in found.items()}
+    if not all(ids[scenario].equals(ids[SCENARIOS[0]]) for scenario in SCENARIOS) or not len(ids[SCENARIOS[0]]):
+        raise ArtefactError(f"{what}: its two scenarios do not have the same sequences")
+    return found
+
+
+def class_positions(gestures: Sequence[str], classes: Sequence[str]) -> Int64:
+    """Turn gesture names into positions in the class list: int64, (n,)."""
+    position = {name: number for number, name in enumerate(classes)}
+    return np.array([position[gesture] for gesture in gestures], dtype=np.int64)
+
+
+def summarise(scenarios: Mapping[str, OofScenario], targets: Sequence[bool], classes: Sequence[str]) -> dict[str, Any]:
+    """Score out-of-fold predictions in both scenarios, overall, by fold and by class; JSON values only."""
+    told: dict[str, Any] = {"scenarios": {}, "folds": []}
+    for scenario, part in scenarios.items():
+        score = score_proba(part.proba, part.truth, targets)
+        told["scenarios"][scenario] = {
+            **asdict(score),
+            "log_loss": log_loss(part.proba, part.truth),
+            "n_sequences": len(part.truth),
+            "f1": class_f1(part, targets, classes),
+        }
+    for fold in sorted(set(scenarios[SCENARIOS[0]].folds.tolist())):
+        row: dict[str, Any] = {"fold": fold}
+        for scenario, part in scenarios.items():
+            held = part.folds == fold
+            row[scenario] = score_proba(part.proba[held], part.truth[held], targets).score
+        told["folds"].append(row)
+    told["score"] = mean_score([told["scenarios"][scenario]["score"] for scenario in scenarios])
+    return told
+
+
+def class_f1(part: OofScenario, targets: Sequence[bool], classes: Sequence[str]) -> dict[str, float | None]:
+    """F1 of every target and of the merged non-target class; None where a class is absent altogether."""
+    predicted = np.argmax(part.proba, axis=1).astype(np.int64)
+    names = [name for name, target in zip(classes, targets, strict=True) if target] + [NON_TARGET]
+    values = f1_by_class(merged_labels(part.truth, targets), merged_labels(predicted, targets), len(names))
+    return {name: None if np.isnan(value) else float(value) for name, value in zip(names, values, strict=True)}
+
+
+def mean_score(scores: Sequence[float]) -> float:
+    """Mean of the scenarios' competition scores: half of the study's test is IMU-only."""
+    return float(np.mean(scores))
+
+
+def score_line(summary: Mapping[str, Any]) -> str:
+    """Tell the headline figures in one line."""
+    parts = [f"{name} {values['score']:.4f}" for name, values in summary["scenarios"].items()]
+    gestures = [f"{values['gesture_macro_f1']:.4f}" for values in summary["scenarios"].values()]
+    return f"score {summary['score']:.4f} ({', '.join(parts)}); macro F1 over all gestures {' / '.join(gestures)}"
+
+
+def as_score(values: Mapping[str, float]) -> Score:
+    """Rebuild a Score from metrics.json."""
+    return Score(**{name: float(values[name]) for name in Score.__dataclass_fields__})

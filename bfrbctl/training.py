@@ -1,0 +1,251 @@
+"""Train a model by subject-grouped cross-validation, one fold at a time, and assemble its out-of-fold predictions.
+
+Each fold is published as soon as it is done - its model, its predictions, its history - so that a killed run continues
+with the next one. The folds are those stored in the dataset, so that every model of a blend is judged by the same ones.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from bfrbctl import oof
+from bfrbctl.config import as_mapping
+from bfrbctl.dataset import FeatureBatch, read_features
+from bfrbctl.errors import DataError, UsageError, examples
+from bfrbctl.folders import PART, Folder
+from bfrbctl.metrics import score_proba
+from bfrbctl.models import FoldModel, FoldTask, HistoryRow, Kind
+from bfrbctl.outputs import Output
+from bfrbctl.schema import ALL_SENSORS, GESTURE, IMU_ONLY
+from bfrbctl.segments import Float32
+from bfrbctl.storage import Content, decode_parquet, encode_json, parse_json
+
+METRICS = "metrics.json"
+HISTORY = "history.jsonl"
+IMPORTANCE = "importance.parquet"
+OnProgress = Callable[[HistoryRow], None]
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What became of one fold.
+
+    Parameters
+    ----------
+    fold
+        Which.
+    scores
+        Scenario -> competition score on the held-out sequences.
+    summary
+        What the model tells of itself.
+    reused
+        Whether an earlier run had finished it already.
+    """
+
+    fold: int
+    scores: Mapping[str, float]
+    summary: Mapping[str, Any]
+    reused: bool
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What is trained on what.
+
+    Parameters
+    ----------
+    features
+        The feature folder.
+    kind_name
+        `lgbm` or `keras`.
+    kind
+        Its module, from `models.kind_module`.
+    config
+        Its settings.
+    folds
+        Which folds to hold out; all when empty.
+    seed
+        Seed of the run.
+    """
+
+    features: Folder
+    kind_name: str
+    kind: Kind
+    config: Any
+    folds: tuple[int, ...] = ()
+    seed: int = 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the manifest keeps: every setting that changes the result."""
+        return {"model": self.kind_name, "folds": list(self.folds), "settings": as_mapping(self.config)}
+
+
+def cross_validate(
+    job: CrossValidation, output: Output, *, on_progress: OnProgress | None = None
+) -> Iterator[FoldResult]:
+    """Train the folds one after the other, then write what belongs to all of them.
+
+    Parameters
+    ----------
+    job
+        What to train on what.
+    output
+        The model folder, opened by `outputs.open_output`.
+    on_progress
+        Called with every history row as it is known.
+
+    Yields
+    ------
+    The result of each fold as it is done. The folder is finished when the iterator is exhausted.
+
+    Raises
+    ------
+    DataError
+        When there is nothing to learn from.
+    UsageError
+        When a fold is asked for that the dataset does not have.
+    """
+    index, batch = read_features(job.features, parts=job.kind.NEEDS)
+    classes = tuple(job.features.content["classes"])
+    if not index.height:
+        raise DataError(f"{job.features.path}: has no labelled sequence", hint="train on a dataset with gestures")
+    chosen = _chosen_folds(job, index)
+    for fold in chosen:
+        piece = f"fold-{fold}"
+        reused = output.has(piece)
+        if not reused:
+            _train_fold(job, output, fold, index=index, batch=batch, on_progress=on_progress or (lambda _: None))
+        yield _fold_result(output, fold, classes, job.features.content["targets"], reused=reused)
+    _finish(job, output, chosen)
+
+
+def _chosen_folds(job: CrossValidation, index: pl.DataFrame) -> list[int]:
+    there = index["fold"].unique().sort().to_list()
+    unknown = [fold for fold in job.folds if fold not in there]
+    if unknown:
+        raise UsageError(f"no fold {examples(unknown)}", hint=f"the dataset has folds {', '.join(map(str, there))}")
+    if len(there) < 2:
+        raise DataError(f"{job.features.path}: has one fold, expected two at least", hint="prepare it with --folds 5")
+    return sorted(set(job.folds)) or there
+
+
+def _train_fold(
+    job: CrossValidation,
+    output: Output,
+    fold: int,
+    *,
+    index: pl.DataFrame,
+    batch: FeatureBatch,
+    on_progress: OnProgress,
+) -> None:
+    classes = tuple(job.features.content["classes"])
+    labels = oof.class_positions(index[GESTURE].to_list(), classes)
+    held = (index["fold"] == fold).to_numpy()
+    fitted, held_out = np.flatnonzero(~held), np.flatnonzero(held)
+    valid = batch.take(held_out)
+    with output.scratch(f"fold-{fold}") as scratch:
+        task = FoldTask(
+            fold=fold,
+            classes=classes,
+            targets=tuple(job.features.content["targets"]),
+            train=batch.take(fitted),
+            train_labels=labels[fitted],
+            valid=valid,
+            valid_labels=labels[held_out],
+            seed=job.seed,
+            rate_hz=float(job.features.content["rate_hz"]),
+            scratch=scratch,
+            on_progress=on_progress,
+        )
+        model = job.kind.fit(task, job.config)
+        probas = predict_scenarios(model, valid)
+        output.publish(f"fold-{fold}", _fold_files(model, fold, oof.oof_rows(index.filter(pl.Series(held)), probas)))
+
+
+def predict_scenarios(model: FoldModel, batch: FeatureBatch) -> dict[str, Float32]:
+    """Predict with all sensors and IMU-only; once for both where there is nothing to take away."""
+    proba = model.predict_proba(batch)
+    columns = (*batch.features, *batch.channels)
+    if all(column.survives_imu_only for column in columns) and not batch.tof.shape[1]:
+        return {ALL_SENSORS: proba, IMU_ONLY: proba}
+    return {ALL_SENSORS: proba, IMU_ONLY: model.predict_proba(batch.imu_only())}
+
+
+def _fold_files(model: FoldModel, fold: int, rows: pl.DataFrame) -> dict[str, Content]:
+    files: dict[str, Content] = {f"fold-{fold}.{suffix}": content for suffix, content in model.encode().items()}
+    files[_part("oof", fold, "parquet")] = rows
+    files[_part("summary", fold, "json")] = encode_json({"summary": model.summary, "history": model.history})
+    importance = getattr(model, "importance", None)
+    if importance is not None:
+        found = importance()
+        columns = {"feature": list(found.features), "gain": found.gain, "split": found.split}
+        files[_part("importance", fold, "parquet")] = pl.DataFrame(columns).with_columns(pl.lit(fold).alias("fold"))
+    return files
+
+
+def _part(name: str, fold: int, suffix: str) -> str:
+    return f"{PART}{name}-{fold}.{suffix}"
+
+
+def _fold_result(
+    output: Output, fold: int, classes: Sequence[str], targets: Sequence[bool], *, reused: bool
+) -> FoldResult:
+    rows = decode_parquet(output.read(_part("oof", fold, "parquet")), f"fold {fold}")
+    scores = {}
+    for scenario, part in rows.group_by("scenario", maintain_order=True):
+        truth = oof.class_positions(part[GESTURE].to_list(), classes)
+        proba = part.select(oof.proba_columns(len(classes))).to_numpy()
+        scores[str(scenario[0])] = score_proba(proba, truth, targets).score
+    told = parse_json(output.read(_part("summary", fold, "json")), f"fold {fold}")
+    return FoldResult(fold, scores, told["summary"], reused)
+
+
+def _finish(job: CrossValidation, output: Output, folds: Sequence[int]) -> Folder:
+    """Merge what the folds left and write the manifest."""
+    parts = [decode_parquet(output.read(_part("oof", fold, "parquet")), f"fold {fold}") for fold in folds]
+    table = pl.concat(parts).sort("scenario", "sequence_id")
+    told = [parse_json(output.read(_part("summary", fold, "json")), f"fold {fold}") for fold in folds]
+    lines = [json.dumps(row, ensure_ascii=False) for fold in told for row in fold["history"]]
+    classes, targets = job.features.content["classes"], job.features.content["targets"]
+    summary = oof.summarise(oof.split_scenarios(table, classes), targets, classes)
+    summary["models"] = [{"fold": fold, **item["summary"]} for fold, item in zip(folds, told, strict=True)]
+    files: dict[str, Content] = {
+        oof.OOF: table,
+        METRICS: encode_json(summary),
+        HISTORY: "".join(f"{line}\n" for line in lines).encode(),
+    }
+    importances = [_part("importance", fold, "parquet") for fold in folds]
+    if all((output.path / name).exists() for name in importances):
+        files[IMPORTANCE] = _importance_table(job.features, [output.read(name) for name in importances])
+    output.publish("tables", files)
+    kept = ("rate_hz", "thm", "tof", "classes", "targets", "n_folds")
+    content = {key: job.features.content[key] for key in kept}
+    return output.finish(
+        {
+            **content,
+            "model": job.kind_name,
+            "folds": list(folds),
+            "features": job.features.config,
+            "prior": _prior(table, classes),
+            "score": summary["score"],
+        }
+    )
+
+
+def _prior(table: pl.DataFrame, classes: Sequence[str]) -> list[float]:
+    """Share of every gesture among the labelled sequences: the answer where nothing can be measured."""
+    counts = np.bincount(oof.class_positions(table[GESTURE].to_list(), classes), minlength=len(classes))
+    return [float(share) for share in counts / counts.sum()]
+
+
+def _importance_table(features: Folder, parts: Sequence[bytes]) -> pl.DataFrame:
+    """Gain and split of every feature by fold, with the catalogue's family and modality."""
+    table = pl.concat([decode_parquet(part, IMPORTANCE) for part in parts])
+    catalogue = features.read_parquet("catalogue.parquet").filter(pl.col("table") == "sequence")
+    known = catalogue.select(pl.col("name").alias("feature"), "family", "modality")
+    return table.join(known, on="feature", how="left", maintain_order="left")
