@@ -7,7 +7,7 @@ A folder is unfinished until its `manifest.json` exists. Meanwhile `journal.json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -123,6 +123,12 @@ class Output:
     def publish(self, piece: str, files: Mapping[str, Content]) -> None:
         """Write the files of a piece and note it as done."""
         self.pieces[piece] = {name: write_file(self.path / name, content) for name, content in files.items()}
+        self._note()
+
+    def forget(self, pieces: Iterable[str]) -> None:
+        """Take pieces back that turned out to be wrong; they will be made again."""
+        for piece in pieces:
+            self.pieces.pop(piece, None)
         self._note()
 
     def read(self, name: str) -> bytes:

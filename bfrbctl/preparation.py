@@ -6,6 +6,7 @@ so that serving sees exactly what training saw.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -151,15 +152,12 @@ def prepare(
     n_files = 0
     results: dict[str, _SplitResult] = {}
     for split in splits:
-        schema = schemas[split.name]
+        write = partial(_write_split, split, schemas[split.name], output, config, layout=layout, first_file=n_files)
         try:
-            results[split.name] = _write_split(
-                split, schema, output, config, layout=layout, first_file=n_files, on_bytes=on_bytes
-            )
+            results[split.name] = write(on_bytes=on_bytes)
         except Unsorted:
-            results[split.name] = _write_split(
-                split, schema, output, config, layout=layout, first_file=n_files, on_bytes=None, gathered=True
-            )
+            output.forget([name for name in output.pieces if name >= frames_file(n_files)])
+            results[split.name] = write(on_bytes=None, gathered=True)
         n_files += len(results[split.name].labels)
     _refuse_faults(splits, results, config)
     layout = _live_layout(layout, results)

@@ -1,7 +1,62 @@
-"""Placeholder until the next commit."""
+"""bfrbctl predict: recordings and a model or blend -> predictions and a submission."""
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from bfrbctl.cli import shared
+
 
 def register(app: typer.Typer) -> None:
-    """Nothing yet."""
+    """Add the command to the app."""
+    app.command("predict")(predict)
+
+
+def predict(
+    recordings: Annotated[Path, typer.Argument(help="Raw folder or file, or a prepared dataset.", metavar="INPUT")],
+    model: Annotated[Path, typer.Argument(help="Model or blend folder.", metavar="MODEL_OR_BLEND")],
+    out: Annotated[Path, typer.Argument(help="Folder to write the predictions into.")],
+    split: Annotated[
+        str | None, typer.Option(help="train or test, where the input has both [default: test].", metavar="NAME")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at a sequence that cannot be used.")] = False,
+    force: shared.Force = False,
+    resume: shared.Resume = False,
+    quiet: shared.Quiet = False,
+    as_json: shared.Json = False,
+    debug: shared.Debug = False,
+) -> None:
+    """Predict the gesture of every sequence; with labels in the input, score it as well.
+
+    Writes predictions.parquet (with all probabilities), submission.parquet, submission.csv and problems.parquet.
+
+    Example: bfrbctl predict cmi-detect-behavior/ blend/ predictions/
+    """
+    from bfrbctl.folders import open_folder
+    from bfrbctl.outputs import Job, open_output
+    from bfrbctl.prediction import Predictor, input_refs, open_input
+    from bfrbctl.prediction import predict as run
+
+    predictor = Predictor.open(model)
+    source = open_input(recordings, predictor, split=split)
+    refs = (*input_refs(recordings), open_folder(model).ref())
+    job = Job("predictions", {"split": split, "strict": strict}, refs, shared.command_line())
+    with (
+        open_output(out, job, force=force, resume=resume) as output,
+        shared.progress("predict", source.total, quiet=quiet) as advance,
+    ):
+        folder = run(source, predictor, output, strict=strict, on_frames=advance)
+    content = folder.content
+    lines = [f"wrote {out}: {content['n_sequences']} sequences, submission.parquet and submission.csv"]
+    if content["n_problems"]:
+        lines.append(f"      {content['n_problems']} could not be used and got the prior: {out / 'problems.parquet'}")
+    if "score" in content:
+        lines.append(f"      score against the labels in the input: {content['score']['score']:.4f}")
+    shared.tell(
+        {"output": out, **content},
+        lines=lines,
+        next_command=f"bfrbctl inspect predictions {out}",
+        as_json=as_json,
+        quiet=quiet,
+    )
