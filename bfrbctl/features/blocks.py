@@ -27,6 +27,10 @@ FLAT = 1e-9
 """A standard deviation below this share of the largest magnitude is rounding, and counts as zero."""
 
 
+CLOSE = 1e-6
+"""In standard deviations: a value this close to a threshold does not exceed it."""
+
+
 class Block:
     """Some signals of some sequences, with what is often needed of them computed once, when first asked for.
 
@@ -113,8 +117,17 @@ class Block:
     def std(self) -> Float64:
         """Population standard deviation; exactly 0 where the signal is flat up to rounding, NaN without values."""
         std = np.sqrt(ratio(self.squares.sum(axis=-1), self.count))
-        largest = np.maximum(np.abs(self.minimum), np.abs(self.maximum))
-        return np.where(std <= FLAT * largest, 0.0, std)
+        return np.where(std <= FLAT * self.largest, 0.0, std)
+
+    @cached_property
+    def largest(self) -> Float64:
+        """The largest magnitude; NaN without values."""
+        return np.asarray(np.maximum(np.abs(self.minimum), np.abs(self.maximum)))
+
+    @cached_property
+    def tolerance(self) -> Float64:
+        """How far above a threshold a value must be, lest rounding decides."""
+        return np.asarray(np.maximum(CLOSE * self.std, FLAT * self.largest))
 
     @cached_property
     def scale(self) -> Float64:

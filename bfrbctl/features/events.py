@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from bfrbctl.features.blocks import Block, ratio
-from bfrbctl.features.statistics import FLATNESS, Statistic, Statistics
+from bfrbctl.features.blocks import CLOSE, Block, ratio
+from bfrbctl.features.statistics import Statistic, Statistics
 from bfrbctl.segments import AnyArray, Float64, Int64
 
 PEAK_PROMINENCE = 0.25
@@ -24,7 +24,7 @@ def _peaks(block: Block) -> list[Float64]:
     return [
         ratio(count.reshape(shape) * block.rate_hz, block.count),
         mean_gap.reshape(shape),
-        np.sqrt(np.where(variance > FLATNESS * mean_gap * mean_gap, variance, 0.0 * variance)).reshape(shape),
+        np.sqrt(np.where(variance > CLOSE * mean_gap * mean_gap, variance, 0.0 * variance)).reshape(shape),
         ratio(total, count).reshape(shape),
         np.where(count > 0, largest, np.nan).reshape(shape),
     ]
@@ -70,7 +70,7 @@ PEAKS = Statistics(
 
 
 def _runs(block: Block) -> list[Float64]:
-    band = FLATNESS * block.std
+    band = block.tolerance
     measured = block.count > 0
     out: list[Float64] = []
     for threshold, sides in ((block.mean + band, "both"), (block.mean + block.std + band, "above")):

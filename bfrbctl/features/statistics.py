@@ -134,7 +134,7 @@ TREND = Statistics(
 
 def _crossings(block: Block) -> list[Float64]:
     pairs = np.sum(block.valid[..., 1:] & block.valid[..., :-1], axis=-1)
-    level = FLATNESS * block.std[..., None]
+    level = block.tolerance[..., None]
     out = []
     for values in (block.centred, block.filled):
         above = values > level
@@ -142,9 +142,6 @@ def _crossings(block: Block) -> list[Float64]:
         out.append(ratio(np.sum(changed, axis=-1) * block.rate_hz, pairs))
     return out
 
-
-FLATNESS = 1e-6
-"""In standard deviations: how far above a threshold a value must be, lest rounding decides."""
 
 CROSSINGS = Statistics(
     "crossings",

@@ -1,0 +1,35 @@
+import doctest
+from pathlib import Path
+
+import pytest
+
+from bfrbctl import segments
+from bfrbctl.features import FeatureConfig, catalogue, columns, plan
+from bfrbctl.features.documentation import features_markdown
+from bfrbctl.schema import IMU_LAYOUT, STUDY_LAYOUT
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_features_page_is_what_the_catalogue_says() -> None:
+    page = (DOCS / "features.md").read_text()
+    ablation = DOCS / "ablation.md"
+    appendix = f"\n{ablation.read_text()}" if ablation.exists() else ""
+    assert page == features_markdown() + appendix, "write it anew: python examples/feature_docs.py"
+
+
+def test_features_page_explains_every_column() -> None:
+    page = features_markdown()
+    for column in sum(columns(FeatureConfig(), STUDY_LAYOUT), ()):
+        assert f"| `{column.name}` | {column.modality} | {column.unit} |" in page
+
+
+def test_page_of_another_device_has_no_columns_of_absent_sensors() -> None:
+    assert "`thm_" not in features_markdown(IMU_LAYOUT)
+
+
+@pytest.mark.parametrize("module", [segments, plan, catalogue])
+def test_examples_in_docstrings_hold(module: object) -> None:
+    failed, attempted = doctest.testmod(module)  # type: ignore[arg-type]
+    assert attempted > 0
+    assert failed == 0
