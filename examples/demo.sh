@@ -1,0 +1,21 @@
+#!/bin/sh
+# The whole chain on a small synthetic study: simulate, prepare, featurize, train two models, blend, predict, inspect.
+# usage: demo.sh [FOLDER]     (a few minutes on two cores)
+set -eu
+out=${1:-demo}
+rm -rf "$out"
+mkdir -p "$out"
+
+bfrbctl simulate "$out/raw" --subjects 12 --answers --set test_subjects=3
+bfrbctl prepare "$out/raw" "$out/data" --folds 3
+bfrbctl featurize "$out/data" "$out/features"
+bfrbctl train lgbm "$out/features" "$out/lgbm" --set n_rounds=120
+bfrbctl train keras "$out/features" "$out/keras" --set epochs=8
+bfrbctl oof-blend "$out/lgbm" "$out/keras" "$out/blend"
+bfrbctl predict "$out/raw" "$out/blend" "$out/predictions"
+bfrbctl inspect blend "$out/blend"
+bfrbctl inspect oof "$out/blend"
+
+echo
+echo "All of it is in $out: raw, data, features, lgbm, keras, blend, predictions."
+echo "The submission: $out/predictions/submission.csv"
