@@ -10,7 +10,7 @@ from bfrbctl.errors import UsageError
 from bfrbctl.features import FAMILIES, FeatureConfig, columns, compute
 from bfrbctl.schema import IMU_LAYOUT, LABELS, STUDY_LAYOUT, SensorLayout
 
-from .recordings import random_recordings, taken, without_sensors
+from .noise import random_recordings, taken, without_sensors
 
 CONFIG = FeatureConfig()
 LENGTHS = (1, 2, 3, 5, 8, 9, 17, 29, 31, 32, 33, 47, 48, 49, 59, 64, 97, 128, 200, 385, 700)

@@ -15,7 +15,7 @@ from bfrbctl.schema import STUDY_LAYOUT, SensorLayout
 from bfrbctl.segments import AnyArray, Float64
 
 from . import reference
-from .recordings import random_recordings, taken, without_sensors
+from .noise import random_recordings, taken, without_sensors
 
 UNMIRRORED = FeatureConfig(mirror_left=False)
 STATISTICS = tuple(

@@ -13,7 +13,7 @@ from bfrbctl.schema import STUDY_LAYOUT
 from bfrbctl.segments import Float64
 
 from . import reference
-from .recordings import random_recordings
+from .noise import random_recordings
 
 Sequence = tuple[int, dict[str, Float64]]
 

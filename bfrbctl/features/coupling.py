@@ -7,7 +7,7 @@ from bfrbctl.features.blocks import Block, ratio
 from bfrbctl.features.sheet import Extra, Sheet
 from bfrbctl.features.spectral import WELCH, segment_length, transforms
 from bfrbctl.schema import SensorLayout
-from bfrbctl.segments import AnyArray, Bool, Float64
+from bfrbctl.segments import AnyArray, Bool, Float64, Int64
 
 MIN_PAIRS = 8
 """Fewer frames with both values say nothing of how two signals go together."""
@@ -16,6 +16,9 @@ MIN_SEGMENTS = 3
 """Fewer segments give a coherence near 1 whatever the signals."""
 
 COHERENCE_BANDS_HZ = ((0.15, 1.5), (1.5, 3.0), (3.0, 5.0))
+
+_AT_ONCE = 8
+"""Pairs that are computed together: few enough for the processor's cache."""
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -60,18 +63,29 @@ def describe_correlation(layout: SensorLayout) -> tuple[Column, ...]:
 def correlation(sheet: Sheet, layout: SensorLayout) -> list[AnyArray]:
     """Correlate the pairs: one (n_sequences,) array each."""
     pairs = _pairs(layout)
-    left, right = (sheet.block(tuple(pair[side] for pair in pairs)) for side in (0, 1))
-    both = left.valid & right.valid
+    names = tuple(dict.fromkeys(name for pair in pairs for name in pair))
+    signals = sheet.block(names)
+    left, right = (np.array([names.index(pair[side]) for pair in pairs]) for side in (0, 1))
+    return [
+        row
+        for start in range(0, len(pairs), _AT_ONCE)
+        for row in _correlated(signals, left[start : start + _AT_ONCE], right[start : start + _AT_ONCE])
+    ]
+
+
+def _correlated(signals: Block, left: Int64, right: Int64) -> Float64:
+    a, b = signals.values[left], signals.values[right]
+    both = signals.valid[left] & signals.valid[right]
     count = np.sum(both, axis=-1).astype(np.float64)
-    a, b = _centred(left, both, count), _centred(right, both, count)
+    a, b = _centred(a, both, count), _centred(b, both, count)
     product, square = (a * b).sum(axis=-1), (a * a).sum(axis=-1) * (b * b).sum(axis=-1)
-    flat = (left.std == 0) | (right.std == 0) | (count < MIN_PAIRS)
-    return list(np.where(flat, np.nan, np.clip(ratio(product, np.sqrt(square)), -1.0, 1.0)))
+    flat = (signals.std[left] == 0) | (signals.std[right] == 0) | (count < MIN_PAIRS)
+    return np.where(flat, np.nan, np.clip(ratio(product, np.sqrt(square)), -1.0, 1.0))
 
 
-def _centred(block: Block, chosen: Bool, count: Float64) -> Float64:
-    mean = ratio(np.where(chosen, block.values, 0.0).sum(axis=-1), count)
-    return np.where(chosen, block.values - mean[..., None], 0.0)
+def _centred(values: Float64, chosen: Bool, count: Float64) -> Float64:
+    kept = np.where(chosen, values, 0.0)
+    return np.where(chosen, kept - ratio(kept.sum(axis=-1), count)[..., None], 0.0)
 
 
 def describe_coherence(layout: SensorLayout) -> tuple[Column, ...]:

@@ -6,7 +6,6 @@ matrix products give the same bits in any order and on any number of frames.
 """
 
 import numpy as np
-import numpy.typing as npt
 
 from bfrbctl.dataset import TOF, TOF_IMAGE_MISSING, TOF_IMAGE_NO_RETURN, Column
 from bfrbctl.features.canonical import Canonical
@@ -18,7 +17,8 @@ FAR = 250
 
 QUADRANTS = ("11", "12", "21", "22")
 NINTHS = tuple(f"{row}{column}" for row in (1, 2, 3) for column in (1, 2, 3))
-_CHUNK = 8192
+_CHUNK = 2048
+_SLICE = 128
 
 _ROWS, _COLUMNS = np.divmod(np.arange(TOF_PIXELS), 8)
 _X, _Y = 2 * _COLUMNS - 7, 2 * _ROWS - 7
@@ -36,7 +36,8 @@ def _shape_weights() -> Float32:
     return np.stack([ones, _X, _Y, _X * _X, _Y * _Y, _X * _Y], axis=1).astype(np.float32)  # (64, 6)
 
 
-_REGIONS, _SHAPE = _regions(), _shape_weights()
+_WEIGHTS = np.concatenate([_regions(), _shape_weights()], axis=1)  # (64, 19)
+_N_REGIONS = 13
 
 _STATISTICS: tuple[tuple[str, str, str], ...] = (
     ("depth", "step", "mean over measured pixels, 250 where nothing returned"),
@@ -115,31 +116,47 @@ def image_statistics(images: UInt8) -> tuple[Float64, Float64]:
 
 def _chunk_statistics(images: UInt8) -> tuple[Float64, Float64]:
     returned = images < TOF_IMAGE_NO_RETURN
-    counted = images != TOF_IMAGE_MISSING
-    depth = images.astype(np.float32) * returned
-    sums, n_returned, n_measured = depth @ _REGIONS, returned @ _REGIONS, counted @ _REGIONS  # (n, 13) each
-    squares = np.sum(depth * depth, axis=1, dtype=np.float32).astype(np.float64)
-    nearness = ((FAR * returned.astype(np.float32) - depth) @ _SHAPE).astype(np.float64).T  # (6, n)
-    total, n, m = (_f64(part[:, :4]).sum(axis=1) for part in (sums, n_returned, n_measured))
-    far = _f64(sums) + FAR * (_f64(n_measured) - _f64(n_returned))
-    regions = _ratio(far, _f64(n_measured)).T  # (13, n)
-    mean = _ratio(total, n)
+    mask = returned.astype(np.float32)
+    depth = images * mask
+    sums, counts = _weighted(depth), _weighted(mask)  # (19, n): 13 regions, then 6 weights of the shape
+    n_measured = _n_measured(images)  # (13, n)
+    nearness = FAR * counts[_N_REGIONS:] - sums[_N_REGIONS:]
+    total, n, m = (values[:4].sum(axis=0) for values in (sums, counts, n_measured))
+    far = sums[:_N_REGIONS] + FAR * (n_measured - counts[:_N_REGIONS])
+    squares = np.sum(depth * depth, axis=1).astype(np.float64)
     none = n == 0
-    low = np.where(none, np.nan, np.where(returned, images, np.uint8(255)).min(axis=1))
-    high = np.where(none, np.nan, np.where(returned, images, np.uint8(0)).max(axis=1))
-    std = np.sqrt(np.maximum(_ratio(n * squares - total * total, n * n), 0.0))
     statistics = [
-        _ratio(far[:, :4].sum(axis=1), m),
-        mean,
-        std,
-        low,
-        high,
+        _ratio(far[:4].sum(axis=0), m),
+        _ratio(total, n),
+        np.sqrt(np.maximum(_ratio(n * squares - total * total, n * n), 0.0)),
+        np.where(none, np.nan, np.where(returned, images, np.uint8(255)).min(axis=1)),
+        np.where(none, np.nan, np.where(returned, images, np.uint8(0)).max(axis=1)),
         _ratio(n, m),
         *_spread(nearness),
-        *_asymmetry(far, _f64(n_measured)),
-        *regions,
+        *_asymmetry(far, n_measured),
+        *_ratio(far, n_measured),
     ]
     return np.stack(statistics), m / TOF_PIXELS
+
+
+def _weighted(pixels: Float32) -> Float64:
+    """Weigh and sum the pixels: (n, 64) -> float64, (19, n).
+
+    In slices so small that no linear-algebra library spreads one product over threads: its waiting threads would cost
+    more than they gain.
+    """
+    n_whole = len(pixels) // _SLICE * _SLICE
+    parts = [(pixels[:n_whole].reshape(-1, _SLICE, TOF_PIXELS) @ _WEIGHTS).reshape(n_whole, _WEIGHTS.shape[1])]
+    parts.append(pixels[n_whole:] @ _WEIGHTS)
+    return np.concatenate(parts).T.astype(np.float64, order="C")
+
+
+def _n_measured(images: UInt8) -> Float64:
+    """Count the measured pixels of each region: float64, (13, n); most often all of them."""
+    counted = images != TOF_IMAGE_MISSING
+    if counted.all():
+        return np.repeat(_WEIGHTS[:, :_N_REGIONS].sum(axis=0, dtype=np.float64)[:, None], len(images), axis=1)
+    return _weighted(counted.astype(np.float32))[:_N_REGIONS]
 
 
 def _spread(nearness: Float64) -> list[Float64]:
@@ -151,15 +168,12 @@ def _spread(nearness: Float64) -> list[Float64]:
 
 
 def _asymmetry(far: Float64, n_measured: Float64) -> list[Float64]:
+    """Left less right and top less bottom, from the quadrants (top left, top right, bottom left, bottom right)."""
     out = []
-    for one, other in (((0, 2), (1, 3)), ((0, 1), (2, 3))):
-        halves = [_ratio(far[:, a] + far[:, b], n_measured[:, a] + n_measured[:, b]) for a, b in (one, other)]
-        out.append(halves[0] - halves[1])
+    for (a, b), (c, d) in (((0, 2), (1, 3)), ((0, 1), (2, 3))):
+        one = _ratio(far[a] + far[b], n_measured[a] + n_measured[b])
+        out.append(one - _ratio(far[c] + far[d], n_measured[c] + n_measured[d]))
     return out
-
-
-def _f64(values: npt.NDArray[np.float32]) -> Float64:
-    return values.astype(np.float64)
 
 
 def _ratio(above: Float64, below: Float64) -> Float64:
