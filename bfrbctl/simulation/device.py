@@ -32,10 +32,16 @@ TOF_RANGE = 0.249
 SIGHT = 0.60
 """m; thermopiles see warmth farther than the ToF sensors see light, up to here."""
 
+STRONGEST = 32.0
+"""m/s^2; what no wrist exceeds, and what the motion part of an acceleration saturates at."""
+
 LAG_S = 0.35
 """s; time constant of the thermopiles' first-order lag."""
 
-_TILT_DEG = 16.0
+FAINTEST = -2.9
+"""Logarithm of the weakest echo that a ToF pixel still tells from noise."""
+
+_TILT_DEG = 18.0
 _SPACING = 0.017
 _RAISED = 0.024
 
@@ -46,8 +52,8 @@ _TILTS = ((0.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0), (1.0, 0.0))
 def sensor_fans() -> list[Fan]:
     """Give the five 8x8 fans, pixels row-major.
 
-    Rows of sensors 1, 2 and 4 run from the hand to the elbow and their columns from the thumb; in sensors 3 and 5,
-    turned by 90 degrees, columns run from the hand to the elbow and rows towards the thumb.
+    Rows of sensors 1, 2 and 4 run from the elbow to the hand and their columns towards the thumb (a lens turns the
+    image over); in sensors 3 and 5, turned by 90 degrees, columns run to the hand and rows away from the thumb.
     """
     steps = np.tan(np.radians((np.arange(8) - 3.5) * FIELD_DEG / 8))
     fans = []
@@ -56,7 +62,7 @@ def sensor_fans() -> list[Fan]:
         normal = np.array([x * np.sin(tilt), y * np.sin(tilt), 1.0 if x == y == 0.0 else np.cos(tilt)])
         thumb = np.array([np.cos(tilt) if x else 1.0, 0.0, -x * np.sin(tilt)])
         handwards = np.array([0.0, np.cos(tilt) if y else 1.0, -y * np.sin(tilt)])
-        column, row = (-handwards, thumb) if number in (2, 4) else (-thumb, -handwards)
+        column, row = (handwards, -thumb) if number in (2, 4) else (thumb, handwards)
         rays = normal + steps[None, :, None] * column + steps[:, None, None] * row
         rays /= np.sqrt((rays**2).sum(axis=-1, keepdims=True))
         place = _SPACING * np.array([x, y, 0.0]) - np.array([0.0, 0.0, 0.003 if x or y else 0.0])
@@ -94,6 +100,8 @@ def specific_force(places: Float64, step_s: float, axes: Float64) -> Float64:
     float64, (n, 3), m/s^2, device frame: motion minus gravity, so that rest reads +9.81 upwards.
     """
     acceleration = (places[0] - 2.0 * places[1] + places[2]) / step_s**2
+    size = np.sqrt(np.einsum("ni,ni->n", acceleration, acceleration))[:, None]
+    acceleration = acceleration / (1.0 + (size / STRONGEST) ** 4) ** 0.25
     return np.asarray(np.einsum("nji,nj->ni", axes, acceleration + np.array([0.0, 0.0, STANDARD_GRAVITY])))
 
 
@@ -112,7 +120,7 @@ def warmth_of(person: Person) -> Warmth:
     surfaces[HAIR] = 0.55 * person.skin + 0.45 * person.ambient
     surfaces[[CLOTHES, SLEEVE]] = person.clothes
     surfaces[LEG] = person.clothes + 0.8
-    surfaces[HAND] = person.skin - 2.2
+    surfaces[HAND] = person.skin - 2.0
     surfaces[[FURNITURE, OBJECT]] = person.ambient, person.ambient + 1.0
     return Warmth(person.ambient, surfaces)
 
@@ -120,14 +128,14 @@ def warmth_of(person: Person) -> Warmth:
 def seen_temperature(hits: Hits, warmth: Warmth) -> Float64:
     """Average what each fan sees over its field of view.
 
-    Warmth of a surface at distance d counts 1 / (1 + (d / 0.30 m)^2); the rest of the field is at ambient.
+    Warmth of a surface at distance d counts 1 / (1 + (d / 0.35 m)^2); the rest of the field is at ambient.
 
     Returns
     -------
     float64, (n_frames, n_fans), degC.
     """
     excess = np.append(warmth.surfaces - np.float32(warmth.ambient), np.float32(0.0))
-    weight = np.float32(1.0) / (np.float32(1.0) + (hits.distance / np.float32(0.30)) ** 2)
+    weight = np.float32(1.0) / (np.float32(1.0) + (hits.distance / np.float32(0.35)) ** 2)
     warm = (excess[hits.surface] * weight).mean(axis=-1, dtype=np.float64)
     return np.asarray(warmth.ambient + warm)
 
@@ -174,7 +182,7 @@ def read_tof(hits: Hits, sequence: Int64, rng: np.random.Generator, noise: float
         n_sequences = int(sequence.max()) + 1
         fixed = rng.standard_normal((n_sequences, *distance.shape[1:]), dtype=np.float32)
         shaky = rng.standard_normal(distance.shape, dtype=np.float32)
-        near &= echo + np.float32(0.55 * noise) * (fixed[sequence] + np.float32(0.6) * shaky) > np.float32(-3.6)
+        near &= echo + np.float32(0.55 * noise) * (fixed[sequence] + np.float32(0.6) * shaky) > np.float32(FAINTEST)
         bias = rng.standard_normal((n_sequences, *distance.shape[1:]), dtype=np.float32)[sequence]
         spread = np.float32(noise) * (np.float32(1.2) + np.float32(0.025) * np.minimum(reading, np.float32(300.0)))
         reading = reading + spread * (rng.standard_normal(distance.shape, dtype=np.float32) + bias)

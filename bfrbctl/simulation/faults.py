@@ -1,7 +1,7 @@
 """What goes missing: single rows, whole sensors, whole rotations, and what the test split hides on purpose.
 
 The rates are those of the study: 0.6 % of sequences without rotation, 1.2 % without any thermopile and ToF, 4 % without
-sensor 5, 1.4 % with a dead thermopile 3 that reads 0.
+sensor 5, 1.4 % with a dead thermopile 3 and 0.5 % with a dead thermopile 1, which then read 0.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ NO_ROTATION = 0.0058
 NO_OPTICS = 0.0118
 NO_FIFTH = 0.041
 FIFTH_PRONE = 0.35
-DEAD_THERMOPILE = 0.014
+DEAD_THERMOPILES = (0.005, 0.0, 0.014, 0.0, 0.0)
 LOST_ROTATION_ROW = 0.0004
 LOST_SENSOR_ROW = 0.0006
 
@@ -54,7 +54,7 @@ class Faults:
     sensor
         bool, (n_sequences, 5): thermopile and ToF of that number missing.
     dead
-        bool, (n_sequences,): thermopile 3 reads 0.
+        bool, (n_sequences, 5): thermopile of that number reads 0.
     lost_rotation
         bool, (n_frames,): rotation missing in that row.
     lost_sensor
@@ -95,7 +95,7 @@ def draw_faults(lengths: Int64, rng: np.random.Generator, config: SimulationConf
     return Faults(
         rotation=rng.random(n) < NO_ROTATION * rate,
         sensor=sensor | hidden[:, None],
-        dead=rng.random(n) < DEAD_THERMOPILE * rate,
+        dead=rng.random((n, 5)) < np.array(DEAD_THERMOPILES) * rate,
         lost_rotation=rng.random(sequence.size) < LOST_ROTATION_ROW * rate,
         lost_sensor=rng.random((sequence.size, 5)) < LOST_SENSOR_ROW * rate,
         sequence=sequence,
@@ -107,7 +107,7 @@ def spoil(measured: Measured, faults: Faults) -> Measured:
     rows = faults.sequence
     rot = np.where((faults.rotation[rows] | faults.lost_rotation)[:, None], np.nan, measured.rot)
     thm = measured.thm.copy()
-    thm[faults.dead[rows], 2] = 0.0
+    thm[faults.dead[rows]] = 0.0
     thm[faults.sensor[rows]] = np.nan
     gone = faults.sensor[rows] | faults.lost_sensor
     tof = np.where(gone[:, :, None], np.int16(TOF_MISSING), measured.tof)

@@ -66,7 +66,7 @@ def about(axis: int, angle: float) -> Float64:
 
 def personal_lean(rng: np.random.Generator, spread: float) -> dict[str, Float64]:
     """Draw how a person holds trunk and head in each orientation: extra pitch, roll and head pitch, rad."""
-    return {name: rng.normal(0.0, np.radians(7.0) * spread, 3) for name in _TRUNK_DEG}
+    return {name: rng.normal(0.0, np.radians(9.0) * spread, 3) for name in _TRUNK_DEG}
 
 
 def hold_body(person: Person, orientation: str, lean: Float64) -> Posture:
@@ -82,8 +82,8 @@ def hold_body(person: Person, orientation: str, lean: Float64) -> Posture:
         float64, (3,), rad: extra trunk pitch, trunk roll and head pitch.
     """
     pitch, roll = np.radians(_TRUNK_DEG[orientation]) + lean[:2]
-    # Roll is about the body's front; a positive pitch about its left tips the spine forward.
-    room = about(0, -roll if orientation == SIDE else -roll) @ about(1, pitch)
+    # A positive turn about the body's left tips the spine forward, about its front lifts the left side.
+    room = about(0, roll) @ about(1, pitch)
     height, scale = person.height, person.head_scale
     seated = orientation in (STRAIGHT, LEAN)
     spine = 0.285 * height

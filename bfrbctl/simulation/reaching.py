@@ -77,11 +77,11 @@ def draw_way(rng: np.random.Generator, spread: float) -> Way:
     """Draw a straying; spread 1 is that of people doing one gesture."""
     return Way(
         place=rng.normal(0.0, 0.012 * spread, 3),
-        palm=rng.normal(0.0, 0.26 * spread, 3),
+        palm=rng.normal(0.0, 0.28 * spread, 3),
         fingers=rng.normal(0.0, 0.26 * spread, 3),
-        pole=rng.normal(0.0, 0.30 * spread, 3),
-        size=rng.normal(0.0, 0.40 * spread, 3),
-        rate=float(rng.normal(0.0, 0.22 * spread)),
+        pole=rng.normal(0.0, 0.34 * spread, 3),
+        size=rng.normal(0.0, 0.34 * spread, 3),
+        rate=float(rng.normal(0.0, 0.18 * spread)),
         roll=float(rng.normal(0.0, 0.45 * spread)),
         lag=float(rng.normal(0.0, 1.2 * spread)),
         pulse=float(rng.normal(0.0, 0.25 * spread)),

@@ -70,8 +70,8 @@ def build_scene(
         maker.ellipsoid(head, axes, radii, FACE),
         maker.ellipsoid(hair, axes, radii * 1.01, HAIR),
         *maker.capsule(spine - [0.0, 0.0, 0.03], each("neck_high"), 0.056 * scale, NECK),
-        maker.ellipsoid(0.48 * spine, _same(np.eye(3), len(spine)), height * np.array([0.066, 0.098, 0.165]), CLOTHES),
-        maker.ellipsoid(0.80 * spine, _same(np.eye(3), len(spine)), height * np.array([0.062, 0.110, 0.070]), CLOTHES),
+        maker.ellipsoid(0.48 * spine, _same(np.eye(3), len(spine)), height * np.array([0.062, 0.094, 0.165]), CLOTHES),
+        maker.ellipsoid(0.80 * spine, _same(np.eye(3), len(spine)), height * np.array([0.058, 0.108, 0.070]), CLOTHES),
         *maker.capsule(each("shoulder"), pose.elbow, 0.026 * height, SLEEVE),
     ]
     hip, knee = each("hip"), each("knee")
@@ -95,11 +95,11 @@ def _hand(maker: "_Maker", person: Person, pose: Pose) -> list[Quadric | Board]:
     side = np.cross(pose.fingers, pose.palm)
     side /= np.sqrt(np.einsum("ni,ni->n", side, side))[:, None]
     palm = np.stack([side, pose.fingers, np.cross(side, pose.fingers)], axis=-1)
-    middle = pose.wrist + 0.30 * length * pose.fingers
+    middle = pose.wrist + 0.40 * length * pose.fingers
     inner = pose.palm - np.einsum("ni,ni->n", pose.palm, pose.fingers)[:, None] * pose.fingers
-    tips = pose.wrist + 0.66 * length * pose.fingers + 0.12 * length * inner
+    tips = pose.wrist + 0.72 * length * pose.fingers + 0.10 * length * inner
     return [
-        maker.ellipsoid(middle, palm, length * np.array([0.23, 0.32, 0.09]), HAND),
+        maker.ellipsoid(middle, palm, length * np.array([0.22, 0.30, 0.085]), HAND),
         maker.ellipsoid(tips, palm, length * np.array([0.20, 0.22, 0.12]), HAND),
     ]
 

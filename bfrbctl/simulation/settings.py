@@ -1,4 +1,4 @@
-"""What a synthetic study is: how many people, which seed, how far people and repetitions differ, how the device fails."""
+"""What a synthetic study is: how many people, which seed, how much they vary, how the device fails."""
 
 from dataclasses import dataclass
 
