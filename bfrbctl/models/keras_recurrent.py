@@ -1,0 +1,144 @@
+"""LSTM and GRU that run over time both ways and stop at the padding.
+
+The products with the inputs of all frames are one matrix product before the loop; only the product with the state is
+left inside it. The state is multiplied by the mask after each frame: as recorded frames are one run, the state is
+still 0 when the run begins, and what comes after its end is padding that nobody reads. No `where` is needed.
+"""
+
+from typing import Any
+
+from bfrbctl.models.keras_backend import keras, ops
+from bfrbctl.models.keras_layers import Tensor, glorot, registered
+
+GATES = {"lstm": 4, "gru": 3}
+"""Matrices a cell has: input, forget, output gate and candidate; update, reset gate and candidate."""
+
+
+@registered
+class StateCell(keras.layers.Layer):  # type: ignore[misc]
+    """One step of an LSTM or GRU whose product with the input is done already.
+
+    Reads (batch, gates * units + 1): the product with the input, bias included, and the mask.
+    """
+
+    def __init__(self, units: int, cell: str, *, prefix: str = "", seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.units, self.cell, self.prefix, self.seed = units, cell, prefix, seed
+        self.state_size = [units, units] if cell == "lstm" else [units]
+        self.output_size = units
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        """Create the weights that multiply the state."""
+        width = GATES[self.cell] * self.units
+        orthogonal = keras.initializers.Orthogonal(seed=self.seed)
+        self.state = self.add_weight(shape=(self.units, width), name=f"{self.prefix}state", initializer=orthogonal)
+        if self.cell == "gru":
+            self.bias = self.add_weight(shape=(width,), name=f"{self.prefix}state_bias", initializer="zeros")
+
+    def call(self, inputs: Tensor, states: Any) -> tuple[Tensor, list[Tensor]]:
+        """Give the output and the next states."""
+        mixed, keep = inputs[:, :-1], inputs[:, -1:]
+        if self.cell == "lstm":
+            return self._lstm(mixed, keep, *states)
+        return self._gru(mixed, keep, states[0])
+
+    def _lstm(self, mixed: Tensor, keep: Tensor, hidden: Tensor, memory: Tensor) -> tuple[Tensor, list[Tensor]]:
+        units = self.units
+        mixed = mixed + ops.matmul(hidden, self.state)
+        gates = ops.sigmoid(mixed[:, : 3 * units])  # input, forget, output
+        candidate = ops.tanh(mixed[:, 3 * units :])
+        memory = (gates[:, units : 2 * units] * memory + gates[:, :units] * candidate) * keep
+        hidden = gates[:, 2 * units :] * ops.tanh(memory)
+        return hidden, [hidden, memory]
+
+    def _gru(self, mixed: Tensor, keep: Tensor, hidden: Tensor) -> tuple[Tensor, list[Tensor]]:
+        units = self.units
+        inner = ops.matmul(hidden, self.state) + self.bias
+        gates = ops.sigmoid(mixed[:, : 2 * units] + inner[:, : 2 * units])  # update, reset
+        candidate = ops.tanh(mixed[:, 2 * units :] + gates[:, units:] * inner[:, 2 * units :])
+        hidden = (candidate + gates[:, :units] * (hidden - candidate)) * keep
+        return hidden, [hidden]
+
+    def get_config(self) -> dict[str, Any]:
+        """Give what `from_config` needs."""
+        own = {"units": self.units, "cell": self.cell, "prefix": self.prefix, "seed": self.seed}
+        return {**super().get_config(), **own}
+
+
+@registered
+class Bidirectional(keras.layers.Layer):  # type: ignore[misc]
+    """An LSTM or GRU forwards and one backwards: (batch, time, c) -> (batch, time, 2 units).
+
+    Parameters
+    ----------
+    units
+        Width of the state, each way.
+    cell
+        `lstm` (Hochreiter & Schmidhuber 1997, forget bias 1) or `gru` (Cho et al. 2014, with the reset gate applied
+        after the product, as cuDNN does).
+    seed, l2
+        Of the initial values; weight of the input kernels' squares in the loss.
+    """
+
+    def __init__(self, units: int, cell: str, *, seed: int = 0, l2: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if cell not in GATES:
+            raise ValueError(f"cell is {cell!r}, expected one of {', '.join(GATES)}")
+        self.units, self.cell, self.seed, self.l2 = units, cell, seed, l2
+        self.forward = self._runner("forward_", backwards=False)
+        self.backward = self._runner("backward_", backwards=True)
+
+    def _runner(self, prefix: str, *, backwards: bool) -> Any:
+        cell = StateCell(self.units, self.cell, prefix=prefix, seed=self.seed + backwards, dtype=self.dtype_policy)
+        return keras.layers.RNN(cell, return_sequences=True, go_backwards=backwards, dtype=self.dtype_policy)
+
+    def build(self, frames_shape: tuple[int | None, ...], keep_shape: tuple[int | None, ...]) -> None:
+        """Create the weights of both directions."""
+        width = GATES[self.cell] * self.units
+        penalty = keras.regularizers.L2(self.l2) if self.l2 > 0 else None
+        self.kernel = self.add_weight(
+            shape=(frames_shape[-1], 2 * width),
+            name="kernel",
+            initializer=_side_by_side(width, self.seed + 2),
+            regularizer=penalty,
+        )
+        self.bias = self.add_weight(shape=(2 * width,), name="bias", initializer=self._first_bias)
+        self.forward.build((*frames_shape[:-1], width + 1))
+        self.backward.build((*frames_shape[:-1], width + 1))
+
+    def _first_bias(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
+        width = GATES[self.cell] * self.units
+        remembers = ops.logical_and(ops.arange(2 * width) % width >= self.units, self._at_forget_gate(2 * width))
+        return ops.cast(remembers, dtype or "float32")
+
+    def _at_forget_gate(self, width: int) -> Tensor:
+        if self.cell == "gru":
+            return ops.zeros((width,), dtype="bool")
+        return ops.arange(width) % (4 * self.units) < 2 * self.units
+
+    def call(self, frames: Tensor, keep: Tensor) -> Tensor:
+        """Run both ways; outputs at padded frames are of no meaning, behind a mask."""
+        width = GATES[self.cell] * self.units
+        mixed = ops.matmul(frames, self.kernel) + self.bias
+        forward = self.forward(ops.concatenate([mixed[..., :width], keep], axis=-1))
+        backward = self.backward(ops.concatenate([mixed[..., width:], keep], axis=-1))
+        return ops.concatenate([forward, ops.flip(backward, axis=1)], axis=-1) * keep
+
+    def compute_output_shape(self, frames_shape: Any, keep_shape: Any) -> Any:
+        """(batch, time, 2 units)."""
+        return (*frames_shape[:-1], 2 * self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        """Give what `from_config` needs."""
+        own = {"units": self.units, "cell": self.cell, "seed": self.seed, "l2": self.l2}
+        return {**super().get_config(), **own}
+
+
+def _side_by_side(width: int, seed: int) -> Any:
+    """Give the initial values of two kernels side by side, each as if it stood alone."""
+
+    def values(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
+        each = (shape[0], width)
+        return ops.concatenate([glorot(seed)(each, dtype), glorot(seed + 1)(each, dtype)], axis=1)
+
+    return values

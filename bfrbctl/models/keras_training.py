@@ -1,0 +1,366 @@
+"""Train one network: epochs, learning rate, averaged weights, the better of two scenarios, and checkpoints.
+
+After each epoch everything that the next one depends on is written to the checkpoint: weights, optimizer, the state
+of dropout, history, the best weights. What chance decides on the host is drawn from (seed, epoch, batch) anew. So a
+run that was killed and continued ends with the same numbers as one that was not.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+import numpy as np
+
+from bfrbctl.errors import UsageError
+from bfrbctl.metrics import Score, log_loss, score_proba
+from bfrbctl.models.keras_augmentation import Augmentation, Inputs, TrainingData, epoch_batches, training_batch
+from bfrbctl.models.keras_backend import backend_name, keras, ops
+from bfrbctl.models.keras_checkpoint import in_order, load_state, numbered, save_state
+from bfrbctl.models.keras_inputs import InputPlan, Ready, prediction_batches
+from bfrbctl.models.keras_losses import HierarchicalLoss, KnownCrossEntropy, PhaseLoss
+from bfrbctl.models.keras_networks import Network, NetworkSpec, build_network
+from bfrbctl.models.keras_settings import Config
+from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
+from bfrbctl.segments import AnyArray, Float32, Int64
+
+NO_DECAY = ["bias", "gamma", "beta", "place", "vector"]
+"""Weights that are not decayed: they have no scale of their own to keep small."""
+
+Row = dict[str, float | int | str]
+Arrays = list[AnyArray]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Held-out sequences, in both scenarios, and how they are scored.
+
+    Parameters
+    ----------
+    scenarios
+        Scenario -> the scaled sequences; one only, `all`, where there is nothing to take away.
+    labels
+        int64, (n_sequences,).
+    targets
+        One flag a class.
+    """
+
+    scenarios: dict[str, Ready]
+    labels: Int64
+    targets: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that decides what training one network gives.
+
+    Parameters
+    ----------
+    spec, config
+        The network and the settings.
+    train, valid
+        What to learn from, and what to stop on.
+    seed
+        Of this network.
+    digest
+        Of the task and the settings: a checkpoint of anything else is not continued.
+    fold, member
+        Told in the history.
+    """
+
+    spec: NetworkSpec
+    config: Config
+    train: TrainingData
+    valid: Validation
+    seed: int
+    digest: str
+    fold: int
+    member: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network: its best weights in the order of the prediction model, and how it went."""
+
+    weights: Arrays
+    best_epoch: int
+    best_score: float
+    history: list[Row]
+
+
+@dataclass
+class Shared:
+    """A network built once in a process and given other weights by whoever uses it: tracing it takes seconds.
+
+    Parameters
+    ----------
+    network
+        The layers and their two models.
+    lock
+        Held while weights are in use.
+    loaded
+        Whose weights it has now.
+    compiled
+        The loss and optimizer that it was compiled with last.
+    """
+
+    network: Network
+    lock: RLock = field(default_factory=RLock)
+    loaded: object = None
+    compiled: object = None
+
+
+_SHARED: dict[NetworkSpec, Shared] = {}
+_SHARED_LOCK = RLock()
+MAX_SHARED = 4
+
+
+def shared_network(spec: NetworkSpec) -> Shared:
+    """Give the process's network of this shape; the oldest goes when there are more than 4."""
+    with _SHARED_LOCK:
+        if spec not in _SHARED:
+            while len(_SHARED) >= MAX_SHARED:
+                del _SHARED[next(iter(_SHARED))]
+            _SHARED[spec] = Shared(build_network(spec, seed=0))
+        return _SHARED[spec]
+
+
+def predict(network: Network, data: Ready, plan: InputPlan, n_classes: int) -> Float32:
+    """Give probabilities of scaled sequences: float32, (n_sequences, n_classes)."""
+    out = np.empty((data.lengths.size, n_classes), dtype=np.float32)
+    for chosen, inputs in prediction_batches(data, plan):
+        out[chosen] = ops.convert_to_numpy(network.predict.predict_on_batch(inputs))
+    return out
+
+
+def train(job: Job, checkpoint: Path, on_progress: Callable[[Row], None]) -> Trained:
+    """Train a network, continuing from the checkpoint where one of the same job is there.
+
+    Parameters
+    ----------
+    job
+        What is trained.
+    checkpoint
+        Where the state after each epoch is kept.
+    on_progress
+        Called with every new history row, after the checkpoint holds it. Raising from it stops the training.
+
+    Raises
+    ------
+    UsageError
+        When the loss is not a finite number any more.
+    """
+    shared = shared_network(job.spec)
+    with shared.lock:
+        shared.loaded = None
+        _compile(shared, job)
+        state = _restore(shared.network, job, checkpoint) or _start(shared.network, job)
+        while not state.done(job.config):
+            started = time.perf_counter()
+            loss = _run_epoch(shared.network, job, state.epoch)
+            row = _judge(shared.network, job, state, loss)
+            row["seconds"] = round(time.perf_counter() - started, 4)
+            state.history.append(row)
+            state.epoch += 1
+            _keep(shared.network, job, state, checkpoint)
+            on_progress(row)
+    return Trained(state.best, state.best_epoch, state.best_rank[0], state.history)
+
+
+@dataclass
+class _State:
+    """Where training stands."""
+
+    epoch: int
+    best: Arrays
+    best_epoch: int
+    best_rank: tuple[float, float]
+    history: list[Row]
+
+    def done(self, config: Config) -> bool:
+        waited = self.epoch - 1 - self.best_epoch
+        return self.epoch >= config.epochs or (config.patience > 0 and self.epoch > 0 and waited >= config.patience)
+
+
+def _compile(shared: Shared, job: Job) -> None:
+    config = job.config
+    weights = _class_weights(job) if config.class_weight == "balanced" else ()
+    steps = -(-job.train.labels.shape[0] // min(config.batch_size, job.train.labels.shape[0]))
+    ema = min(config.ema, max(1.0 - 2.0 / steps, 0.0))
+    wanted = (config, job.valid.targets, weights, ema)
+    if shared.compiled == wanted:
+        return
+    optimizer = keras.optimizers.AdamW(
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        global_clipnorm=config.clip or None,
+        use_ema=config.ema > 0,
+        ema_momentum=ema,
+    )
+    optimizer.exclude_from_weight_decay(var_names=NO_DECAY)
+    losses, shares = _losses(shared.network, job, weights)
+    model = shared.network.train
+    model.compile(optimizer, loss=losses, loss_weights=shares, jit_compile=backend_name() == "jax")
+    optimizer.build(model.trainable_variables)
+    shared.compiled = wanted
+
+
+def _losses(network: Network, job: Job, weights: tuple[float, ...]) -> tuple[dict[str, Any], dict[str, float]]:
+    config = job.config
+    gesture = HierarchicalLoss(
+        job.valid.targets,
+        merged=config.merged_weight,
+        binary=config.binary_weight,
+        smoothing=config.label_smoothing,
+        focal=config.focal,
+        class_weights=weights,
+    )
+    losses = {"gesture": gesture, "orientation": KnownCrossEntropy(), "phase": PhaseLoss()}
+    shares = {"gesture": 1.0, "orientation": config.orientation_weight, "phase": config.phase_weight}
+    heads = network.train.output
+    return {name: losses[name] for name in heads}, {name: shares[name] for name in heads}
+
+
+def _class_weights(job: Job) -> tuple[float, ...]:
+    counts = job.train.labels.sum(axis=0)
+    present = counts > 0
+    weights = np.where(present, job.train.labels.shape[0] / np.maximum(counts, 1.0) / present.sum(), 1.0)
+    return tuple(float(weight) for weight in weights)
+
+
+def _start(network: Network, job: Job) -> _State:
+    """Give the network fresh weights and the optimizer nothing to remember."""
+    fresh = build_network(job.spec, seed=job.seed).train
+    _assign(network.train.variables, [ops.convert_to_numpy(variable) for variable in fresh.variables])
+    for variable in network.train.optimizer.variables:
+        if variable is not network.train.optimizer.learning_rate:
+            variable.assign(ops.zeros(variable.shape, dtype=variable.dtype))
+    return _State(0, [], -1, (-np.inf, -np.inf), [])
+
+
+def _assign(variables: Any, values: Arrays) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _run_epoch(network: Network, job: Job, epoch: int) -> float:
+    """Pass over the training part once and give the mean loss; the next batch is made while one is trained on."""
+    lengths = job.train.data.lengths
+    batches = epoch_batches(lengths, job.config.batch_size, np.random.default_rng([job.seed, epoch]))
+    total = 0.0
+    for step, (inputs, targets) in enumerate(_feed(job, batches, epoch)):
+        network.train.optimizer.learning_rate = rate_at(job.config, epoch + step / len(batches))
+        known = {name: targets[name] for name in network.train.output}
+        total += float(network.train.train_on_batch(inputs, known, return_dict=True)["loss"])
+    if not np.isfinite(total):
+        raise UsageError(
+            f"fold {job.fold}: the loss is no finite number after epoch {epoch + 1}",
+            hint=f"lower --set learning_rate={job.config.learning_rate / 10:g}, or set clip=1",
+        )
+    return total / len(batches)
+
+
+def _feed(job: Job, batches: Int64, epoch: int) -> Iterator[tuple[Inputs, Inputs]]:
+    augmentation = augmentation_of(job.config)
+
+    def make(step: int) -> tuple[Inputs, Inputs]:
+        rng = np.random.default_rng([job.seed, epoch, step + 1])
+        return training_batch(job.train, batches[step], augmentation, rng)
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(make, 0)
+        for step in range(len(batches)):
+            batch = coming.result()
+            if step + 1 < len(batches):
+                coming = pool.submit(make, step + 1)
+            yield batch
+
+
+def augmentation_of(config: Config) -> Augmentation:
+    """Pick from the settings how sequences are disturbed."""
+    return Augmentation(**{name: getattr(config, name) for name in Augmentation.__dataclass_fields__})
+
+
+def rate_at(config: Config, epoch: float) -> float:
+    """Give the learning rate at a moment of training, in epochs from its start.
+
+    `one-cycle` rises over the first tenth and falls along a cosine to a hundredth; `cosine` only falls.
+    """
+    done = epoch / config.epochs
+    if config.schedule == "constant":
+        return config.learning_rate
+    rise = 0.1 if config.schedule == "one-cycle" else 0.0
+    if done < rise:
+        return config.learning_rate * (0.04 + 0.96 * done / rise)
+    falling = 0.5 * (1.0 + np.cos(np.pi * (done - rise) / (1.0 - rise)))
+    return float(config.learning_rate * (0.01 + 0.99 * falling))
+
+
+def _judge(network: Network, job: Job, state: _State, loss: float) -> Row:
+    """Score the averaged weights in every scenario, and keep them when they are the best so far."""
+    trainable = network.train.trainable_variables
+    raw = [ops.convert_to_numpy(variable) for variable in trainable]
+    if job.config.ema > 0:
+        network.train.optimizer.finalize_variable_values(trainable)
+    row: Row = {"fold": job.fold, "member": job.member, "step": state.epoch + 1, "loss": round(loss, 6)}
+    ranks, scored = [], {}
+    for scenario, data in job.valid.scenarios.items():
+        proba = predict(network, data, job.train.plan, len(job.valid.targets))
+        scored[scenario] = (score_proba(proba, job.valid.labels, job.valid.targets), log_loss(proba, job.valid.labels))
+    for scenario in (ALL_SENSORS, IMU_ONLY):
+        score, nats = scored.get(scenario, scored[ALL_SENSORS])
+        row.update(_score_columns(scenario, score, nats))
+        ranks.append((ranking(score, job.valid.targets), -nats))
+    rank = (float(np.mean([first for first, _ in ranks])), float(np.mean([second for _, second in ranks])))
+    row["score"] = round(rank[0], 6)
+    row["lr"] = rate_at(job.config, state.epoch + 1.0)
+    if rank > state.best_rank:
+        state.best = [ops.convert_to_numpy(weight).copy() for weight in network.predict.weights]
+        state.best_epoch, state.best_rank = state.epoch, rank
+    _assign(trainable, raw)
+    return row
+
+
+def ranking(score: Score, targets: tuple[bool, ...]) -> float:
+    """Give the figure to stop on: the competition score, or macro F1 of gestures where all are of one type."""
+    return score.score if 0 < sum(targets) < len(targets) else score.gesture_macro_f1
+
+
+def _score_columns(scenario: str, score: Score, nats: float) -> Row:
+    return {
+        f"valid_logloss_{scenario}": round(nats, 6),
+        f"binary_f1_{scenario}": round(score.binary_f1, 6),
+        f"macro_f1_{scenario}": round(score.macro_f1, 6),
+        f"gesture_macro_f1_{scenario}": round(score.gesture_macro_f1, 6),
+        f"score_{scenario}": round(score.score, 6),
+    }
+
+
+def _keep(network: Network, job: Job, state: _State, checkpoint: Path) -> None:
+    arrays = {
+        **numbered([ops.convert_to_numpy(variable) for variable in network.train.variables], "variable"),
+        **numbered([ops.convert_to_numpy(variable) for variable in network.train.optimizer.variables], "slot"),
+        **numbered(state.best, "best"),
+    }
+    meta = {
+        "digest": job.digest,
+        "epoch": state.epoch,
+        "best_epoch": state.best_epoch,
+        "best_rank": state.best_rank,
+        "history": state.history,
+    }
+    save_state(checkpoint, arrays, meta)
+
+
+def _restore(network: Network, job: Job, checkpoint: Path) -> _State | None:
+    found = load_state(checkpoint)
+    if found is None or found[1]["digest"] != job.digest:
+        return None
+    arrays, meta = found
+    _assign(network.train.variables, in_order(arrays, "variable"))
+    _assign(network.train.optimizer.variables, in_order(arrays, "slot"))
+    rank = (float(meta["best_rank"][0]), float(meta["best_rank"][1]))
+    return _State(meta["epoch"], in_order(arrays, "best"), meta["best_epoch"], rank, list(meta["history"]))
