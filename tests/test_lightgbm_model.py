@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightgbm as lgb
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,13 +13,14 @@ from bfrbctl.dataset import Column, FeatureBatch
 from bfrbctl.errors import ArtefactError, BfrbError, DataError, UsageError
 from bfrbctl.metrics import log_loss, score_proba
 from bfrbctl.models import FoldTask, HistoryRow, kind_module, lightgbm_training
+from bfrbctl.models.lightgbm_library import lgb
 from bfrbctl.models.lightgbm_model import NEEDS, Config, LightGBMModel, fit, load
 from bfrbctl.models.lightgbm_training import augmented
 
 CLASSES = ("Cheek - pinch skin", "Eyebrow - pull hair", "Wave hello", "Text on phone")
 TARGETS = (True, True, False, False)
 N_FEATURES = 12
-QUICK = {"n_rounds": 12, "num_leaves": 5, "min_data_in_leaf": 5, "threads": 1}
+QUICK = {"n_rounds": 12, "feature_fraction": 0.3, "num_leaves": 5, "min_data_in_leaf": 5, "threads": 1}
 
 
 def batch(n_sequences: int, seed: int, *, modalities: tuple[str, ...] = ("imu", "imu+tof", "thm")) -> FeatureBatch:
@@ -352,6 +352,7 @@ def test_settings_reach_lightgbm() -> None:
 def test_parameters_with_a_value_a_feature_meet_the_data() -> None:
     constraints = ",".join(["0"] * N_FEATURES)
     assert fit(task(), quick(params={"monotone_constraints": constraints})).trees[0].n_rounds > 0
+    assert fit(task(), quick(params={"monotone_constraints": [0] * N_FEATURES})).trees[0].n_rounds > 0
     with pytest.raises(UsageError, match="LightGBM stopped"):
         fit(task(), quick(params={"monotone_constraints": "0,1"}))
 

@@ -4,7 +4,6 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import lightgbm as lgb
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +11,8 @@ from hypothesis import strategies as st
 
 from bfrbctl.errors import ArtefactError
 from bfrbctl.models import lightgbm_text
-from bfrbctl.models.lightgbm_config import Config, silence
+from bfrbctl.models.lightgbm_config import Config
+from bfrbctl.models.lightgbm_library import lgb, silence
 from bfrbctl.models.lightgbm_text import MAX_BYTES, MAX_LEAVES, Trees, checked, trimmed
 
 N_FEATURES = 6

@@ -8,17 +8,17 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
 from types import MappingProxyType
 from typing import Literal
 
-import lightgbm as lgb
 import numpy as np
 
 from bfrbctl.errors import UsageError
+from bfrbctl.models.lightgbm_library import lgb, parameter_names, silence
 from bfrbctl.models.lightgbm_text import MAX_LEAVES
 
-Value = str | int | float | bool
+Value = str | int | float | bool | list[float] | tuple[float, ...]
+"""A list stands for a value a feature; LightGBM wants them joined by commas."""
 
 SHARED = (
     "learning_rate",
@@ -135,7 +135,7 @@ min_data_in_bin
     max_depth: int = -1
     min_data_in_leaf: int = 20
     min_sum_hessian_in_leaf: float = 1e-3
-    feature_fraction: float = 0.3
+    feature_fraction: float = 0.05
     bagging_fraction: float = 1.0
     bagging_freq: int = 0
     lambda_l1: float = 0.0
@@ -239,9 +239,9 @@ def canonical(name: str) -> str:
     UsageError
         When LightGBM has no such parameter; names the nearest one of it or of `Config`.
     """
-    main = _names().get(name)
+    main = parameter_names().get(name)
     if main is None:
-        known = [*_names(), *(each.name for each in fields(Config))]
+        known = [*parameter_names(), *(each.name for each in fields(Config))]
         raise UsageError(f"LightGBM has no parameter {name!r}", hint=_nearest(name, known))
     return main
 
@@ -259,16 +259,10 @@ def check_parameter(name: str, value: Value) -> None:
         raise UsageError(f"{name!r} is a setting of its own", hint=f"set {RENAMED.get(main, main)} instead")
     if main in REFUSED:
         raise UsageError(f"{name!r} cannot be set: {REFUSED[main]}")
-    text = str(value)
-    if not isinstance(value, str | int | float) or not text or set(text) & set(" \t\r\n=#"):
+    parts = value if isinstance(value, list | tuple) else (value,)
+    texts = [str(part) for part in parts if isinstance(part, str | int | float)]
+    if len(texts) < len(parts) or not all(texts) or set("".join(texts)) & set(" \t\r\n=#"):
         raise UsageError(f"{name} is {value!r}, expected one number or word without spaces")
-
-
-@cache
-def _names() -> dict[str, str]:
-    """Every name of every LightGBM parameter -> its main name, as the library itself lists them."""
-    aliases: Mapping[str, list[str]] = lgb.basic._ConfigAliases._get_all_param_aliases()
-    return {name: main for main, names in aliases.items() for name in (main, *names)}
 
 
 def _nearest(name: str, known: tuple[str, ...] | list[str]) -> str | None:
@@ -296,18 +290,3 @@ def _try_out(config: Config) -> None:
         lgb.Booster(params=told, train_set=lgb.Dataset(rows, labels, params=told))
     except (lgb.basic.LightGBMError, TypeError, ValueError) as error:
         raise UsageError(f"LightGBM refuses {dict(config.params)}: {error}") from None
-
-
-class _Silence:
-    """Takes LightGBM's messages: what it has to say arrives as an exception too."""
-
-    def info(self, message: str) -> None:
-        """Drop a message."""
-
-    def warning(self, message: str) -> None:
-        """Drop a warning."""
-
-
-def silence() -> None:
-    """Stop LightGBM from printing on stdout, where a command's own answer goes."""
-    lgb.register_logger(_Silence())

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import joblib
-import lightgbm as lgb
 import numpy as np
 
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import ArtefactError, DataError, examples
 from bfrbctl.metrics import log_loss, score_proba
 from bfrbctl.models import FoldTask, HistoryRow
-from bfrbctl.models.lightgbm_config import Config, silence
+from bfrbctl.models.lightgbm_config import Config
+from bfrbctl.models.lightgbm_library import lgb, silence
 from bfrbctl.models.lightgbm_text import Trees, checked
 from bfrbctl.models.lightgbm_training import Fold, augmented, boost, check_task, strongest
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import joblib
-import lightgbm as lgb
 import numpy as np
 
 from bfrbctl.dataset import FeatureBatch
@@ -14,6 +13,7 @@ from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.metrics import log_loss, score_proba
 from bfrbctl.models import FoldTask, HistoryRow
 from bfrbctl.models.lightgbm_config import Config
+from bfrbctl.models.lightgbm_library import lgb
 from bfrbctl.models.lightgbm_text import trimmed
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
 from bfrbctl.segments import AnyArray, Float32, Float64, Int64
