@@ -1,5 +1,7 @@
 """Arrival of the hand at its target, as thermopiles and ToF sensors see it, and frames far from the usual."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from bfrbctl.dataset import THM, TOF, Column
@@ -30,6 +32,7 @@ _TOF: tuple[tuple[str, str, str, str], ...] = (
 )
 
 
+@lru_cache(maxsize=32)
 def describe_thm(layout: SensorLayout) -> tuple[Column, ...]:
     """Say what is computed of each thermopile."""
     return tuple(
@@ -62,6 +65,7 @@ def thm(sheet: Sheet, layout: SensorLayout) -> list[AnyArray]:
     return [row for values in rows for row in values]
 
 
+@lru_cache(maxsize=32)
 def describe_tof(layout: SensorLayout) -> tuple[Column, ...]:
     """Say what is computed of each ToF sensor."""
     return (

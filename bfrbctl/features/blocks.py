@@ -104,14 +104,12 @@ class Block:
     @cached_property
     def minimum(self) -> Float64:
         """float64, (n_signals, n_sequences); NaN without values."""
-        low = np.where(self.valid, self.values, np.inf).min(axis=-1)
-        return np.where(self.count > 0, low, np.nan)
+        return np.asarray(np.fmin.reduce(self.values, axis=-1))
 
     @cached_property
     def maximum(self) -> Float64:
         """float64, (n_signals, n_sequences); NaN without values."""
-        high = np.where(self.valid, self.values, -np.inf).max(axis=-1)
-        return np.where(self.count > 0, high, np.nan)
+        return np.asarray(np.fmax.reduce(self.values, axis=-1))
 
     @cached_property
     def std(self) -> Float64:
@@ -122,7 +120,7 @@ class Block:
     @cached_property
     def largest(self) -> Float64:
         """The largest magnitude; NaN without values."""
-        return np.asarray(np.maximum(np.abs(self.minimum), np.abs(self.maximum)))
+        return np.where(self.count > 0, np.abs(self.filled).max(axis=-1), np.nan)
 
     @cached_property
     def tolerance(self) -> Float64:

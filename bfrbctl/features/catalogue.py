@@ -1,5 +1,7 @@
 """What the engine gives: the columns of the frame channels and of the sequence table, known without any data."""
 
+from functools import lru_cache
+
 from bfrbctl.dataset import Column
 from bfrbctl.features import arrival, coupling, imu, thermopile, tof, wearer
 from bfrbctl.features.canonical import layout_used
@@ -11,6 +13,7 @@ EXTRAS = (*wearer.EXTRAS, *arrival.EXTRAS, *coupling.EXTRAS)
 """Features that are no statistic of one signal, in the order of their columns, after those of the studies."""
 
 
+@lru_cache(maxsize=32)
 def all_channels(layout: SensorLayout) -> tuple[Column, ...]:
     """Describe every frame channel of a device, wanted or not: sequence features are computed from them."""
     return imu.describe() + thermopile.describe(layout) + tof.describe(layout)
@@ -21,6 +24,7 @@ def extra_columns(layout: SensorLayout) -> tuple[Column, ...]:
     return tuple(column for extra in EXTRAS for column in extra.describe(layout))
 
 
+@lru_cache(maxsize=32)
 def columns(config: FeatureConfig, layout: SensorLayout) -> tuple[tuple[Column, ...], tuple[Column, ...]]:
     """Describe what `compute` will give.
 

@@ -1,5 +1,7 @@
 """How two signals go together: correlations over valid pairs, coherence and phase of rotation and acceleration."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from bfrbctl.dataset import IMU, THM, TOF, Column
@@ -35,6 +37,7 @@ _COHERENCE_PAIRS: Pairs = (
 )
 
 
+@lru_cache(maxsize=32)
 def _pairs(layout: SensorLayout) -> Pairs:
     thm, tof = layout.thm_columns, tuple(f"tof_{sensor}" for sensor in layout.tof)
     return (
@@ -46,6 +49,7 @@ def _pairs(layout: SensorLayout) -> Pairs:
     )
 
 
+@lru_cache(maxsize=32)
 def describe_correlation(layout: SensorLayout) -> tuple[Column, ...]:
     """Say which correlations there are."""
     return tuple(
@@ -88,6 +92,7 @@ def _centred(values: Float64, chosen: Bool, count: Float64) -> Float64:
     return np.where(chosen, kept - ratio(kept.sum(axis=-1), count)[..., None], 0.0)
 
 
+@lru_cache(maxsize=32)
 def describe_coherence(layout: SensorLayout) -> tuple[Column, ...]:
     """Say which coherences and phases there are."""
     columns = []

@@ -18,6 +18,9 @@ from bfrbctl.segments import Float32, Float64, UInt8, length_groups, padded_rows
 BLOCK_ROWS = 4096
 """Most padded frames in one block: a signal of it takes 32 KiB."""
 
+_ROWS_AT_ONCE = 1024
+"""Rows that are put together at once: few enough for the processor's cache."""
+
 UNKNOWN_PHASE = 255
 
 
@@ -104,7 +107,7 @@ def _extra_rows(sheet: Sheet, recordings: Canonical, config: FeatureConfig) -> l
     rows: list[Float64] = []
     for extra in EXTRAS:
         families = [column.family for column in extra.describe(recordings.layout)]
-        if set(families) & set(config.families):
+        if not set(families).isdisjoint(config.families):
             values = extra.compute(sheet, recordings.layout)
             rows += [row for row, family in zip(values, families, strict=True) if family in config.families]
     return rows
@@ -113,7 +116,9 @@ def _extra_rows(sheet: Sheet, recordings: Canonical, config: FeatureConfig) -> l
 def _stacked(columns: list[Float64], n_rows: int) -> Float32:
     """Put columns side by side as float32; what float32 cannot hold is not a measurement and becomes NaN."""
     out = np.empty((n_rows, len(columns)), dtype=np.float32)
-    for position, values in enumerate(columns):
-        out[:, position] = values
-    out[~np.isfinite(out)] = np.nan
+    for start in range(0, n_rows, _ROWS_AT_ONCE):
+        part = out[start : start + _ROWS_AT_ONCE]
+        for position, values in enumerate(columns):
+            part[:, position] = values[start : start + _ROWS_AT_ONCE]
+        part[~np.isfinite(part)] = np.nan
     return out

@@ -5,6 +5,7 @@ A signal is a frame channel. Its statistics are named `<signal>__<statistic>` ov
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from bfrbctl.dataset import Column
 from bfrbctl.features.blocks import WHOLE, WINDOWS
@@ -72,6 +73,7 @@ _TOF_MAIN = ("depth", "min", "valid", "cx", "cy")
 _TOF_REGIONS = ("std", "max", "sxx", "syy", "sxy", "lr", "tb", "q11", "q12", "q21", "q22")
 
 
+@lru_cache(maxsize=32)
 def studies(layout: SensorLayout, config: FeatureConfig) -> tuple[Study, ...]:
     """Give the studies of a device's signals, less the families that are not wanted."""
     everything = (

@@ -129,8 +129,8 @@ def _chunk_statistics(images: UInt8) -> tuple[Float64, Float64]:
         _ratio(far[:4].sum(axis=0), m),
         _ratio(total, n),
         np.sqrt(np.maximum(_ratio(n * squares - total * total, n * n), 0.0)),
-        np.where(none, np.nan, np.where(returned, images, np.uint8(255)).min(axis=1)),
-        np.where(none, np.nan, np.where(returned, images, np.uint8(0)).max(axis=1)),
+        np.where(none, np.nan, images.min(axis=1)),  # what is no return is above every return
+        np.where(none, np.nan, (images * returned).max(axis=1)),
         _ratio(n, m),
         *_spread(nearness),
         *_asymmetry(far, n_measured),

@@ -1,5 +1,7 @@
 """Features of the whole recording: who wears the device, what was measured, how the hand is held and turned."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from bfrbctl.dataset import IMU, THM, TOF, Column
@@ -9,6 +11,7 @@ from bfrbctl.schema import DEMOGRAPHICS, SensorLayout
 from bfrbctl.segments import AnyArray, Float64
 
 
+@lru_cache(maxsize=32)
 def _describe_presence(layout: SensorLayout) -> tuple[Column, ...]:
     flags = [
         Column("n_frames", "presence", IMU, "frame", "number of frames"),
@@ -34,6 +37,7 @@ _PERSON_UNITS = {"age": "year", "height_cm": "cm", "shoulder_to_wrist_cm": "cm",
 _REACH_UNIT = "cm"
 
 
+@lru_cache(maxsize=32)
 def _describe_person(layout: SensorLayout) -> tuple[Column, ...]:
     return tuple(
         Column(name, "person", "person", _PERSON_UNITS.get(name, "1"), f"{name} of the wearer") for name in DEMOGRAPHICS
@@ -47,6 +51,7 @@ def _person(sheet: Sheet, layout: SensorLayout) -> list[AnyArray]:
 _UP = ("up_x", "up_y", "up_z")
 
 
+@lru_cache(maxsize=32)
 def _describe_orientation(layout: SensorLayout) -> tuple[Column, ...]:
     def column(name: str, unit: str, formula: str) -> Column:
         return Column(name, "orientation", IMU, unit, formula)
