@@ -139,10 +139,8 @@ def training_batch(
     weight, partner = mixing(chosen.size, augmentation.mixup, rng)
     share = weight[:, None]
     labels = source.labels[chosen]
-    targets = {
-        "gesture": labels * share + labels[partner] * (1.0 - share),
-        "phase": _mixed_phase(phase, share, partner),
-    }
+    mixed = labels * share + labels[partner] * (np.float32(1.0) - share)
+    targets = {"gesture": mixed, "phase": _mixed_phase(phase, share, partner)}
     return {**inputs, "weight": weight, "partner": partner}, targets
 
 
@@ -210,7 +208,8 @@ def _disturb(inputs: Inputs, source: TrainingData, augmentation: Augmentation, r
         lost = np.flatnonzero(rng.random(n_sequences) < augmentation.sensor_dropout)
         inputs["tof"][lost, :, rng.integers(0, plan.n_tof, lost.size)] = TOF_IMAGE_MISSING
     if augmentation.modality_dropout > 0 and not plan.one_scenario:
-        drop_sensors(inputs, rng.random(n_sequences) < augmentation.modality_dropout, plan, source.data.without)
+        blind = np.flatnonzero(rng.random(n_sequences) < augmentation.modality_dropout)
+        drop_sensors(inputs, blind, plan, source.data.without)
 
 
 def _angles(degrees: float, n_sequences: int, rng: np.random.Generator) -> AnyArray:

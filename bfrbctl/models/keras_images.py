@@ -119,7 +119,7 @@ class Mixup(keras.layers.Layer):  # type: ignore[misc]
         return values * share + ops.take(values, partner, axis=0) * (1.0 - share)
 
     def compute_output_shape(self, values_shape: Any, weight_shape: Any, partner_shape: Any) -> Any:
-        """Same as the values."""
+        """Give the shape of the values."""
         return values_shape
 
 
@@ -132,5 +132,5 @@ class MixupMask(keras.layers.Layer):  # type: ignore[misc]
         return ops.maximum(keep, ops.take(keep, partner, axis=0))
 
     def compute_output_shape(self, keep_shape: Any, partner_shape: Any) -> Any:
-        """Same as the mask."""
+        """Give the shape of the mask."""
         return keep_shape

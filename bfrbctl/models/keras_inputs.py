@@ -280,7 +280,8 @@ def frame_index(lengths: AnyArray, n_steps: int, pad: str) -> tuple[Int64, Bool]
     """
     steps = np.arange(n_steps, dtype=np.int64)
     kept = np.minimum(lengths, n_steps)[:, None]
-    position = steps + (lengths[:, None] - (n_steps if pad == "left" else kept))
+    start = lengths[:, None] - (n_steps if pad == "left" else kept)
+    position = np.asarray(steps + start, dtype=np.int64)
     valid = steps >= n_steps - kept if pad == "left" else steps < kept
     return position, np.broadcast_to(valid, position.shape)
 

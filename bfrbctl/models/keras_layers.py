@@ -41,13 +41,12 @@ def glorot(seed: int) -> Any:
 class _Normalised(keras.layers.Layer):  # type: ignore[misc]
     """What layers ending in a batch normalisation share: its weights and its two ways to run."""
 
-    def __init__(self, *, momentum: float = 0.9, seed: int = 0, l2: float = 0.0, **kwargs: Any) -> None:
+    def __init__(self, *, momentum: float = 0.9, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.momentum, self.seed, self.l2 = momentum, seed, l2
+        self.momentum, self.seed = momentum, seed
 
     def _kernel(self, shape: tuple[int, ...]) -> Any:
-        penalty = keras.regularizers.L2(self.l2) if self.l2 > 0 else None
-        return self.add_weight(shape=shape, name="kernel", initializer=glorot(self.seed), regularizer=penalty)
+        return self.add_weight(shape=shape, name="kernel", initializer=glorot(self.seed))
 
     def _add_norm(self, width: int) -> None:
         self.gamma = self.add_weight(shape=(width,), name="gamma", initializer="ones", autocast=False)
@@ -69,7 +68,7 @@ class _Normalised(keras.layers.Layer):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         """Give what `from_config` needs."""
-        return {**super().get_config(), "momentum": self.momentum, "seed": self.seed, "l2": self.l2}
+        return {**super().get_config(), "momentum": self.momentum, "seed": self.seed}
 
 
 def _moments(rows: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -94,8 +93,8 @@ class ConvNorm(_Normalised):
         Frames seen at once, odd; the frames before the first and after the last count as zeros.
     relu
         Whether negative values become 0.
-    momentum, seed, l2
-        Of the running statistics; of the kernel's initial values; weight of the kernel's squares in the loss.
+    momentum, seed
+        Of the running statistics; of the kernel's initial values.
     """
 
     def __init__(self, filters: int, kernel_size: int, *, relu: bool = True, **kwargs: Any) -> None:
@@ -185,7 +184,7 @@ class SqueezeExcite(keras.layers.Layer):  # type: ignore[misc]
         return frames * gate[:, None, :]
 
     def compute_output_shape(self, frames_shape: Any, keep_shape: Any) -> Any:
-        """Same as the frames."""
+        """Give the shape of the frames."""
         return frames_shape
 
     def get_config(self) -> dict[str, Any]:

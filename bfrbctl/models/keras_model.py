@@ -24,7 +24,7 @@ from bfrbctl.models.keras_settings import Config
 from bfrbctl.models.keras_spec import MAX_MEMBERS, ModelSpec, decode_spec, encode_spec
 from bfrbctl.models.keras_training import Arrays, Job, Trained, Validation, predict, shared_network, train
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
-from bfrbctl.segments import AnyArray, Float32
+from bfrbctl.segments import Float32
 
 NEEDS = frozenset({"frames", "tof"})
 
@@ -82,7 +82,7 @@ class KerasFoldModel:
                         variable.assign(value)
                     shared.loaded = weights
                 total += predict(shared.network, data, plan, n_classes)
-        return (total / total.sum(axis=1, keepdims=True)).astype(np.float32)
+        return np.asarray(total / total.sum(axis=1, keepdims=True), dtype=np.float32)
 
     def encode(self) -> dict[str, bytes]:
         """Give the model as files; the same model gives the same bytes."""
@@ -115,7 +115,8 @@ def fit(task: FoldTask, config: Config) -> KerasFoldModel:
     """
     if not task.train.n_sequences or not task.valid.n_sequences:
         raise DataError(
-            f"fold {task.fold}: has no sequences to {'stop on' if task.train.n_sequences else 'learn from'}"
+            f"fold {task.fold}: {task.train.n_sequences} sequences to learn from, {task.valid.n_sequences} to stop on",
+            hint="prepare the dataset with fewer folds",
         )
     if config.deterministic:
         demand_determinism()
@@ -145,7 +146,6 @@ def _network_spec(task: FoldTask, config: Config, plan: InputPlan, data: Ready) 
         n_classes=len(task.classes),
         width=config.width,
         dropout=config.dropout,
-        l2=config.l2,
         precision=config.precision,
         phase_head=config.network == HELIOS and config.phase_weight > 0 and bool((data.phase <= 1).any()),
     )
@@ -179,12 +179,8 @@ def task_digest(task: FoldTask, config: Config) -> str:
     for batch, labels in ((task.train, task.train_labels), (task.valid, task.valid_labels)):
         digest.update(repr([batch.channels, batch.frames.shape, batch.tof.shape]).encode())
         for values in (batch.offsets, batch.frames, batch.tof, batch.phase, labels):
-            digest.update(_bytes_of(values))
+            digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _bytes_of(values: AnyArray) -> memoryview:
-    return memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
 
 
 def load(files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> KerasFoldModel:

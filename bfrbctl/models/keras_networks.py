@@ -49,8 +49,6 @@ class NetworkSpec:
         All layers' widths are multiplied by it; 1 is the published size.
     dropout
         All dropout rates are multiplied by it.
-    l2
-        Weight of the squared kernels in the loss.
     precision
         What most of it is computed in: `float32` or `mixed_bfloat16`; weights are float32 always.
     orientation_head, phase_head
@@ -64,7 +62,6 @@ class NetworkSpec:
     n_classes: int
     width: float = 1.0
     dropout: float = 1.0
-    l2: float = 1e-4
     precision: str = "float32"
     orientation_head: bool = False
     phase_head: bool = False
@@ -78,7 +75,6 @@ class NetworkSpec:
             "n_classes": (2, 4096),
             "width": (0.01, 4.0),
             "dropout": (0.0, 1.5),
-            "l2": (0.0, 1.0),
         }
         if self.network not in NETWORKS:
             raise ArtefactError(f"the model names the network {self.network!r}, known are {', '.join(NETWORKS)}")
@@ -91,7 +87,7 @@ class NetworkSpec:
 
     def wide(self, channels: int) -> int:
         """Scale a layer's width; at least 4."""
-        return max(int(round(channels * self.width)), 4)
+        return max(round(channels * self.width), 4)
 
     @property
     def has_second_branch(self) -> bool:
@@ -168,7 +164,7 @@ class _Body:
 
     def conv(self, values: Tensor, mask: Tensor, name: str, *, filters: int, size: int, relu: bool = True) -> Tensor:
         """Convolve over time, normalise, cut at zero."""
-        options = {"relu": relu, "seed": self.seeds(), "l2": self.spec.l2}
+        options = {"relu": relu, "seed": self.seeds()}
         return self.layer(ConvNorm, name, self.spec.wide(filters), size, **options)(values, mask)
 
     def halve(self, values: Tensor) -> Tensor:
@@ -226,9 +222,8 @@ def two_branch(net: _Body, inputs: dict[str, Tensor], mixing: dict[str, Tensor] 
 
 def _two_branch_head(net: _Body, merged: Tensor, mask: Tensor) -> Tensor:
     spec = net.spec
-    options = {"l2": spec.l2}
-    lstm = net.layer(Bidirectional, "lstm", spec.wide(128), "lstm", seed=net.seeds(), **options)(merged, mask)
-    gru = net.layer(Bidirectional, "gru", spec.wide(128), "gru", seed=net.seeds(), **options)(merged, mask)
+    lstm = net.layer(Bidirectional, "lstm", spec.wide(128), "lstm", seed=net.seeds())(merged, mask)
+    gru = net.layer(Bidirectional, "gru", spec.wide(128), "gru", seed=net.seeds())(merged, mask)
     noisy = net.layer(_layers.GaussianNoise, "noise", 0.09, seed=net.seeds())(merged)
     dense = net.layer(_layers.Dense, "dense", spec.wide(16), activation="elu", kernel_initializer=glorot(net.seeds()))(
         noisy
@@ -236,7 +231,7 @@ def _two_branch_head(net: _Body, merged: Tensor, mask: Tensor) -> Tensor:
     joined = net.drop(ops.concatenate([lstm, gru, dense], axis=-1), 0.4, "joined_drop")
     pooled = net.layer(MaskedAttention, "attention", 1, seed=net.seeds())(joined, mask)
     for name, units, rate in (("dense_a", 256, 0.5), ("dense_b", 128, 0.3)):
-        pooled = net.layer(DenseNorm, name, spec.wide(units), seed=net.seeds(), l2=spec.l2)(pooled)
+        pooled = net.layer(DenseNorm, name, spec.wide(units), seed=net.seeds())(pooled)
         pooled = net.drop(pooled, rate, f"{name}_drop")
     return net.head(pooled, "gesture", spec.n_classes)
 
@@ -269,7 +264,7 @@ def helios(net: _Body, inputs: dict[str, Tensor], mixing: dict[str, Tensor] | No
 
 def _helios_heads(net: _Body, joined: Tensor, *, mask: Tensor) -> dict[str, Tensor]:
     spec = net.spec
-    gru = net.layer(Bidirectional, "gru", spec.wide(64), "gru", seed=net.seeds(), l2=spec.l2)(joined, mask)
+    gru = net.layer(Bidirectional, "gru", spec.wide(64), "gru", seed=net.seeds())(joined, mask)
     over = net.drop(ops.concatenate([joined, gru], axis=-1), 0.3, "joined_drop")
     pooled = ops.concatenate(
         [
@@ -278,7 +273,7 @@ def _helios_heads(net: _Body, joined: Tensor, *, mask: Tensor) -> dict[str, Tens
         ],
         axis=-1,
     )
-    vector = net.layer(DenseNorm, "dense_a", spec.wide(192), seed=net.seeds(), l2=spec.l2)(pooled)
+    vector = net.layer(DenseNorm, "dense_a", spec.wide(192), seed=net.seeds())(pooled)
     vector = net.drop(vector, 0.4, "dense_a_drop")
     heads = {"gesture": net.head(vector, "gesture", spec.n_classes)}
     if spec.orientation_head:

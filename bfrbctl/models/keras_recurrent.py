@@ -7,6 +7,8 @@ still 0 when the run begins, and what comes after its end is padding that nobody
 
 from typing import Any
 
+import numpy as np
+
 from bfrbctl.models.keras_backend import keras, ops
 from bfrbctl.models.keras_layers import Tensor, glorot, registered
 
@@ -76,15 +78,15 @@ class Bidirectional(keras.layers.Layer):  # type: ignore[misc]
     cell
         `lstm` (Hochreiter & Schmidhuber 1997, forget bias 1) or `gru` (Cho et al. 2014, with the reset gate applied
         after the product, as cuDNN does).
-    seed, l2
-        Of the initial values; weight of the input kernels' squares in the loss.
+    seed
+        Of the initial values.
     """
 
-    def __init__(self, units: int, cell: str, *, seed: int = 0, l2: float = 0.0, **kwargs: Any) -> None:
+    def __init__(self, units: int, cell: str, *, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if cell not in GATES:
             raise ValueError(f"cell is {cell!r}, expected one of {', '.join(GATES)}")
-        self.units, self.cell, self.seed, self.l2 = units, cell, seed, l2
+        self.units, self.cell, self.seed = units, cell, seed
         self.forward = self._runner("forward_", backwards=False)
         self.backward = self._runner("backward_", backwards=True)
 
@@ -95,26 +97,21 @@ class Bidirectional(keras.layers.Layer):  # type: ignore[misc]
     def build(self, frames_shape: tuple[int | None, ...], keep_shape: tuple[int | None, ...]) -> None:
         """Create the weights of both directions."""
         width = GATES[self.cell] * self.units
-        penalty = keras.regularizers.L2(self.l2) if self.l2 > 0 else None
         self.kernel = self.add_weight(
             shape=(frames_shape[-1], 2 * width),
             name="kernel",
             initializer=_side_by_side(width, self.seed + 2),
-            regularizer=penalty,
         )
         self.bias = self.add_weight(shape=(2 * width,), name="bias", initializer=self._first_bias)
         self.forward.build((*frames_shape[:-1], width + 1))
         self.backward.build((*frames_shape[:-1], width + 1))
 
     def _first_bias(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
-        width = GATES[self.cell] * self.units
-        remembers = ops.logical_and(ops.arange(2 * width) % width >= self.units, self._at_forget_gate(2 * width))
-        return ops.cast(remembers, dtype or "float32")
-
-    def _at_forget_gate(self, width: int) -> Tensor:
-        if self.cell == "gru":
-            return ops.zeros((width,), dtype="bool")
-        return ops.arange(width) % (4 * self.units) < 2 * self.units
+        """Start at 0, except the forget gates at 1."""
+        bias = np.zeros((2, GATES[self.cell], self.units), dtype=np.float32)
+        if self.cell == "lstm":
+            bias[:, 1] = 1.0
+        return ops.convert_to_tensor(bias.reshape(shape), dtype=dtype)
 
     def call(self, frames: Tensor, keep: Tensor) -> Tensor:
         """Run both ways; outputs at padded frames are of no meaning, behind a mask."""
@@ -130,7 +127,7 @@ class Bidirectional(keras.layers.Layer):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         """Give what `from_config` needs."""
-        own = {"units": self.units, "cell": self.cell, "seed": self.seed, "l2": self.l2}
+        own = {"units": self.units, "cell": self.cell, "seed": self.seed}
         return {**super().get_config(), **own}
 
 

@@ -18,17 +18,15 @@ import numpy as np
 from bfrbctl.errors import UsageError
 from bfrbctl.metrics import Score, log_loss, score_proba
 from bfrbctl.models.keras_augmentation import Augmentation, Inputs, TrainingData, epoch_batches, training_batch
-from bfrbctl.models.keras_backend import backend_name, keras, ops
+from bfrbctl.models.keras_backend import backend_name, ops
 from bfrbctl.models.keras_checkpoint import in_order, load_state, numbered, save_state
 from bfrbctl.models.keras_inputs import InputPlan, Ready, prediction_batches
 from bfrbctl.models.keras_losses import HierarchicalLoss, KnownCrossEntropy, PhaseLoss
 from bfrbctl.models.keras_networks import Network, NetworkSpec, build_network
+from bfrbctl.models.keras_optimizer import FlatAdamW
 from bfrbctl.models.keras_settings import Config
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
 from bfrbctl.segments import AnyArray, Float32, Int64
-
-NO_DECAY = ["bias", "gamma", "beta", "place", "vector"]
-"""Weights that are not decayed: they have no scale of their own to keep small."""
 
 Row = dict[str, float | int | str]
 Arrays = list[AnyArray]
@@ -193,14 +191,7 @@ def _compile(shared: Shared, job: Job) -> None:
     wanted = (config, job.valid.targets, weights, ema)
     if shared.compiled == wanted:
         return
-    optimizer = keras.optimizers.AdamW(
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        global_clipnorm=config.clip or None,
-        use_ema=config.ema > 0,
-        ema_momentum=ema,
-    )
-    optimizer.exclude_from_weight_decay(var_names=NO_DECAY)
+    optimizer = FlatAdamW(config.learning_rate, decay=config.weight_decay, l2=config.l2, clip=config.clip, memory=ema)
     losses, shares = _losses(shared.network, job, weights)
     model = shared.network.train
     model.compile(optimizer, loss=losses, loss_weights=shares, jit_compile=backend_name() == "jax")
@@ -236,8 +227,7 @@ def _start(network: Network, job: Job) -> _State:
     fresh = build_network(job.spec, seed=job.seed).train
     _assign(network.train.variables, [ops.convert_to_numpy(variable) for variable in fresh.variables])
     for variable in network.train.optimizer.variables:
-        if variable is not network.train.optimizer.learning_rate:
-            variable.assign(ops.zeros(variable.shape, dtype=variable.dtype))
+        variable.assign(ops.zeros(variable.shape, dtype=variable.dtype))
     return _State(0, [], -1, (-np.inf, -np.inf), [])
 
 
