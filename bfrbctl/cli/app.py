@@ -48,8 +48,9 @@ def main() -> NoReturn:
     """Run the command line and exit: 0 done, 2 usage, 3 data, 4 artefact, 5 output, 130 interrupted, 1 unforeseen."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        app(standalone_mode=False)
-        code = 0
+        code = app(standalone_mode=False) or 0  # typer turns Exit and Ctrl-C into a returned code
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
     except typer.Exit as stop:
         code = stop.exit_code
     except BfrbError as error:

@@ -14,8 +14,8 @@ def register(app: typer.Typer) -> None:
 
 
 def featurize(
-    data: Annotated[Path, typer.Argument(help="Prepared dataset.")],
-    features: Annotated[Path, typer.Argument(help="Folder to write the features into.")],
+    data: Annotated[Path, typer.Argument(help="Prepared dataset.", metavar="DATA")],
+    features: Annotated[Path, typer.Argument(help="Folder to write the features into.", metavar="FEATURES")],
     families: Annotated[
         list[str] | None, typer.Option(help="Only this family of features; may be repeated.", metavar="NAME")
     ] = None,

@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 def _command(what: str) -> Any:
     def show(
-        folder: Annotated[Path, typer.Argument(help="The folder to look into.")],
+        folder: Annotated[Path, typer.Argument(help="The folder to look into.", metavar="FOLDER")],
         as_json: shared.Json = False,
         debug: shared.Debug = False,
     ) -> None:

@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 def predict(
     recordings: Annotated[Path, typer.Argument(help="Raw folder or file, or a prepared dataset.", metavar="INPUT")],
     model: Annotated[Path, typer.Argument(help="Model or blend folder.", metavar="MODEL_OR_BLEND")],
-    out: Annotated[Path, typer.Argument(help="Folder to write the predictions into.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write the predictions into.", metavar="OUT")],
     split: Annotated[
         str | None, typer.Option(help="train or test, where the input has both [default: test].", metavar="NAME")
     ] = None,

@@ -15,9 +15,10 @@ def register(app: typer.Typer) -> None:
 
 def prepare(
     raw: Annotated[
-        Path, typer.Argument(help="The study's folder (train.csv and/or test.csv, or .parquet), or one file.")
+        Path,
+        typer.Argument(help="The study's folder (train.csv and/or test.csv, or .parquet), or one file.", metavar="RAW"),
     ],
-    data: Annotated[Path, typer.Argument(help="Folder to write the prepared dataset into.")],
+    data: Annotated[Path, typer.Argument(help="Folder to write the prepared dataset into.", metavar="DATA")],
     demographics: Annotated[Path | None, typer.Option(help="The people of a single raw file (CSV or Parquet).")] = None,
     rate_hz: Annotated[float | None, typer.Option(help="Frames a second [default: 10].")] = None,
     folds: Annotated[int | None, typer.Option(help="Number of subject-grouped folds [default: 5].")] = None,

@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
 
 
 def simulate(
-    out: Annotated[Path, typer.Argument(help="Folder to write the raw files into.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write the raw files into.", metavar="RAW")],
     subjects: Annotated[int | None, typer.Option(help="People in the train split [default: 16].")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything [default: 0].")] = None,
     split: Annotated[Literal["train", "test", "both"], typer.Option(help="Which part of the study.")] = "both",

@@ -10,8 +10,8 @@ from bfrbctl.cli import shared
 if TYPE_CHECKING:
     pass
 
-Features = Annotated[Path, typer.Argument(help="Feature folder.")]
-Model = Annotated[Path, typer.Argument(help="Folder to write the model into.")]
+Features = Annotated[Path, typer.Argument(help="Feature folder.", metavar="FEATURES")]
+Model = Annotated[Path, typer.Argument(help="Folder to write the model into.", metavar="MODEL")]
 Folds = Annotated[list[int] | None, typer.Option(help="Train only this fold; may be repeated.", metavar="K")]
 Seed = Annotated[int, typer.Option(help="Seed of the run.", min=0)]
 

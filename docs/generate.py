@@ -1,0 +1,50 @@
+"""Write the generated pages: the command line reference (docs/cli.md) and the feature catalogue (docs/features.md).
+
+usage: python docs/generate.py      (or make docs)
+A test fails when a page is not what this script would write.
+"""
+
+import os
+import re
+from pathlib import Path
+
+os.environ["COLUMNS"] = os.environ["TERMINAL_WIDTH"] = "100"
+
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from bfrbctl.cli.app import app
+
+DOCS = Path(__file__).parent
+
+
+def command_paths() -> list[tuple[str, ...]]:
+    """Every command and group, as the words that call it, in the order of the help."""
+    found: list[tuple[str, ...]] = [()]
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        found.append((name,))
+        found += [(name, child) for child in getattr(command, "commands", {})]
+    return found
+
+
+def help_text(words: tuple[str, ...]) -> str:
+    """What `bfrbctl WORDS --help` prints, 100 columns wide."""
+    runner = CliRunner()
+    result = runner.invoke(app, [*words, "--help"], prog_name="bfrbctl", color=False, terminal_width=100)
+    return re.sub(r"[ \t]+\n", "\n", result.output).strip()
+
+
+def cli_page() -> str:
+    """The whole command line reference as Markdown."""
+    parts = [
+        "# Command line reference",
+        "This page is generated from the program's own help by `make docs`. Exit codes: 0 done, 2 usage, 3 bad data, "
+        "4 bad or unsafe\nartefact, 5 output exists or is locked, 130 interrupted, 143 terminated, 1 anything else.",
+    ]
+    for words in command_paths():
+        parts.append(f"## {' '.join(('bfrbctl', *words))}\n\n```text\n{help_text(words)}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    (DOCS / "cli.md").write_text(cli_page(), encoding="utf-8")

@@ -1,0 +1,184 @@
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bfrbctl import oof
+from bfrbctl.blending import (
+    BlendConfig,
+    aligned_members,
+    blend,
+    fit_mixture,
+    fit_temperature,
+    nested_proba,
+    pool,
+    read_mixtures,
+    subject_interval,
+    temper,
+)
+from bfrbctl.errors import ArtefactError, DataError, UsageError
+from bfrbctl.folders import Folder
+from bfrbctl.metrics import log_loss, score_proba
+from bfrbctl.oof import OofScenario
+from bfrbctl.outputs import Job, open_output
+from bfrbctl.storage import encode_json
+
+TARGETS = [True, True, False]
+
+
+def members(n: int = 300, seed: int = 0, noise: tuple[float, ...] = (1.0, 1.0)) -> tuple[list[np.ndarray], OofScenario]:
+    """Members that know the truth but for noise of their own."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 3, n)
+    probas = []
+    for level in noise:
+        logits = 2.0 * np.eye(3)[truth] + level * rng.normal(size=(n, 3))
+        powers = np.exp(logits)
+        probas.append((powers / powers.sum(axis=1, keepdims=True)).astype(np.float32))
+    keys = pl.DataFrame(
+        {
+            "sequence_id": [f"q{i:04d}" for i in range(n)],
+            "subject": [f"s{i % 12}" for i in range(n)],
+            "fold": [i % 12 % 4 for i in range(n)],
+            "gesture": [str(k) for k in truth],
+        }
+    )
+    return probas, OofScenario(keys, truth.astype(np.int64), probas[0])
+
+
+@given(
+    st.floats(0.2, 5.0),
+    st.lists(st.floats(0.01, 1), min_size=3, max_size=3),
+    st.sampled_from(["arithmetic", "logarithmic"]),
+)
+def test_blends_are_probabilities(temperature: float, weights: list[float], pooling: str) -> None:
+    probas, _ = members(20, noise=(1.0, 2.0, 0.5))
+    share = np.array(weights) / sum(weights)
+    mixed = pool([temper(p, temperature, 1e-4) for p in probas], share.tolist(), pooling)
+    assert np.allclose(mixed.sum(axis=1), 1)
+    assert (mixed > 0).all()
+
+
+def test_temperature_one_leaves_probabilities_and_softening_is_found() -> None:
+    probas, part = members()
+    assert np.allclose(temper(probas[0], 1.0, 1e-9), probas[0], atol=1e-6)
+    sharp = temper(probas[0], 0.25, 1e-9)
+    found = fit_temperature(sharp, part.truth, 1e-9)
+    direct = fit_temperature(probas[0], part.truth, 1e-9)
+    assert found == pytest.approx(4 * direct, rel=0.01)
+    assert log_loss(temper(sharp, found, 1e-9), part.truth) < log_loss(sharp, part.truth)
+
+
+def test_the_better_member_decides_and_equal_members_weigh_the_same() -> None:
+    probas, part = members(noise=(0.5, 4.0))
+    mixed = fit_mixture(probas, part.truth, TARGETS, BlendConfig()).mix(probas)
+    better = np.argmax(probas[0], axis=1)
+    assert (np.argmax(mixed, axis=1) == better).mean() > 0.97 > (np.argmax(probas[1], axis=1) == better).mean()
+    twins = [probas[0], probas[0]]
+    assert fit_mixture(twins, part.truth, TARGETS, BlendConfig()).weights == (0.5, 0.5)
+
+
+def test_in_sample_the_blend_is_no_worse_than_equal_weights() -> None:
+    for seed in range(3):
+        probas, part = members(seed=seed, noise=(1.0, 1.5, 2.0))
+        mixture = fit_mixture(probas, part.truth, TARGETS, BlendConfig())
+        scaled = [temper(p, t, 1e-4) for p, t in zip(probas, mixture.temperatures, strict=True)]
+        equal = pool(scaled, [1 / 3] * 3, "arithmetic")
+        got = score_proba(mixture.mix(probas), part.truth, TARGETS).score
+        assert got >= score_proba(equal, part.truth, TARGETS).score - 1e-9
+
+
+def test_the_nested_blend_of_a_fold_does_not_see_that_fold() -> None:
+    probas, part = members()
+    nested = nested_proba(probas, part, TARGETS, BlendConfig())
+    lied = part.truth.copy()
+    held = part.folds == 2
+    lied[held] = (lied[held] + 1) % 3
+    again = nested_proba(probas, OofScenario(part.keys, lied, part.proba), TARGETS, BlendConfig())
+    assert np.array_equal(nested[held], again[held])
+    assert not np.array_equal(nested[~held], again[~held])
+
+
+def test_the_interval_holds_the_score() -> None:
+    probas, part = members()
+    low, high = subject_interval(probas[0], part, TARGETS, seed=0, n_draws=200)
+    assert low < score_proba(probas[0], part.truth, TARGETS).score < high
+
+
+def test_a_blend_travels_with_its_members(blend_folder: Folder, model_folders: tuple[Folder, Folder]) -> None:
+    assert blend_folder.content["members"] == ["soft", "sharp"]
+    assert blend_folder.read("member-1.fold-2.toy.npz") == model_folders[1].read("fold-2.toy.npz")
+    told = blend_folder.read_json("metrics.json")
+    assert told["best_member"] in ("soft", "sharp")
+    assert told["optimistic"]["all"]["score"] >= 0
+    parts = oof.read_oof(blend_folder)
+    assert told["score"] == pytest.approx(
+        np.mean([score_proba(p.proba, p.truth, blend_folder.content["targets"]).score for p in parts.values()])
+    )
+
+
+def changed(folder: Folder, path: Path, rows: pl.DataFrame | None = None, **content: object) -> Folder:
+    """The same model with another OOF table or other content."""
+    with open_output(path, Job("model", {})) as output:
+        files = {name: folder.read(name) for name in folder.files}
+        output.publish("all", {**files, **({} if rows is None else {oof.OOF: rows})})
+        return output.finish({**folder.content, **content})
+
+
+def test_members_that_differ_are_refused_with_the_first_difference(
+    model_folders: tuple[Folder, Folder], tmp_path: Path
+) -> None:
+    first, other = model_folders
+    rows = other.read_parquet(oof.OOF)
+    name = rows["sequence_id"][0]
+    here = pl.col("sequence_id") == name
+    moved = rows.with_columns(fold=(pl.col("fold") + 1) % 3)
+    with pytest.raises(DataError, match=r"fold of sequence SEQ_\d+: . and . \(48 sequences differ\)"):
+        aligned_members([first, changed(other, tmp_path / "a", moved)])
+    with pytest.raises(DataError, match=f"sequence {name} is in one of them only"):
+        aligned_members([first, changed(other, tmp_path / "b", rows.filter(~here))])
+    renamed = rows.with_columns(gesture=pl.when(here).then(pl.lit("Wave hello")).otherwise("gesture"))
+    with pytest.raises(DataError, match=f"gesture of sequence {name}: .* and Wave hello"):
+        aligned_members([first, changed(other, tmp_path / "c", renamed)])
+    classes = [*first.content["classes"][:-1], "Yawn"]
+    with pytest.raises((DataError, ArtefactError), match="Yawn|Wave hello"):
+        aligned_members([first, changed(other, tmp_path / "d", classes=classes)])
+
+
+def test_fixed_weights_must_name_every_member(model_folders: tuple[Folder, Folder], tmp_path: Path) -> None:
+    for wrong in (("soft=1",), ("soft=a", "sharp=1"), ("soft=-1", "sharp=2"), ("soft=0", "sharp=0")):
+        with pytest.raises(UsageError, match="--weights"), open_output(tmp_path / "b", Job("blend", {})) as output:
+            blend(model_folders, output, BlendConfig(weights=wrong))
+    with open_output(tmp_path / "b", Job("blend", {})) as output:
+        folder = blend(model_folders, output, BlendConfig(weights=("soft=1", "sharp=3")))
+    assert read_mixtures(folder)["imu"].weights == (0.25, 0.75)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": [2.0, -1.0]},
+        {"weights": [1.0]},
+        {"temperatures": [0.0, 1.0]},
+        {"pooling": "harmonic"},
+        {"epsilon": "x"},
+    ],
+)
+def test_weights_that_cannot_be_are_refused(blend_folder: Folder, tmp_path: Path, change: dict[str, object]) -> None:
+    told = blend_folder.read_json("weights.json")
+    told["scenarios"]["all"] |= change
+    with open_output(tmp_path / "b", Job("blend", {})) as output:
+        output.publish("w", {"weights.json": encode_json(told)})
+        folder = output.finish(blend_folder.content)
+    with pytest.raises(ArtefactError, match="scenario all"):
+        read_mixtures(folder)
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(UsageError, match="--pooling"):
+        BlendConfig(pooling="median")
+    with pytest.raises(UsageError, match="--epsilon"):
+        BlendConfig(epsilon=0.5)

@@ -1,0 +1,148 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from bfrbctl.dataset import read_recordings
+from bfrbctl.errors import ArtefactError, DataError, UsageError
+from bfrbctl.folders import Folder
+from bfrbctl.outputs import Job, open_output
+from bfrbctl.prediction import Predictor, open_input, predict
+from bfrbctl.schema import TOF_MISSING
+from bfrbctl.storage import encode_json
+from tests.recordings import raw_frames, write_raw
+
+
+def predicted(
+    source: Path, predictor: Predictor, out: Path, *, strict: bool = False, split: str | None = None
+) -> Folder:
+    with open_output(out, Job("predictions", {})) as output:
+        return predict(open_input(source, predictor, split=split), predictor, output, strict=strict)
+
+
+@pytest.fixture(scope="module")
+def predictor(blend_folder: Folder) -> Predictor:
+    return Predictor.open(blend_folder.path)
+
+
+def test_raw_and_prepared_input_give_the_same_predictions(
+    predictor: Predictor, raw_folder: Path, dataset_folder: Folder, tmp_path: Path
+) -> None:
+    raw = predicted(raw_folder, predictor, tmp_path / "raw")
+    prepared = predicted(dataset_folder.path, predictor, tmp_path / "prepared")
+    assert raw.files == prepared.files
+    table = raw.read_parquet("predictions.parquet")
+    assert table.height == 16
+    assert np.allclose(table.select("^p_.*$").to_numpy().sum(axis=1), 1, atol=1e-5)
+    assert raw.read("submission.csv").decode().splitlines()[0] == "sequence_id,gesture"
+
+
+def test_one_sequence_at_a_time_gives_the_same_as_all_at_once(predictor: Predictor, dataset_folder: Folder) -> None:
+    recordings, _ = read_recordings(dataset_folder, dataset_folder.read_parquet("sequences.parquet"), 0)
+    together = predictor.predict_proba(recordings)
+    for position in range(0, recordings.n_sequences, 3):
+        alone = predictor.predict_proba(recordings.take(np.array([position])))
+        assert np.array_equal(alone[0], together[position])
+
+
+def test_imu_only_recordings_get_the_imu_only_weights(predictor: Predictor, dataset_folder: Folder) -> None:
+    recordings, _ = read_recordings(dataset_folder, dataset_folder.read_parquet("sequences.parquet"), 0)
+    bare = replace(recordings, thm=np.full_like(recordings.thm, np.nan), tof=np.full_like(recordings.tof, TOF_MISSING))
+    assert predictor.mixtures is not None
+    swapped = replace(predictor, mixtures={"all": predictor.mixtures["imu"], "imu": predictor.mixtures["all"]})
+    all_as_imu = replace(predictor, mixtures=dict.fromkeys(("all", "imu"), predictor.mixtures["imu"]))
+    assert np.array_equal(predictor.predict_proba(bare), all_as_imu.predict_proba(bare))
+    assert swapped.mixtures is not None
+    assert np.array_equal(
+        predictor.predict_proba(recordings),
+        replace(all_as_imu, mixtures=dict.fromkeys(("all", "imu"), predictor.mixtures["all"])).predict_proba(
+            recordings
+        ),
+    )
+
+
+def test_sensors_that_the_model_does_not_know_or_lacks_do_not_matter(
+    predictor: Predictor, dataset_folder: Folder
+) -> None:
+    recordings, _ = read_recordings(dataset_folder, dataset_folder.read_parquet("sequences.parquet"), 0)
+    bare = replace(recordings, thm=np.full_like(recordings.thm, np.nan), tof=np.full_like(recordings.tof, TOF_MISSING))
+    without = replace(recordings.conform(replace(recordings.layout, thm=(), tof=())))
+    assert np.array_equal(predictor.predict_proba(bare), predictor.predict_proba(without))
+    more = recordings.conform(replace(recordings.layout, thm=(1, 2, 4), tof=(1, 5)))
+    assert np.array_equal(predictor.predict_proba(recordings), predictor.predict_proba(more))
+
+
+def test_labelled_input_is_scored(predictor: Predictor, raw_folder: Path, tmp_path: Path) -> None:
+    folder = predicted(raw_folder, predictor, tmp_path / "p", split="train")
+    assert folder.content["score"]["score"] > 0.8
+    assert folder.read_json("metrics.json")["n_labelled"] == 48
+
+
+def test_an_unusable_sequence_gets_the_prior_and_a_row_in_problems(predictor: Predictor, tmp_path: Path) -> None:
+    table = raw_frames(subjects=1, labelled=False)
+    here = pl.col("sequence_id") == "SEQ_000002"
+    broken = table.with_columns(acc_x=pl.when(here).then(None).otherwise("acc_x"))
+    raw = write_raw(tmp_path / "raw", broken, split="test")
+    folder = predicted(raw, predictor, tmp_path / "p")
+    rows = folder.read_parquet("predictions.parquet")
+    assert rows.height == 8
+    proba = rows.filter(here).select("^p_.*$").to_numpy()[0]
+    assert np.allclose(proba, predictor.prior)
+    assert folder.read_parquet("problems.parquet").rows() == [
+        ("SEQ_000002", "has an acc_ column without any valid value")
+    ]
+    with pytest.raises(DataError, match="SEQ_000002 has an acc_ column"):
+        predicted(raw, predictor, tmp_path / "q", strict=True)
+
+
+def test_scattered_rows_are_predicted_alike(predictor: Predictor, tmp_path: Path) -> None:
+    table = raw_frames(subjects=2, labelled=False)
+    tidy = write_raw(tmp_path / "tidy", table, split="test")
+    mixed = write_raw(tmp_path / "mixed", table.sample(fraction=1.0, shuffle=True, seed=4), split="test")
+    a, b = predicted(tidy, predictor, tmp_path / "a"), predicted(mixed, predictor, tmp_path / "b")
+    assert a.files["predictions.parquet"] == b.files["predictions.parquet"]
+
+
+def test_recordings_of_another_rate_are_refused(predictor: Predictor, dataset_folder: Folder) -> None:
+    recordings, _ = read_recordings(dataset_folder, dataset_folder.read_parquet("sequences.parquet"), 0)
+    with pytest.raises(DataError, match="have 50 frames a second"):
+        predictor.predict_proba(replace(recordings, rate_hz=50.0))
+
+
+def test_a_split_that_is_not_there_is_refused(predictor: Predictor, tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "raw", raw_frames(subjects=1))
+    with pytest.raises(UsageError, match="--split test"):
+        open_input(raw, predictor, split="test")
+
+
+def test_a_model_by_itself_answers_too(model_folders: tuple[Folder, Folder], raw_folder: Path, tmp_path: Path) -> None:
+    single = Predictor.open(model_folders[0].path)
+    assert single.mixtures is None
+    assert predicted(raw_folder, single, tmp_path / "p").content["n_sequences"] == 16
+
+
+@pytest.mark.parametrize(
+    "change", [{"prior": [1.0]}, {"targets": [True]}, {"classes": None}, {"folds": [5]}, {"model": 3}]
+)
+def test_a_model_whose_parts_do_not_fit_is_refused(
+    model_folders: tuple[Folder, Folder], tmp_path: Path, change: dict[str, object]
+) -> None:
+    source = model_folders[0]
+    with open_output(tmp_path / "m", Job("model", {})) as output:
+        output.publish("all", {name: source.read(name) for name in source.files})
+        output.finish({**source.content, **change})
+    with pytest.raises((ArtefactError, UsageError)):
+        Predictor.open(tmp_path / "m")
+
+
+def test_a_blend_whose_member_has_other_classes_is_refused(blend_folder: Folder, tmp_path: Path) -> None:
+    told = blend_folder.read_json("member-0.json")
+    told["content"]["classes"] = ["Yawn"]
+    with open_output(tmp_path / "b", Job("blend", {})) as output:
+        files = {name: blend_folder.read(name) for name in blend_folder.files}
+        output.publish("all", {**files, "member-0.json": encode_json(told)})
+        output.finish(blend_folder.content)
+    with pytest.raises(ArtefactError, match="other classes than the blend"):
+        Predictor.open(tmp_path / "b")

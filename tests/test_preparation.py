@@ -1,0 +1,201 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from bfrbctl.dataset import read_recordings
+from bfrbctl.errors import DataError, UsageError
+from bfrbctl.folders import Folder, open_folder
+from bfrbctl.folds import assign_folds
+from bfrbctl.outputs import Job, open_output
+from bfrbctl.preparation import PrepareConfig, prepare, split_refs
+from bfrbctl.raw import find_splits
+from tests.recordings import raw_frames, write_raw
+
+TRAIN = raw_frames(subjects=4)
+TEST = raw_frames(subjects=2, labelled=False, imu_only=True, seed=5).with_columns(
+    pl.col("sequence_id").str.replace("SEQ_0", "SEQ_9")
+)
+
+
+def prepared(raw: Path, out: Path, *, resume: bool = False, force: bool = False, **settings: Any) -> Folder:
+    config = PrepareConfig(**{"folds": 2, "rows_per_file": 300, **settings})
+    splits = find_splits(raw)
+    with open_output(out, Job("dataset", vars(config), split_refs(splits)), resume=resume, force=force) as output:
+        return prepare(splits, output, config)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_raw(tmp_path_factory.mktemp("raw"), TRAIN)
+    return write_raw(folder, TEST, split="test", suffix="parquet")
+
+
+@pytest.fixture(scope="module")
+def dataset(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    return prepared(raw, tmp_path_factory.mktemp("data") / "data")
+
+
+def test_both_splits_are_in_one_dataset(dataset: Folder) -> None:
+    table = dataset.read_parquet("sequences.parquet")
+    assert dataset.content["n_sequences"] == {"test": 16, "train": 32}
+    assert table.filter(pl.col("split") == "test")["fold"].null_count() == 16
+    assert table.filter(pl.col("split") == "train")["fold"].unique().sort().to_list() == [0, 1]
+    assert dataset.content["classes"] == sorted(TRAIN["gesture"].unique())
+    assert dataset.content["targets"] == [True, True, False, False]
+    assert table["height_cm"].unique().to_list() == [170.0]
+
+
+def test_recordings_come_back_as_they_were(dataset: Folder) -> None:
+    sequences = dataset.read_parquet("sequences.parquet")
+    parts = [read_recordings(dataset, sequences, number)[0] for number in range(dataset.content["n_files"])]
+    ids = [name for part in parts for name in part.sequence_ids]
+    assert ids == sequences["sequence_id"].to_list()
+    acc = np.concatenate([part.acc for part in parts])
+    assert np.array_equal(acc[: TRAIN.height, 2], TRAIN["acc_z"].to_numpy())
+    tof = np.concatenate([part.tof for part in parts])
+    assert np.array_equal(tof[: TRAIN.height, 0, 11], TRAIN["tof_1_v11"].to_numpy())
+    assert (tof[TRAIN.height :] == -2).all()
+
+
+def test_files_hold_whole_sequences(dataset: Folder) -> None:
+    per_file = dataset.read_parquet("sequences.parquet").group_by("file", "split").agg(pl.col("n_frames").sum())
+    train = per_file.filter(pl.col("split") == "train").sort("file")["n_frames"].to_list()
+    assert all(300 <= n < 345 for n in train[:-1])
+
+
+def test_imu_only_sequences_are_flagged(dataset: Folder) -> None:
+    flags = (
+        dataset.read_parquet("sequences.parquet").group_by("split").agg(pl.col("has_thm", "has_tof", "has_rot").all())
+    )
+    assert sorted(flags.rows()) == [("test", False, False, True), ("train", True, True, True)]
+
+
+def test_csv_and_parquet_give_the_same_dataset(raw: Path, dataset: Folder, tmp_path: Path) -> None:
+    other = write_raw(write_raw(tmp_path / "raw", TRAIN, suffix="parquet"), TEST, split="test")
+    again = prepared(other, tmp_path / "data")
+    assert again.files == dataset.files
+
+
+def test_scattered_rows_give_the_same_frames(dataset: Folder, tmp_path: Path) -> None:
+    folder = write_raw(tmp_path / "raw", TRAIN.sample(fraction=1.0, shuffle=True, seed=3))
+    write_raw(folder, TEST, split="test")
+    again = prepared(folder, tmp_path / "data")
+    for name in dataset.names(r"frames-.*"):
+        assert again.files[name] == dataset.files[name]
+
+
+def test_a_killed_run_continues_to_the_same_dataset(
+    raw: Path, dataset: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "data"
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bfrbctl.preparation._sequence_table", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepared(raw, out)
+    assert prepared(raw, out, resume=True).files == dataset.files
+
+
+def test_sensors_that_never_measured_are_left_out(tmp_path: Path) -> None:
+    folder = prepared(write_raw(tmp_path / "raw", raw_frames(imu_only=True)), tmp_path / "data")
+    assert folder.content["thm"] == folder.content["tof"] == []
+    quality = folder.read_parquet("quality.parquet")
+    assert quality["problem"].unique().to_list() == ["no data in the whole dataset"]
+    recordings, _ = read_recordings(folder, folder.read_parquet("sequences.parquet"), 0)
+    assert recordings.thm.shape[1] == recordings.tof.shape[1] == 0
+
+
+def test_faulty_sequences_are_named_with_what_to_do(tmp_path: Path) -> None:
+    bad = TRAIN.with_columns(
+        subject=pl.when((pl.col("sequence_counter") == 2) & pl.col("sequence_id").str.ends_with("1"))
+        .then(pl.lit("SUBJ_X"))
+        .otherwise("subject")
+    )
+    folder = write_raw(tmp_path / "raw", bad)
+    with pytest.raises(DataError, match=r"SEQ_000001 has 2 subjects \(SUBJ_000000, SUBJ_X\), expected 1") as caught:
+        prepared(folder, tmp_path / "data")
+    assert caught.value.hint == (
+        "fix the rows, or leave them out with --drop SEQ_000001 --drop SEQ_000011 --drop SEQ_000021 ... (4 in all)"
+    )
+    names = tuple(f"SEQ_0000{tens}1" for tens in range(4))
+    kept = prepared(folder, tmp_path / "data", drop=names)
+    assert kept.content["n_sequences"] == {"train": 28}
+    assert kept.read_parquet("quality.parquet").filter(pl.col("action") == "left out").height == 4
+
+
+def test_a_sequence_without_gesture_among_labelled_ones_is_refused(tmp_path: Path) -> None:
+    bare = TRAIN.with_columns(gesture=pl.when(pl.col("sequence_id") != "SEQ_000004").then("gesture"))
+    with pytest.raises(DataError, match="SEQ_000004 has no gesture, while others have one"):
+        prepared(write_raw(tmp_path / "raw", bare), tmp_path / "data")
+
+
+def test_the_same_sequence_in_both_splits_is_refused(tmp_path: Path) -> None:
+    folder = write_raw(tmp_path / "raw", TRAIN)
+    write_raw(folder, raw_frames(subjects=1, labelled=False), split="test")
+    with pytest.raises(DataError, match="is in both files"):
+        prepared(folder, tmp_path / "data")
+
+
+def test_a_gesture_that_is_target_and_not_is_refused(tmp_path: Path) -> None:
+    mixed = TRAIN.with_columns(
+        sequence_type=pl.when(pl.col("sequence_id") == "SEQ_000000")
+        .then(pl.lit("Non-Target"))
+        .otherwise("sequence_type")
+    )
+    with pytest.raises(DataError, match="Cheek - pinch skin is a target in some sequences"):
+        prepared(write_raw(tmp_path / "raw", mixed), tmp_path / "data")
+
+
+def test_people_that_nobody_knows_are_told(tmp_path: Path) -> None:
+    folder = write_raw(tmp_path / "raw", TRAIN)
+    (folder / "train_demographics.csv").unlink()
+    data = prepared(folder, tmp_path / "data")
+    assert data.read_parquet("quality.parquet")["problem"].unique().to_list() == ["subject without demographics"]
+
+
+def test_unknown_columns_are_told(tmp_path: Path) -> None:
+    data = prepared(write_raw(tmp_path / "raw", TRAIN.with_columns(mood=1)), tmp_path / "data")
+    assert data.read_parquet("quality.parquet").row(0)[1:3] == ("mood", "column we do not know")
+
+
+def test_a_drop_that_names_nothing_is_refused(raw: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no sequence of that name"):
+        prepared(raw, tmp_path / "data", drop=("SEQ_x",))
+
+
+@pytest.mark.parametrize("settings", [{"rate_hz": 0.0}, {"folds": 1}, {"rows_per_file": 0}])
+def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="expected"):
+        PrepareConfig(**settings)
+
+
+def test_subjects_are_never_split_and_gestures_are_spread() -> None:
+    subjects = [f"S{i % 10}" for i in range(200)]
+    gestures = [f"G{i // 10 % 4}" for i in range(200)]
+    folds = assign_folds(gestures, subjects, n_folds=5, seed=0)
+    pairs = {(subject, fold) for subject, fold in zip(subjects, folds, strict=True)}
+    assert len(pairs) == 10
+    assert sorted(set(folds)) == [0, 1, 2, 3, 4]
+    assert np.array_equal(folds, assign_folds(gestures, subjects, n_folds=5, seed=0))
+    for fold in range(5):
+        counts = np.unique(np.array(gestures)[folds == fold], return_counts=True)[1]
+        assert counts.tolist() == [10, 10, 10, 10]
+
+
+def test_more_folds_than_subjects_are_refused() -> None:
+    with pytest.raises(DataError, match="2 subjects cannot be split into 3 folds"):
+        assign_folds(["a", "b"], ["x", "y"], n_folds=3, seed=0)
+
+
+def test_the_dataset_can_be_moved(dataset: Folder, tmp_path: Path) -> None:
+    dataset.path.rename(tmp_path / "moved")
+    try:
+        assert open_folder(tmp_path / "moved", "dataset").sha256 == dataset.sha256
+    finally:
+        (tmp_path / "moved").rename(dataset.path)

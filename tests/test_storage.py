@@ -1,0 +1,128 @@
+import io
+import os
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bfrbctl.errors import ArtefactError, OutputError
+from bfrbctl.storage import (
+    check_parquet,
+    decode_parquet,
+    encode_json,
+    parquet_bytes,
+    parse_json,
+    read_regular,
+    write_bytes,
+    write_file,
+)
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(JSON_VALUES)
+def test_json_survives_a_round_trip(value: object) -> None:
+    assert parse_json(encode_json(value), "x.json") == value
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "not well-formed"),
+        (b'{"a": NaN}', "not well-formed"),
+        (b'{"a": 1, "a": 2}', "stands twice"),
+        (b"\xff\xfe", "not well-formed"),
+        (b"[" * 100 + b"]" * 100, "nested deeper"),
+        (b"[" * 200_000, "not well-formed"),
+    ],
+)
+def test_strange_json_is_refused(content: bytes, match: str) -> None:
+    with pytest.raises(ArtefactError, match=match):
+        parse_json(content, "x.json")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bytes(tmp_path / "a", b"old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"a: cannot be written \(No space left"):
+        write_bytes(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_table_and_a_temporary_file_are_published_with_their_digest(tmp_path: Path) -> None:
+    table = pl.DataFrame({"a": [1, 2]})
+    entry = write_file(tmp_path / "t.parquet", table)
+    assert entry.size == (tmp_path / "t.parquet").stat().st_size
+    (tmp_path / ".tmp-u").write_bytes((tmp_path / "t.parquet").read_bytes())
+    assert write_file(tmp_path / "u", tmp_path / ".tmp-u") == entry
+    assert not (tmp_path / ".tmp-u").exists()
+
+
+def test_parquet_bytes_are_the_same_every_time() -> None:
+    table = pl.DataFrame({"a": list(range(1000)), "b": [f"x{i}" for i in range(1000)]})
+    assert parquet_bytes(table) == parquet_bytes(table.clone())
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "not a Parquet file"),
+        (b"PAR1" + b"\x00" * 20, "not a Parquet file"),
+        (b"PAR1" + b"\xff\xff\xff\x7f" + b"PAR1", "longer than the file"),
+        (b"PAR1" + b"\x01" * 40 + b"\x28\x00\x00\x00PAR1", "cannot be read"),
+    ],
+)
+def test_broken_parquet_is_refused(content: bytes, match: str) -> None:
+    with pytest.raises(ArtefactError, match=match):
+        check_parquet(content, "x.parquet")
+
+
+def test_a_footer_that_promises_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bfrbctl.storage.MAX_PARQUET_CELLS", 5)
+    with pytest.raises(ArtefactError, match="promises 3 rows x 2 columns"):
+        check_parquet(parquet_bytes(pl.DataFrame({"a": [1, 2, 3], "b": [1, 2, 3]})), "x.parquet")
+
+
+def test_a_missing_column_is_named() -> None:
+    with pytest.raises(ArtefactError, match="b"):
+        decode_parquet(parquet_bytes(pl.DataFrame({"a": [1]})), "x.parquet", ["a", "b"])
+
+
+@given(st.integers(0, 2**31), st.binary(min_size=1, max_size=8))
+def test_damaged_parquet_never_crashes(position: int, junk: bytes) -> None:
+    content = bytearray(parquet_bytes(pl.DataFrame({"a": list(range(50)), "b": ["x"] * 50})))
+    at = position % len(content)
+    content[at : at + len(junk)] = junk
+    try:
+        table = decode_parquet(bytes(content), "x.parquet")
+    except ArtefactError:
+        return
+    assert isinstance(table, pl.DataFrame)
+
+
+def test_a_symlink_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(ArtefactError, match="cannot be read"):
+        read_regular(tmp_path / "link", limit=10)
+
+
+def test_parquet_written_by_polars_reads_back(tmp_path: Path) -> None:
+    table = pl.DataFrame({"a": pl.Series([1.5, None], dtype=pl.Float32)})
+    assert decode_parquet(parquet_bytes(table), "x").equals(table)
+    assert pl.read_parquet(io.BytesIO(parquet_bytes(table))).schema == table.schema
