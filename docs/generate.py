@@ -28,14 +28,14 @@ def command_paths() -> list[tuple[str, ...]]:
 
 
 def help_text(words: tuple[str, ...]) -> str:
-    """What `bfrbctl WORDS --help` prints, 100 columns wide."""
+    """Give what `bfrbctl WORDS --help` prints, 100 columns wide."""
     runner = CliRunner()
     result = runner.invoke(app, [*words, "--help"], prog_name="bfrbctl", color=False, terminal_width=100)
     return re.sub(r"[ \t]+\n", "\n", result.output).strip()
 
 
 def cli_page() -> str:
-    """The whole command line reference as Markdown."""
+    """Give the whole command line reference as Markdown."""
     parts = [
         "# Command line reference",
         "This page is generated from the program's own help by `make docs`. Exit codes: 0 done, 2 usage, 3 bad data, "

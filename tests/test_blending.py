@@ -144,7 +144,7 @@ def test_members_that_differ_are_refused_with_the_first_difference(
     with pytest.raises(DataError, match=f"gesture of sequence {name}: .* and Wave hello"):
         aligned_members([first, changed(other, tmp_path / "c", renamed)])
     classes = [*first.content["classes"][:-1], "Yawn"]
-    with pytest.raises((DataError, ArtefactError), match="Yawn|Wave hello"):
+    with pytest.raises((DataError, ArtefactError), match=r"Yawn|Wave hello"):
         aligned_members([first, changed(other, tmp_path / "d", classes=classes)])
 
 

@@ -163,7 +163,7 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="has 18 bytes"):
         open_folder(tmp_path / "out")
     os.unlink(tmp_path / "out" / "a.txt")
-    with pytest.raises(ArtefactError, match="lacks a.txt"):
+    with pytest.raises(ArtefactError, match=r"lacks a\.txt"):
         open_folder(tmp_path / "out")
 
 

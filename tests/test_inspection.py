@@ -46,7 +46,7 @@ def test_a_blend_shows_weights_and_both_scores(blend_folder: Folder) -> None:
 
 
 def test_a_folder_without_trees_says_so(blend_folder: Folder, model_folders: tuple[Folder, Folder]) -> None:
-    with pytest.raises(DataError, match="no tree model is in it .its members are soft, sharp"):
+    with pytest.raises(DataError, match="its members are soft, sharp"):
         inspect("feature-importance", blend_folder.path)
     with pytest.raises(DataError, match="it is a toy model"):
         inspect("feature-importance", model_folders[0].path)

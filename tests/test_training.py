@@ -8,8 +8,8 @@ import pytest
 from bfrbctl import oof
 from bfrbctl.dataset import read_features
 from bfrbctl.errors import ArtefactError, DataError, UsageError
-from bfrbctl.featurization import featurize
 from bfrbctl.features import FeatureConfig
+from bfrbctl.featurization import featurize
 from bfrbctl.folders import Folder
 from bfrbctl.models import kind_module
 from bfrbctl.outputs import Job, open_output

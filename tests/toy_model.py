@@ -1,4 +1,4 @@
-"""A kind of model that trains in no time, for tests of what surrounds models: nearest class mean, softmax of distance."""
+"""A kind of model that trains in no time, for tests of what surrounds models: softmax of distance to class means."""
 
 import io
 from collections.abc import Mapping
