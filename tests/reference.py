@@ -70,17 +70,21 @@ def trend(x: AnyArray, rate_hz: float) -> dict[str, float]:
     }
 
 
-def crossings(x: AnyArray, rate_hz: float) -> dict[str, float]:
-    out = {}
-    band = tolerance(x)
-    for name, centre in (("mean_crossings", np.mean(known(x)) if known(x).size else NAN), ("zero_crossings", 0.0)):
-        n_pairs = n_changes = 0
-        for a, b in pairwise(x):
-            if not np.isnan(a) and not np.isnan(b):
-                n_pairs += 1
-                n_changes += (a - centre > band) != (b - centre > band)
-        out[name] = n_changes * rate_hz / n_pairs if n_pairs else NAN
-    return out
+def mean_crossings(x: AnyArray, rate_hz: float) -> dict[str, float]:
+    return {"mean_crossings": _crossings(x, float(np.mean(known(x))) if known(x).size else NAN, rate_hz)}
+
+
+def zero_crossings(x: AnyArray, rate_hz: float) -> dict[str, float]:
+    return {"zero_crossings": _crossings(x, 0.0, rate_hz)}
+
+
+def _crossings(x: AnyArray, centre: float, rate_hz: float) -> float:
+    n_pairs = n_changes = 0
+    for a, b in pairwise(x):
+        if not np.isnan(a) and not np.isnan(b):
+            n_pairs += 1
+            n_changes += (a - centre > tolerance(x)) != (b - centre > tolerance(x))
+    return n_changes * rate_hz / n_pairs if n_pairs else NAN
 
 
 def gradient(x: AnyArray, rate_hz: float) -> dict[str, float]:

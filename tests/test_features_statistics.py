@@ -18,6 +18,7 @@ from bfrbctl.features.statistics import (
     MOMENTS,
     ORDER,
     TREND,
+    ZERO_CROSSINGS,
     Statistics,
 )
 from bfrbctl.segments import AnyArray, padded_length
@@ -32,7 +33,8 @@ FAMILIES: dict[str, tuple[Statistics, Oracle]] = {
     "moments": (MOMENTS, reference.moments),
     "quantiles": (ORDER, reference.quantiles),
     "trend": (TREND, reference.trend),
-    "crossings": (CROSSINGS, reference.crossings),
+    "mean_crossings": (CROSSINGS, reference.mean_crossings),
+    "zero_crossings": (ZERO_CROSSINGS, reference.zero_crossings),
     "gradient": (GRADIENT, reference.gradient),
     "autocorrelation": (AUTOCORRELATION, reference.autocorrelation),
     "entropy": (ENTROPY, reference.entropy),

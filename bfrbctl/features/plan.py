@@ -22,6 +22,7 @@ from bfrbctl.features.statistics import (
     MOMENTS,
     ORDER,
     TREND,
+    ZERO_CROSSINGS,
     Statistics,
 )
 from bfrbctl.schema import SensorLayout
@@ -53,6 +54,7 @@ _MOVEMENT = (
     *("lin_x", "lin_y", "lin_z", "lin_mag", "world_z", "world_horizontal"),
     *("gyro_x", "gyro_y", "gyro_z", "gyro_mag", "jerk_mag"),
 )
+_SIGNED = ("acc_x", "acc_y", "acc_z", "lin_x", "lin_y", "lin_z", "world_z", "gyro_x", "gyro_y", "gyro_z")
 _BASIC: tuple[Step, ...] = ((MOMENTS, (WHOLE,)), (AVERAGE, THIRDS), (LEVEL, (LAST,)), (ORDER, (WHOLE, LAST)))
 _POSTURE_STEPS: tuple[Step, ...] = (*_BASIC, (TREND, (WHOLE, LAST)), (CROSSINGS, (WHOLE,)), (GRADIENT, (WHOLE,)))
 _MOVEMENT_STEPS: tuple[Step, ...] = (
@@ -79,6 +81,7 @@ def studies(layout: SensorLayout, config: FeatureConfig) -> tuple[Study, ...]:
     everything = (
         Study(_POSTURE, _POSTURE_STEPS),
         Study(_MOVEMENT, _MOVEMENT_STEPS),
+        Study(_SIGNED, ((ZERO_CROSSINGS, (WHOLE, LAST)),)),
         Study((*layout.thm_columns, *(("thm_mean", "thm_spread") if layout.thm else ())), _THM_STEPS),
         Study(tuple(f"tof_{sensor}_{name}" for sensor in layout.tof for name in _TOF_MAIN), _TOF_STEPS),
         Study(tuple(f"tof_{sensor}_{name}" for sensor in layout.tof for name in _TOF_REGIONS), _REGION_STEPS),

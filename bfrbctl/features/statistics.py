@@ -132,24 +132,30 @@ TREND = Statistics(
 )
 
 
-def _crossings(block: Block) -> list[Float64]:
-    pairs = np.sum(block.valid[..., 1:] & block.valid[..., :-1], axis=-1)
-    level = block.tolerance[..., None]
-    out = []
-    for values in (block.centred, block.filled):
-        above = values > level
-        changed = (above[..., 1:] != above[..., :-1]) & block.valid[..., 1:] & block.valid[..., :-1]
-        out.append(ratio(np.sum(changed, axis=-1) * block.rate_hz, pairs))
-    return out
+def _mean_crossings(block: Block) -> list[Float64]:
+    return [_crossings(block, block.centred)]
+
+
+def _zero_crossings(block: Block) -> list[Float64]:
+    return [_crossings(block, block.filled)]
+
+
+def _crossings(block: Block, values: Float64) -> Float64:
+    pairs = block.valid[..., 1:] & block.valid[..., :-1]
+    above = values > block.tolerance[..., None]
+    changed = (above[..., 1:] != above[..., :-1]) & pairs
+    return ratio(np.sum(changed, axis=-1) * block.rate_hz, np.sum(pairs, axis=-1))
 
 
 CROSSINGS = Statistics(
     "crossings",
-    (
-        Statistic("mean_crossings", "Hz", "changes of sign of x - mean a second, over pairs of neighbours both valid"),
-        Statistic("zero_crossings", "Hz", "changes of sign of x a second, over pairs of neighbours both valid"),
-    ),
-    _crossings,
+    (Statistic("mean_crossings", "Hz", "changes of sign of x - mean a second, over pairs of neighbours both valid"),),
+    _mean_crossings,
+)
+ZERO_CROSSINGS = Statistics(
+    "crossings",
+    (Statistic("zero_crossings", "Hz", "changes of sign of x a second, over pairs of neighbours both valid"),),
+    _zero_crossings,
 )
 
 

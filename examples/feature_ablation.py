@@ -1,0 +1,125 @@
+"""What each family of features is worth to a small LightGBM, by subject-grouped cross-validation.
+
+Usage: python examples/feature_ablation.py FEATURES [FEATURES ...] > docs/ablation.md
+
+Each folder of `bfrbctl featurize` gets its column of the table: the out-of-fold competition score of all features, of a
+first table (mean, std, min, max over whole recordings, and the wearer), and of all features but one family. Half of the
+training recordings have their thermopile and ToF features nulled, and the held-out ones are scored with and without.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import lightgbm
+import numpy as np
+import polars as pl
+
+from bfrbctl.features import FAMILIES
+from bfrbctl.folders import open_folder
+from bfrbctl.metrics import hierarchical_f1
+from bfrbctl.segments import AnyArray, Bool, Float64
+
+N_ROUNDS = 60
+SETTINGS = {
+    "objective": "multiclass",
+    "learning_rate": 0.1,
+    "num_leaves": 8,
+    "min_data_in_leaf": 10,
+    "feature_fraction": 0.1,
+    "bagging_fraction": 0.7,
+    "bagging_freq": 1,
+    "max_bin": 63,
+    "num_threads": 2,
+    "seed": 0,
+    "deterministic": True,
+    "force_col_wise": True,
+    "verbosity": -1,
+}
+FIRST = tuple(f"__{name}" for name in ("mean", "std", "min", "max"))
+
+Scores = dict[str, tuple[int, float, float]]
+"""Name of a choice of features -> number of features, score with all sensors, score with the IMU alone."""
+
+
+def choices(catalogue: pl.DataFrame) -> dict[str, Bool]:
+    """Which features each line of the table keeps."""
+    names, families = catalogue["name"].to_list(), catalogue["family"].to_numpy()
+    first = np.array([name.endswith(FIRST) or family == "person" for name, family in zip(names, families, strict=True)])
+    out = {"all features": np.ones(len(names), dtype=np.bool_), "first table": first}
+    return out | {f"without {family}": families != family for family in FAMILIES if (families == family).any()}
+
+
+def scores(folder: Path, say: Callable[[str], None]) -> Scores:
+    """Score every choice of features of one folder."""
+    features = open_folder(folder, "features")
+    index = features.read_parquet("index.parquet").filter(pl.col("split") == "train")
+    table = features.read_parquet("sequences.parquet")
+    catalogue = features.read_parquet("catalogue.parquet").filter(pl.col("table") == "sequence")
+    values = index.select("sequence_id").join(table, on="sequence_id", maintain_order="left")
+    x = values.select(catalogue["name"].to_list()).to_numpy()
+    extra = np.array([("thm" in m) or ("tof" in m) for m in catalogue["modality"]])
+    classes = list(features.content["classes"])
+    labels = np.array([classes.index(gesture) for gesture in index["gesture"]], dtype=np.int64)
+    folds = index["fold"].to_numpy()
+    out: Scores = {}
+    for name, kept in choices(catalogue).items():
+        both = [
+            hierarchical_f1(labels, predicted, features.content["targets"]).score
+            for predicted in _predicted(x, labels, folds, kept=kept, extra=extra)
+        ]
+        out[name] = (int(kept.sum()), both[0], both[1])
+        say(f"{folder.name}: {name}: {out[name]}")
+    return out
+
+
+def _predicted(x: AnyArray, labels: AnyArray, folds: AnyArray, *, kept: Bool, extra: Bool) -> list[AnyArray]:
+    """Predict every held-out recording with all sensors and with the IMU alone."""
+    out = [np.zeros_like(labels), np.zeros_like(labels)]
+    dropped = np.random.default_rng(0).random(len(x)) < 0.5
+    bare = x.copy()
+    bare[:, extra] = np.nan
+    mixed = np.where(dropped[:, None], bare, x)
+    for fold in np.unique(folds):
+        train, valid = folds != fold, folds == fold
+        data = lightgbm.Dataset(mixed[train][:, kept], labels[train])
+        model = lightgbm.train(SETTINGS | {"num_class": int(labels.max()) + 1}, data, N_ROUNDS)
+        for predicted, source in zip(out, (x, bare), strict=True):
+            proba: Float64 = np.asarray(model.predict(source[valid][:, kept]))
+            predicted[valid] = proba.argmax(axis=1)
+    return out
+
+
+def markdown(named: dict[str, Scores]) -> str:
+    """Put the scores of all folders side by side."""
+    head = ["features"]
+    for name in named:
+        head += [f"{name}: n", "all sensors", "IMU only", "change of the mean"]
+    lines = [head, ["---"] * len(head)]
+    rows = dict.fromkeys(row for found in named.values() for row in found)
+    for row in rows:
+        line = [row]
+        for found in named.values():
+            line += _cells(found, row)
+        lines.append(line)
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _cells(found: Scores, row: str) -> list[str]:
+    if row not in found:
+        return [""] * 4
+    count, full, bare = found[row]
+    change = (full + bare - found["all features"][1] - found["all features"][2]) / 2
+    return [str(count), f"{full:.4f}", f"{bare:.4f}", f"{change:+.4f}"]
+
+
+def main() -> None:
+    """Print the table for the folders named on the command line."""
+    warnings.simplefilter("ignore")
+    named = {Path(name).name: scores(Path(name), lambda line: print(line, file=sys.stderr)) for name in sys.argv[1:]}
+    print(markdown(named))
+
+
+if __name__ == "__main__":
+    main()
