@@ -131,7 +131,7 @@ min_data_in_bin
     """
 
     learning_rate: float = 0.1
-    num_leaves: int = 15
+    num_leaves: int = 7
     max_depth: int = -1
     min_data_in_leaf: int = 20
     min_sum_hessian_in_leaf: float = 1e-3

@@ -172,7 +172,7 @@ def fit(task: FoldTask, config: Config) -> LightGBMModel:
     history: list[HistoryRow] = []
     runs = [boost(fold, run, history) for run in range(config.seeds)]
     texts = tuple(run.text for run in runs)
-    model = _assemble(task.classes, features, selected, texts, {})
+    model = _assemble(task.classes, features, selected=selected, texts=texts, summary={})
     summary = {
         "best_round": [run.best_round for run in runs],
         "n_features": int(selected.size),
@@ -201,7 +201,7 @@ def load(files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> LightGBMMod
     selected = about["selected"]
     positions = np.array(range(len(about["features"])) if selected is None else selected, dtype=np.int64)
     contents = tuple(files[name] for name in names)
-    return _assemble(classes, tuple(about["features"]), positions, contents, about["summary"])
+    return _assemble(classes, tuple(about["features"]), selected=positions, texts=contents, summary=about["summary"])
 
 
 def _final_scores(model: LightGBMModel, task: FoldTask) -> dict[str, float]:
@@ -217,7 +217,12 @@ def _final_scores(model: LightGBMModel, task: FoldTask) -> dict[str, float]:
 
 
 def _assemble(
-    classes: tuple[str, ...], features: tuple[str, ...], selected: Int64, texts: tuple[bytes, ...], summary: Any
+    classes: tuple[str, ...],
+    features: tuple[str, ...],
+    *,
+    selected: Int64,
+    texts: tuple[bytes, ...],
+    summary: Mapping[str, Any],
 ) -> LightGBMModel:
     """Check every text, then hand it to the library."""
     names = _text_names(len(texts))
