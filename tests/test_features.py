@@ -84,6 +84,17 @@ def test_one_sequence_alone_gives_the_bits_it_gives_among_others(
         assert differing(alone, computed.take(np.array([i]))) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("missing", [(), ("thm",), ("tof",), ("rot",), ("thm", "tof"), ("thm", "tof", "rot")])
+def test_every_length_alone_gives_the_bits_it_gives_among_others(missing: tuple[str, ...]) -> None:
+    step = 1 if not missing else 7
+    batch = without_sensors(random_recordings(range(1, 701, step), seed=12), *missing)
+    config = FeatureConfig(tof_images=False)
+    whole = compute(batch, config)
+    for i in range(batch.n_sequences):
+        assert differing(compute(taken(batch, [i]), config), whole.take(np.array([i]))) == []
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 130), min_size=1, max_size=9),
