@@ -1,7 +1,8 @@
 """The wrist device: where its sensors sit, and what an ideal or a noisy one reads.
 
 Axes of the device on a right wrist: x towards the thumb, y towards the hand, z out of the inner side of the wrist.
-ToF sensor 1 is in the middle, 2 towards the hand, 4 towards the elbow, 3 and 5 at the sides, turned by 90 degrees.
+ToF sensor 1 is in the middle, 2 towards the hand, 4 towards the elbow, 3 and 5 towards thumb
+and little finger, turned by 90 degrees.
 """
 
 from dataclasses import dataclass
@@ -38,14 +39,14 @@ STRONGEST = 32.0
 LAG_S = 0.35
 """s; time constant of the thermopiles' first-order lag."""
 
-FAINTEST = -2.9
+FAINTEST = -2.75
 """Logarithm of the weakest echo that a ToF pixel still tells from noise."""
 
 _TILT_DEG = 18.0
 _SPACING = 0.017
 _RAISED = 0.024
 
-_TILTS = ((0.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0), (1.0, 0.0))
+_TILTS = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.0, -1.0), (-1.0, 0.0))
 """Where sensors 1-5 sit and lean, along x and y."""
 
 
@@ -58,8 +59,8 @@ def sensor_fans() -> list[Fan]:
     steps = np.tan(np.radians((np.arange(8) - 3.5) * FIELD_DEG / 8))
     fans = []
     for number, (x, y) in enumerate(_TILTS):
-        tilt = np.radians(_TILT_DEG)
-        normal = np.array([x * np.sin(tilt), y * np.sin(tilt), 1.0 if x == y == 0.0 else np.cos(tilt)])
+        tilt = np.radians(_TILT_DEG) if x or y else 0.0
+        normal = np.array([x * np.sin(tilt), y * np.sin(tilt), np.cos(tilt)])
         thumb = np.array([np.cos(tilt) if x else 1.0, 0.0, -x * np.sin(tilt)])
         handwards = np.array([0.0, np.cos(tilt) if y else 1.0, -y * np.sin(tilt)])
         column, row = (handwards, -thumb) if number in (2, 4) else (thumb, handwards)
@@ -128,14 +129,14 @@ def warmth_of(person: Person) -> Warmth:
 def seen_temperature(hits: Hits, warmth: Warmth) -> Float64:
     """Average what each fan sees over its field of view.
 
-    Warmth of a surface at distance d counts 1 / (1 + (d / 0.35 m)^2); the rest of the field is at ambient.
+    Warmth of a surface at distance d counts 1 / (1 + (d / 0.60 m)^2); the rest of the field is at ambient.
 
     Returns
     -------
     float64, (n_frames, n_fans), degC.
     """
     excess = np.append(warmth.surfaces - np.float32(warmth.ambient), np.float32(0.0))
-    weight = np.float32(1.0) / (np.float32(1.0) + (hits.distance / np.float32(0.35)) ** 2)
+    weight = np.float32(1.0) / (np.float32(1.0) + (hits.distance / np.float32(0.60)) ** 2)
     warm = (excess[hits.surface] * weight).mean(axis=-1, dtype=np.float64)
     return np.asarray(warmth.ambient + warm)
 
@@ -182,10 +183,10 @@ def read_tof(hits: Hits, sequence: Int64, rng: np.random.Generator, noise: float
         n_sequences = int(sequence.max()) + 1
         fixed = rng.standard_normal((n_sequences, *distance.shape[1:]), dtype=np.float32)
         shaky = rng.standard_normal(distance.shape, dtype=np.float32)
-        near &= echo + np.float32(0.55 * noise) * (fixed[sequence] + np.float32(0.6) * shaky) > np.float32(FAINTEST)
+        near &= echo + np.float32(0.45 * noise) * (fixed[sequence] + np.float32(0.6) * shaky) > np.float32(FAINTEST)
         bias = rng.standard_normal((n_sequences, *distance.shape[1:]), dtype=np.float32)[sequence]
         spread = np.float32(noise) * (np.float32(1.2) + np.float32(0.025) * np.minimum(reading, np.float32(300.0)))
-        reading = reading + spread * (rng.standard_normal(distance.shape, dtype=np.float32) + bias)
+        reading = reading + spread * (rng.standard_normal(distance.shape, dtype=np.float32) + np.float32(0.5) * bias)
         reading = reading - np.float32(8.0 * min(noise, 1.0))
     near &= reading <= np.float32(TOF_MAX + 0.5)
     whole = np.clip(np.rint(np.where(near, reading, 0.0)), 0, TOF_MAX).astype(np.int16)
@@ -222,7 +223,7 @@ def read_rot(axes: Float64, sequence: Int64, heading: float, rng: np.random.Gene
     """
     n_sequences = int(sequence.max()) + 1
     walk = np.cumsum(rng.normal(0.0, np.radians(1.2) * noise, n_sequences)) + rng.normal(0.0, 0.05 * noise, n_sequences)
-    tilt = rng.normal(0.0, np.radians(1.0) * noise, (n_sequences, 3)) * np.array([1.0, 1.0, 0.0])
+    tilt = rng.normal(0.0, np.radians(2.0) * noise, (n_sequences, 3)) * np.array([1.0, 1.0, 0.0])
     shaky = rng.normal(0.0, np.radians(0.25) * noise, (sequence.size, 3))
     true = Rotation.from_matrix(axes).as_quat()
     turn = from_rotvec(np.array([0.0, 0.0, 1.0]) * (heading + walk[sequence])[:, None])
@@ -234,8 +235,8 @@ def read_rot(axes: Float64, sequence: Int64, heading: float, rng: np.random.Gene
 def read_thm(seen: Float64, offsets: Int64, rate_hz: float, rng: np.random.Generator, noise: float) -> Float32:
     """Lag, offset and noise of the thermopiles: float64 (n_frames, 5) degC seen -> float32 degC read."""
     sequence = segment_ids(offsets)
-    offset = rng.normal(0.0, 0.35 * noise, seen.shape[1])
-    drift = rng.normal(0.0, 0.25 * noise, (len(offsets) - 1, seen.shape[1]))
+    offset = rng.normal(0.0, 0.25 * noise, seen.shape[1])
+    drift = rng.normal(0.0, 0.18 * noise, (len(offsets) - 1, seen.shape[1]))
     slow = lagged(seen, offsets, rate_hz, LAG_S)
     return (slow + offset + drift[sequence] + rng.normal(0.0, 0.09 * noise, seen.shape)).astype(np.float32)
 

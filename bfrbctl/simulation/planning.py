@@ -76,7 +76,7 @@ def draw_session(person: Person, rng: np.random.Generator, config: SimulationCon
     order = [wanted[i] for i in rng.permutation(len(wanted))]
     gesture = np.array([row[0] for row in order], dtype=np.int64)
     frames = _draw_frames(rng, gesture, config.rate_hz)
-    postures = tuple(hold_body(person, name, lean[name] + rng.normal(0.0, 0.045 * repeat, 3)) for _, name, _ in order)
+    postures = tuple(hold_body(person, name, lean[name] + rng.normal(0.0, 0.06 * repeat, 3)) for _, name, _ in order)
     rows = []
     for i, (number, _, first) in enumerate(order):
         way = ways[number].plus(draw_way(rng, _REPEAT * repeat))

@@ -136,12 +136,12 @@ def cast(solids: list[Quadric | Board], fans: list[Fan], *, n_frames: int, limit
 
 def _near(solid: Quadric | Board, fan: Fan, limit: float) -> Int64:
     """Rows in which the solid can be met: present, near enough, and not wholly behind the sensor."""
-    reach = solid.reach if isinstance(solid, Quadric) else float(np.hypot(*solid.half))
+    reach = 1e-4 + (solid.reach if isinstance(solid, Quadric) else float(np.hypot(*solid.half)))
     offset = solid.centre - fan.place
     distance = np.sqrt(np.einsum("ij,ij->i", offset, offset))
     middle = fan.directions.mean(axis=0)
     middle /= np.sqrt(middle @ middle)
-    spread = float((fan.directions @ middle).min())
+    spread = min(float((fan.directions @ middle).min()), 1.0)
     # The ball of radius `reach` meets the cone of the fan only if its centre is at most `reach` beside the cone.
     along = offset @ middle
     across = np.sqrt(np.maximum(distance**2 - along**2, 0.0))

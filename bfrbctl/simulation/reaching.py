@@ -76,9 +76,9 @@ class Way:
 def draw_way(rng: np.random.Generator, spread: float) -> Way:
     """Draw a straying; spread 1 is that of people doing one gesture."""
     return Way(
-        place=rng.normal(0.0, 0.012 * spread, 3),
-        palm=rng.normal(0.0, 0.28 * spread, 3),
-        fingers=rng.normal(0.0, 0.26 * spread, 3),
+        place=rng.normal(0.0, 0.010 * spread, 3),
+        palm=rng.normal(0.0, 0.25 * spread, 3),
+        fingers=rng.normal(0.0, 0.30 * spread, 3),
         pole=rng.normal(0.0, 0.34 * spread, 3),
         size=rng.normal(0.0, 0.34 * spread, 3),
         rate=float(rng.normal(0.0, 0.18 * spread)),
@@ -152,15 +152,15 @@ def _touched(person: Person, gesture: Gesture, posture: Posture) -> tuple[Float6
     at, place = gesture.reach.at, gesture.reach.place
     body = np.eye(3)
     if place == "head":
-        side, up = np.radians(at[0]), np.radians(at[1])
-        ball = np.array([np.cos(up) * np.cos(side), -np.cos(up) * np.sin(side), np.sin(up)])
+        side, lift = np.radians(at[0]), np.radians(at[1])
+        ball = np.array([np.cos(lift) * np.cos(side), -np.cos(lift) * np.sin(side), np.sin(lift)])
         out = posture.head_axes @ unit(ball / posture.head_radii)
         point = posture.head + posture.head_axes @ (posture.head_radii * ball)
         axes = posture.head_axes.T
         return point + at[2] * out, np.stack([out, axes[2], axes[0], axes[1]])
     if place == "neck":
-        side = np.radians(at[0])
-        out = np.array([np.cos(side), -np.sin(side), 0.0])
+        turn = np.radians(at[0])
+        out = np.array([np.cos(turn), -np.sin(turn), 0.0])
         point = posture.neck_low + at[1] * (posture.neck_high - posture.neck_low)
         return point + (0.056 * person.head_scale + at[2]) * out, np.stack([out, body[2], body[0], body[1]])
     if place == "thigh":
@@ -169,12 +169,11 @@ def _touched(person: Person, gesture: Gesture, posture: Posture) -> tuple[Float6
         out = unit(above + np.tan(np.radians(at[1])) * np.array([0.0, -1.0, 0.0]))
         point = posture.hip + at[0] * (posture.knee - posture.hip)
         return point + (0.043 * person.height + at[2]) * out, np.stack([out, along, along, body[1]])
-    forward, across, above = at
     if place == "air":
         scale = (person.upper_arm + person.forearm) / _ARM
-        return posture.shoulder + scale * np.array([forward, across, above]), body[[0, 2, 0, 1]]
+        return posture.shoulder + scale * np.array(at), body[[0, 2, 0, 1]]
     room = posture.room.T
-    point = room @ np.array([TABLE_EDGE + forward, posture.shoulder[1] + 0.06 + across, TABLE_HEIGHT + above])
+    point = room @ (np.array([TABLE_EDGE, posture.shoulder[1] + 0.06, TABLE_HEIGHT]) + np.array(at))
     return point, np.stack([-posture.down, room[:, 0], room[:, 0], room[:, 1]])
 
 

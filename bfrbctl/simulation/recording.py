@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from bfrbctl.errors import UsageError
 from bfrbctl.schema import ACC, GESTURE_PHASE, LABELS, ROT, STUDY_LAYOUT, TARGET_TYPE, TOF_MISSING
-from bfrbctl.segments import offsets_of, segment_ids
+from bfrbctl.segments import Float64, Int64, offsets_of, segment_ids
 from bfrbctl.simulation import device
 from bfrbctl.simulation.faults import Measured, draw_faults, spoil
 from bfrbctl.simulation.gestures import GESTURES
@@ -100,35 +100,43 @@ def measure(person: Person, session: Session, rng: np.random.Generator, config: 
     """
     offsets = offsets_of(session.frames.sum(axis=1))
     sequence = segment_ids(offsets)
-    time = (np.arange(offsets[-1]) - offsets[sequence]) / config.rate_hz
-    room = np.stack([posture.room for posture in session.postures])[sequence]
-    mount = device.strap(person)
-    places = np.empty((3, time.size, 3))
-    for i, shift in enumerate((-_STEP_S, _STEP_S, 0.0)):
-        arm = pose(session.plan, person, sequence, time + shift)
-        place = device.device_place(arm.wrist, arm.axes, person)
-        places[(0, 2, 1)[i]] = np.einsum("nij,nj->ni", room, place)
-    mounting = Mounting(place=place, axes=arm.axes @ mount)
-    if not person.right_handed:
-        arm, mounting, session = _mirrored(arm, mounting, session)
-        room = np.stack([posture.room for posture in session.postures])[sequence]
-        places = places * MIRROR
-    axes = room @ mounting.axes
-    force = device.specific_force(places, _STEP_S, axes)
-    hits = cast(
-        build_scene(person, session, arm, mounting, sequence),
-        device.sensor_fans(),
-        n_frames=time.size,
-        limit=device.SIGHT,
-    )
+    scene = _moved(person, session, sequence, (np.arange(offsets[-1]) - offsets[sequence]) / config.rate_hz)
+    session, room = scene.session, scene.room
+    axes = room @ scene.mounting.axes
+    places = np.stack([np.einsum("nij,nj->ni", room, place) for place in scene.places])
+    solids = build_scene(person, session, scene.arm, scene.mounting, sequence)
+    hits = cast(solids, device.sensor_fans(), n_frames=sequence.size, limit=device.SIGHT)
     seen = device.seen_temperature(hits, device.warmth_of(person))
     level = config.sensor_noise
     return Measured(
-        acc=device.read_acc(force, sequence, person, rng, level),
+        acc=device.read_acc(device.specific_force(places, _STEP_S, axes), sequence, person, rng, level),
         rot=device.read_rot(axes, sequence, person.heading, rng, level),
         thm=device.read_thm(seen, offsets, config.rate_hz, rng, level),
         tof=device.read_tof(hits, sequence, rng, level),
     )
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """Body, arm and device of one session in the body frame; places a step before, at and after each frame."""
+
+    session: Session
+    arm: Pose
+    mounting: Mounting
+    places: Float64
+    room: Float64
+
+
+def _moved(person: Person, session: Session, sequence: Int64, time: Float64) -> _Moved:
+    """Let the person move; a left-hander's scene is a right-hander's, mirrored."""
+    arms = [pose(session.plan, person, sequence, time + shift) for shift in (-_STEP_S, 0.0, _STEP_S)]
+    places = np.stack([device.device_place(arm.wrist, arm.axes, person) for arm in arms])
+    arm, mounting = arms[1], Mounting(place=places[1], axes=arms[1].axes @ device.strap(person))
+    if not person.right_handed:
+        arm, mounting, session = _mirrored(arm, mounting, session)
+        places = places * MIRROR
+    room = np.stack([posture.room for posture in session.postures])[sequence]
+    return _Moved(session=session, arm=arm, mounting=mounting, places=places, room=room)
 
 
 def _mirrored(arm: Pose, mounting: Mounting, session: Session) -> tuple[Pose, Mounting, Session]:

@@ -64,11 +64,11 @@ def build_scene(
     seated = np.array([posture.seated for posture in postures])[sequence]
     height, scale = person.height, person.head_scale
     head, axes, radii = each("head"), each("head_axes"), postures[0].head_radii
-    hair = head + np.einsum("nij,j->ni", axes, np.array([-0.016, 0.0, 0.022]) * scale)
+    hair = head + np.einsum("nij,j->ni", axes, np.array([-0.020, 0.0, 0.026]) * scale)
     spine = each("neck_low")
     solids: list[Quadric | Board] = [
         maker.ellipsoid(head, axes, radii, FACE),
-        maker.ellipsoid(hair, axes, radii * 1.01, HAIR),
+        maker.ellipsoid(hair, axes, radii * 1.04, HAIR),
         *maker.capsule(spine - [0.0, 0.0, 0.03], each("neck_high"), 0.056 * scale, NECK),
         maker.ellipsoid(0.48 * spine, _same(np.eye(3), len(spine)), height * np.array([0.062, 0.094, 0.165]), CLOTHES),
         maker.ellipsoid(0.80 * spine, _same(np.eye(3), len(spine)), height * np.array([0.058, 0.108, 0.070]), CLOTHES),

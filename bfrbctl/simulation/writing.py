@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Literal, Protocol
+from typing import Literal
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -69,7 +69,9 @@ def write_raw(
         written = [f"{name}.{file_format}", f"{name}_demographics.csv"]
         written += [f"{name}_answers.{file_format}"] if answers and name == "test" else []
         with ExitStack() as stack:
-            files = [stack.enter_context(_open(folder / file)) for file in written]
+            files = [_open(folder / file) for file in written]
+            for file in files:
+                stack.callback(file.close)
             for person in _people(config, name, workers):
                 for file, table in zip(files, (person.frames, person.demographics, person.answers), strict=False):
                     file.add(table)
@@ -90,31 +92,19 @@ def _people(config: SimulationConfig, split: str, workers: int) -> Iterator[Simu
     yield from run(delayed(simulate_subject)(config, number, split=split) for number in numbers)
 
 
-class _Table(Protocol):
-    """A file that tables are appended to."""
-
-    def add(self, table: pl.DataFrame) -> None: ...
-
-
 class _Csv:
     """Appends to a CSV file; the header is written once."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: IO[bytes] | None = None
-
-    def __enter__(self) -> "_Csv":
-        self._file = self._path.open("wb")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._file = path.open("wb")
 
     def add(self, table: pl.DataFrame) -> None:
-        if self._file is None:
-            raise ValueError(f"{self._path} is not open")
+        """Append rows."""
         table.write_csv(self._file, include_header=self._file.tell() == 0)
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.close()
 
 
 class _Parquet:
@@ -124,19 +114,18 @@ class _Parquet:
         self._path = path
         self._writer: pq.ParquetWriter | None = None
 
-    def __enter__(self) -> "_Parquet":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
     def add(self, table: pl.DataFrame) -> None:
+        """Append one row group."""
         arrow = table.to_arrow(compat_level=pl.CompatLevel.oldest())
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._path, arrow.schema, compression="zstd")
         self._writer.write_table(arrow)
 
+    def close(self) -> None:
+        """Write the footer."""
+        if self._writer is not None:
+            self._writer.close()
 
-def _open(path: Path) -> "_Csv | _Parquet":
+
+def _open(path: Path) -> _Csv | _Parquet:
     return _Csv(path) if path.suffix == ".csv" else _Parquet(path)
