@@ -50,27 +50,35 @@ def channels(recordings: Canonical) -> dict[str, Float64]:
 
 def describe() -> tuple[Column, ...]:
     """Say what the IMU's frame channels are."""
+    measured = "measured acceleration, gravity included, device frame"
+    velocity = "rotvec(R[t]^T R[t+1]) x rate_hz, device frame"
     return (
-        *_axes("acc", "motion", ACCELERATION, "measured acceleration, gravity included, device frame"),
-        _column("acc_mag", "motion", ACCELERATION, "|acc|"),
-        *_axes("lin", "motion", ACCELERATION, "acc - R^T (0, 0, 9.81), device frame"),
-        _column("lin_mag", "motion", ACCELERATION, "|lin|"),
-        *_axes("world", "motion", ACCELERATION, "R lin, world frame", DIEBEL),
-        _column("world_horizontal", "motion", ACCELERATION, "sqrt(world_x^2 + world_y^2)"),
-        *_axes("jerk", "motion", "m/s^3", "(lin[t] - lin[t-1]) x rate_hz"),
-        _column("jerk_mag", "motion", "m/s^3", "|jerk|"),
-        *_axes("snap", "motion", "m/s^4", "(jerk[t] - jerk[t-1]) x rate_hz"),
-        *_axes("up", "rotation", "1", "the world's vertical in the device frame, R^T (0, 0, 1)", DIEBEL),
-        *(_column(f"quat_{axis}", "rotation", "1", f"{axis} of the quaternion, continuous sign") for axis in "xyzw"),
-        *(
-            _column(f"rot6d_{i + 1}", "rotation", "1", f"R[{i % 3}, {i // 3}]: first two columns of R", ZHOU)
-            for i in range(6)
-        ),
-        *_axes("gyro", "motion", "rad/s", "rotvec(R[t]^T R[t+1]) x rate_hz, device frame", DIEBEL),
-        _column("gyro_mag", "motion", "rad/s", "|gyro|"),
-        _column("turn", "motion", "rad", "angle between the orientations of this frame and the next"),
-        *_axes("gyro_rate", "motion", "rad/s^2", "(gyro[t] - gyro[t-1]) x rate_hz"),
-        _column("rot_present", "presence", "1", "1 where the quaternion was measured, 0 where it was filled in"),
+        *_axes("acc", measured, unit=ACCELERATION),
+        _column("acc_mag", "|acc|", unit=ACCELERATION),
+        *_axes("lin", "acc - R^T (0, 0, 9.81), device frame", unit=ACCELERATION),
+        _column("lin_mag", "|lin|", unit=ACCELERATION),
+        *_axes("world", "R lin, world frame", unit=ACCELERATION, source=DIEBEL),
+        _column("world_horizontal", "sqrt(world_x^2 + world_y^2)", unit=ACCELERATION),
+        *_axes("jerk", "(lin[t] - lin[t-1]) x rate_hz", unit="m/s^3"),
+        _column("jerk_mag", "|jerk|", unit="m/s^3"),
+        *_axes("snap", "(jerk[t] - jerk[t-1]) x rate_hz", unit="m/s^4"),
+        *_rotation_columns(),
+        *_axes("gyro", velocity, unit="rad/s", source=DIEBEL),
+        _column("gyro_mag", "|gyro|", unit="rad/s"),
+        _column("turn", "angle between the orientations of this frame and the next", unit="rad"),
+        *_axes("gyro_rate", "(gyro[t] - gyro[t-1]) x rate_hz", unit="rad/s^2"),
+        Column("rot_present", "presence", IMU, "1", "1 where the quaternion was measured, 0 where it was filled in"),
+    )
+
+
+def _rotation_columns() -> tuple[Column, ...]:
+    formulas = {f"up_{axis}": f"{axis} of the world's vertical in the device frame, R^T (0, 0, 1)" for axis in "xyz"}
+    formulas |= {f"quat_{axis}": f"{axis} of the quaternion, continuous sign" for axis in "xyzw"}
+    formulas |= {f"rot6d_{i + 1}": f"R[{i % 3}, {i // 3}]: first two columns of R" for i in range(6)}
+    sources = {"up": DIEBEL, "rot6d": ZHOU}
+    return tuple(
+        Column(name, "rotation", IMU, "1", formula, sources.get(name.split("_")[0], ""))
+        for name, formula in formulas.items()
     )
 
 
@@ -88,9 +96,9 @@ def _numbered(name: str, values: Float64, letters: str) -> dict[str, Float64]:
     return {f"{name}_{letter}": values[:, i] for i, letter in enumerate(letters)}
 
 
-def _axes(name: str, family: str, unit: str, formula: str, source: str = "") -> tuple[Column, ...]:
-    return tuple(_column(f"{name}_{axis}", family, unit, f"{axis} of {formula}", source) for axis in "xyz")
+def _axes(name: str, formula: str, *, unit: str, source: str = "") -> tuple[Column, ...]:
+    return tuple(_column(f"{name}_{axis}", f"{axis} of {formula}", unit=unit, source=source) for axis in "xyz")
 
 
-def _column(name: str, family: str, unit: str, formula: str, source: str = "") -> Column:
-    return Column(name=name, family=family, modality=IMU, unit=unit, formula=formula, source=source)
+def _column(name: str, formula: str, *, unit: str, source: str = "") -> Column:
+    return Column(name=name, family="motion", modality=IMU, unit=unit, formula=formula, source=source)

@@ -92,7 +92,7 @@ def _spectral(block: Block) -> list[Float64]:
     flatness = np.exp(np.log(np.maximum(share, FLOOR)).mean(axis=-1)) * frequency.size
     return [
         total * (frequency[1] - frequency[0]),
-        *(_band(share, frequency, low, high) for low, high in BANDS_HZ),
+        *(_band(share, frequency, low=low, high=high) for low, high in BANDS_HZ),
         np.where(total > 0, frequency[peak], np.nan),
         share.max(axis=-1),
         centroid,
@@ -102,7 +102,7 @@ def _spectral(block: Block) -> list[Float64]:
     ]
 
 
-def _band(share: Float64, frequency: Float64, low: float, high: float) -> Float64:
+def _band(share: Float64, frequency: Float64, *, low: float, high: float) -> Float64:
     inside = (frequency >= low) & (frequency < high if high < BANDS_HZ[-1][1] else frequency <= high)
     if not inside.any():
         return np.full(share.shape[:-1], np.nan)
