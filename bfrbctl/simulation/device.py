@@ -16,7 +16,7 @@ from bfrbctl.segments import Float32, Float64, Int16, Int64, segment_ids
 from bfrbctl.simulation.people import Person
 from bfrbctl.simulation.posture import about
 from bfrbctl.simulation.rays import Fan, Hits
-from bfrbctl.simulation.scene import CLOTHES, FACE, FURNITURE, HAIR, HAND, LEG, NECK, OBJECT, REFLECTANCE, SLEEVE
+from bfrbctl.simulation.scene import ARM, CLOTHES, FACE, FURNITURE, HAIR, HAND, LEG, NECK, OBJECT, REFLECTANCE
 
 ACC_STEP = 1.0 / 256.0
 """m/s^2; resolution of the BNO08x accelerometer report."""
@@ -119,7 +119,8 @@ def warmth_of(person: Person) -> Warmth:
     surfaces = np.empty(REFLECTANCE.size, dtype=np.float32)
     surfaces[[FACE, NECK]] = person.skin, person.skin + 0.8
     surfaces[HAIR] = 0.55 * person.skin + 0.45 * person.ambient
-    surfaces[[CLOTHES, SLEEVE]] = person.clothes
+    surfaces[CLOTHES] = person.clothes
+    surfaces[ARM] = person.skin - 1.8
     surfaces[LEG] = person.clothes + 0.8
     surfaces[HAND] = person.skin - 2.0
     surfaces[[FURNITURE, OBJECT]] = person.ambient, person.ambient + 1.0

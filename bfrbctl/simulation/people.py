@@ -101,8 +101,8 @@ def draw_person(rng: np.random.Generator, config: SimulationConfig) -> Person:
         strap_roll=float(rng.normal(0.0, 0.24 * spread)),
         strap_shift=float(np.clip(rng.normal(0.0, 0.012 * spread), -0.02, 0.04)),
         upside_down=bool(rng.random() < config.upside_down),
-        skin=float(rng.normal(34.2, 0.7)),
-        clothes=float(rng.normal(28.0, 0.8)),
+        skin=float(rng.normal(34.8, 0.7)),
+        clothes=float(rng.normal(27.6, 0.8)),
         ambient=float(rng.normal(24.1, 1.4)),
         heading=float(heading),
     )

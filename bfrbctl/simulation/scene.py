@@ -16,8 +16,8 @@ from bfrbctl.simulation.posture import Posture
 from bfrbctl.simulation.rays import Board, Quadric
 from bfrbctl.simulation.reaching import TABLE_EDGE, TABLE_HEIGHT
 
-SURFACES = ("face", "hair", "neck", "clothes", "leg", "sleeve", "hand", "furniture", "object")
-FACE, HAIR, NECK, CLOTHES, LEG, SLEEVE, HAND, FURNITURE, OBJECT = range(len(SURFACES))
+SURFACES = ("face", "hair", "neck", "clothes", "leg", "arm", "hand", "furniture", "object")
+FACE, HAIR, NECK, CLOTHES, LEG, ARM, HAND, FURNITURE, OBJECT = range(len(SURFACES))
 
 REFLECTANCE = np.array([0.55, 0.16, 0.50, 0.35, 0.35, 0.35, 0.55, 0.45, 0.40], dtype=np.float32)
 """Share of the emitter's light that comes back from each surface at 940 nm."""
@@ -72,7 +72,7 @@ def build_scene(
         *maker.capsule(spine - [0.0, 0.0, 0.03], each("neck_high"), 0.056 * scale, NECK),
         maker.ellipsoid(0.48 * spine, _same(np.eye(3), len(spine)), height * np.array([0.062, 0.094, 0.165]), CLOTHES),
         maker.ellipsoid(0.80 * spine, _same(np.eye(3), len(spine)), height * np.array([0.058, 0.108, 0.070]), CLOTHES),
-        *maker.capsule(each("shoulder"), pose.elbow, 0.026 * height, SLEEVE),
+        *maker.capsule(each("shoulder"), pose.elbow, 0.026 * height, ARM),
     ]
     hip, knee = each("hip"), each("knee")
     flip = np.array([1.0, -1.0, 1.0])
