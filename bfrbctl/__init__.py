@@ -1,3 +1,22 @@
-"""Recognise body-focused repetitive behaviours from wrist-sensor recordings."""
+"""Recognise body-focused repetitive behaviours from wrist-sensor recordings.
+
+>>> from bfrbctl import Predictor                                       # doctest: +SKIP
+>>> Predictor.open("blend").predict(sequence, demographics)             # doctest: +SKIP
+'Text on phone'
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bfrbctl.prediction import Predictor
 
 __version__ = "0.1.0"
+__all__ = ["Predictor", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when they are asked for, so that `import bfrbctl` loads no library."""
+    if name == "Predictor":
+        return import_module("bfrbctl.prediction").Predictor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

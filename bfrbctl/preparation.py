@@ -30,6 +30,7 @@ from bfrbctl.schema import (
     DEFAULT_RATE_HZ,
     DEMOGRAPHICS,
     GESTURE,
+    SEQUENCE_COUNTER,
     SEQUENCE_ID,
     SEQUENCE_TYPE,
     SUBJECT,
@@ -120,6 +121,51 @@ def cleaned_tables(
     for table in tables:
         cleaned = clean(table, schema, rate_hz=config.rate_hz, drop=drop)
         yield replace(cleaned, batch=_with_people(cleaned.batch, people))
+
+
+def clean_frames(
+    frames: pl.DataFrame, demographics: pl.DataFrame | None, *, layout: SensorLayout, rate_hz: float
+) -> CleanTable:
+    """Put recordings that are in memory through the same checks as a raw file.
+
+    Parameters
+    ----------
+    frames
+        Rows of one or more sequences in any order: acc_*, rot_*, and what there is of sequence_id, sequence_counter,
+        subject, thm_*, tof_*. Other columns are ignored; sensors of `layout` that it lacks are missing.
+    demographics
+        One row a subject, as in the study's file; None or empty when unknown.
+    layout
+        Sensors to give.
+    rate_hz
+        Frames a second.
+
+    Returns
+    -------
+    The usable sequences, and the faults of the others.
+    """
+    schema = RawSchema(layout, (), ())
+    n = frames.height
+    stand_ins = {
+        SEQUENCE_ID: pl.repeat("sequence", n, eager=True),
+        SEQUENCE_COUNTER: pl.int_range(n, eager=True),
+        SUBJECT: pl.repeat("", n, eager=True),
+    }
+    columns = {}
+    for name, dtype in schema.dtypes.items():
+        column = frames[name] if name in frames.columns else stand_ins.get(name)
+        given = pl.repeat(None, n, dtype=dtype, eager=True) if column is None else column.cast(dtype, strict=False)
+        columns[name] = given.fill_null(stand_ins[name]) if name in (SEQUENCE_ID, SUBJECT) else given
+    table = pl.DataFrame(columns).sort(SEQUENCE_ID, maintain_order=True)
+    cleaned = clean(table, schema, rate_hz=rate_hz)
+    if demographics is None or SUBJECT not in demographics.columns:
+        return cleaned
+    people = demographics.select(
+        pl.col(SUBJECT).cast(pl.String),
+        *(pl.col(name).cast(pl.Float32, strict=False) for name in DEMOGRAPHICS if name in demographics.columns),
+        *(pl.lit(None, dtype=pl.Float32).alias(name) for name in DEMOGRAPHICS if name not in demographics.columns),
+    ).unique(SUBJECT, keep="first", maintain_order=True)
+    return replace(cleaned, batch=_with_people(cleaned.batch, people))
 
 
 def prepare(

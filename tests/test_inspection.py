@@ -7,7 +7,8 @@ from bfrbctl.errors import ArtefactError, DataError
 from bfrbctl.folders import Folder
 from bfrbctl.inspection import VIEWS, View, inspect
 from bfrbctl.outputs import Job, open_output
-from bfrbctl.prediction import Predictor, open_input, predict
+from bfrbctl.prediction import Predictor
+from bfrbctl.submission import open_input, predict
 
 
 def tables(view: View) -> set[str]:

@@ -9,9 +9,10 @@ from bfrbctl.dataset import read_recordings
 from bfrbctl.errors import ArtefactError, DataError, UsageError
 from bfrbctl.folders import Folder
 from bfrbctl.outputs import Job, open_output
-from bfrbctl.prediction import Predictor, open_input, predict
+from bfrbctl.prediction import Predictor
 from bfrbctl.schema import TOF_MISSING
 from bfrbctl.storage import encode_json
+from bfrbctl.submission import open_input, predict
 from tests.recordings import raw_frames, write_raw
 
 
@@ -146,3 +147,63 @@ def test_a_blend_whose_member_has_other_classes_is_refused(blend_folder: Folder,
         output.finish(blend_folder.content)
     with pytest.raises(ArtefactError, match="other classes than the blend"):
         Predictor.open(tmp_path / "b")
+
+
+# ------------------------------------------------------------------------------------------- one sequence in memory
+
+
+def test_a_sequence_in_memory_gets_the_answer_of_the_file(
+    predictor: Predictor, raw_folder: Path, tmp_path: Path
+) -> None:
+    folder = predicted(raw_folder, predictor, tmp_path / "p")
+    answers = dict(folder.read_parquet("submission.parquet").rows())
+    table, people = pl.read_csv(raw_folder / "test.csv"), pl.read_csv(raw_folder / "test_demographics.csv")
+    assert predictor.predict_many(table, people) == answers
+    for name, part in table.group_by("sequence_id"):
+        shuffled = part.select(reversed(part.columns)).sample(fraction=1.0, shuffle=True, seed=1)
+        assert predictor.predict(shuffled, people) == answers[str(name[0])]
+
+
+def test_pandas_tables_are_taken_too(predictor: Predictor) -> None:
+    class Pandas:
+        """As much of a pandas table as is needed."""
+
+        def __init__(self, table: pl.DataFrame) -> None:
+            self.columns = table.columns
+            self.iloc = None
+            self.table = table
+
+        def __getitem__(self, name: str) -> pl.Series:
+            return self.table[name]
+
+    table = raw_frames(subjects=1, repeats=1, labelled=False)
+    assert predictor.predict_many(Pandas(table)) == predictor.predict_many(table)
+    with pytest.raises(DataError, match="expected a polars or pandas table, got list"):
+        predictor.predict_many([1, 2])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pl.DataFrame.clear,
+        lambda t: t.head(1),
+        lambda t: t.drop("^tof_.*$", "^thm_.*$"),
+        lambda t: t.drop("^rot_.*$"),
+        lambda t: t.drop("acc_x"),
+        lambda t: t.with_columns(pl.col("^rot_.*$") * 0),
+        lambda t: t.select("sequence_id", *(pl.lit(None).alias(name) for name in t.columns if name != "sequence_id")),
+        lambda t: t.with_columns(acc_x=pl.lit("no number")),
+        lambda t: t.with_columns(sequence_counter=1),
+        lambda t: t.drop("subject", "sequence_counter", "sequence_id"),
+        lambda t: pl.concat([t] * 30),
+    ],
+)
+def test_any_single_sequence_is_answered(predictor: Predictor, change: object) -> None:
+    table = raw_frames(subjects=1, repeats=1, labelled=False).filter(pl.col("sequence_id") == "SEQ_000000")
+    numbers = table.drop("row_id").with_columns(pl.col("subject").str.len_chars().cast(pl.String))
+    assert predictor.predict(change(numbers)) in predictor.classes  # type: ignore[operator]
+
+
+def test_several_sequences_are_not_one(predictor: Predictor) -> None:
+    with pytest.raises(DataError, match="8 sequences, expected one"):
+        predictor.predict(raw_frames(subjects=1, labelled=False))

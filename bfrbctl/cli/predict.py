@@ -35,8 +35,9 @@ def predict(
     """
     from bfrbctl.folders import open_folder
     from bfrbctl.outputs import Job, open_output
-    from bfrbctl.prediction import Predictor, input_refs, open_input
-    from bfrbctl.prediction import predict as run
+    from bfrbctl.prediction import Predictor
+    from bfrbctl.submission import input_refs, open_input
+    from bfrbctl.submission import predict as run
 
     predictor = Predictor.open(model)
     source = open_input(recordings, predictor, split=split)
