@@ -15,13 +15,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "bfrbctl"
 
 LAYERS = (
-    {"errors", "schema", ""},
+    {"errors", "schema"},
     {"segments", "rotation", "metrics"},
     {"config", "storage", "folders", "outputs", "workers", "dataset", "raw"},
     {"cleaning", "folds", "preparation", "simulation", "features", "featurization"},
     {"models"},
     {"oof", "training", "blending", "prediction", "submission", "kaggle", "inspection"},
-    {"cli", "__main__"},
+    {"cli", "__main__", ""},
 )
 """Rooms from the bottom up; each imports from its own layer and those before it."""
 

@@ -1,0 +1,98 @@
+"""The competition's gateway: one sequence a call, answered with the name of a gesture, whatever comes.
+
+Source of the protocol: the competition's `kaggle_evaluation` package, which Kaggle provides in its notebooks; it is no
+dependency of ours. Listeners are registered by the function's `__name__`, which must be "predict".
+"""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from bfrbctl.errors import UsageError
+from bfrbctl.prediction import Predictor
+from bfrbctl.schema import SEQUENCE_ID
+
+RERUN = "KAGGLE_IS_COMPETITION_RERUN"
+_SERVER_MODULE = "kaggle_evaluation.cmi_inference_server"
+_log = logging.getLogger("bfrbctl.kaggle")
+
+Answer = Callable[[pl.DataFrame, pl.DataFrame], str]
+
+
+def answering(open_predictor: Callable[[], Predictor]) -> Answer:
+    """Make the function that the gateway calls.
+
+    Parameters
+    ----------
+    open_predictor
+        Opens the model; called once, at the first sequence, unless the answer's `warm` was called before.
+
+    Returns
+    -------
+    A function named `predict`. It never raises for a sequence: when one fails inside, the failure is logged with its
+    sequence_id and the gesture most frequent in training is the answer.
+    """
+    opened: list[Predictor] = []
+
+    def predictor() -> Predictor:
+        if not opened:
+            opened.append(open_predictor())
+        return opened[0]
+
+    def predict(sequence: pl.DataFrame, demographics: pl.DataFrame) -> str:
+        model = predictor()
+        try:
+            return model.predict(sequence, demographics)
+        except Exception:
+            named = (
+                sequence[SEQUENCE_ID][0] if SEQUENCE_ID in sequence.columns and sequence.height else "without a name"
+            )
+            _log.exception("sequence %s failed and is answered with the most frequent gesture", named)
+            return model.classes[int(np.argmax(model.prior))]
+
+    predict.warm = predictor  # type: ignore[attr-defined]
+    return predict
+
+
+def serve(path: Path | str, data_paths: Sequence[Path | str] = ()) -> None:
+    """Run a model or blend behind the competition's gateway.
+
+    In the competition's rerun it serves until the gateway is done; elsewhere it runs the local gateway over
+    `data_paths`, which writes submission.parquet into the working folder.
+
+    Parameters
+    ----------
+    path
+        Model or blend folder.
+    data_paths
+        test.csv and test_demographics.csv, for the local gateway.
+
+    Raises
+    ------
+    UsageError
+        When Kaggle's package is not there, or there is nothing to run over.
+    """
+    rerun = bool(os.getenv(RERUN))
+    if not rerun and len(data_paths) != 2:
+        raise UsageError(
+            f"{len(data_paths)} data paths, expected test.csv and test_demographics.csv",
+            hint=f"give both with --data-paths, or set {RERUN} as the competition does",
+        )
+    answer = answering(lambda: Predictor.open(path))
+    try:
+        server = import_module(_SERVER_MODULE).CMIInferenceServer(answer)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{_SERVER_MODULE.split('.')[0]} is not installed: Kaggle provides it in the competition's notebooks",
+            hint="add the competition as input of the notebook, or use bfrbctl predict elsewhere",
+        ) from error
+    answer.warm()  # type: ignore[attr-defined]
+    if rerun:
+        server.serve()
+    else:
+        server.run_local_gateway(data_paths=tuple(map(str, data_paths)))
