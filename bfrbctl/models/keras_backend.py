@@ -12,6 +12,10 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
+from bfrbctl.segments import AnyArray
+
 STDERR = 2
 """The file descriptor that C++ libraries write to, past sys.stderr."""
 
@@ -55,6 +59,14 @@ def _import_keras() -> Any:
 
 keras: Any = _import_keras()
 ops: Any = keras.ops
+
+
+def to_numpy(tensor: Any) -> AnyArray:
+    """Copy a tensor or variable to NumPy.
+
+    `convert_to_numpy` would do for both, but TensorFlow's variables do not know NumPy 2's `copy` keyword and warn.
+    """
+    return np.array(tensor.numpy() if isinstance(tensor, keras.Variable) else ops.convert_to_numpy(tensor))
 
 
 def backend_name() -> str:

@@ -88,15 +88,6 @@ def merging_matrix(targets: tuple[bool, ...]) -> Any:
 
 
 @registered
-class KnownCrossEntropy(keras.losses.Loss):  # type: ignore[misc]
-    """Cross-entropy over classes; a row of zeros is an unknown label and costs nothing."""
-
-    def call(self, truth: Tensor, logits: Tensor) -> Tensor:
-        """Give the loss of each sequence: (batch, n) twice -> (batch,)."""
-        return -ops.sum(truth * ops.log_softmax(logits, axis=-1), axis=-1)
-
-
-@registered
 class PhaseLoss(keras.losses.Loss):  # type: ignore[misc]
     """Binary cross-entropy of each frame, averaged over frames whose phase is known; -1 is unknown."""
 

@@ -1,7 +1,7 @@
 """The networks, rebuilt from a few bounded numbers: the published two-branch design, and helios.
 
 A network reads padded frames, a mask and, where there are any, ToF images, and gives `gesture` logits; helios can
-also give `orientation` logits and `phase` logits of each four frames, which only serve training.
+also give `phase` logits of each four frames, which only serve training.
 """
 
 from dataclasses import dataclass
@@ -27,9 +27,6 @@ TWO_BRANCH, HELIOS = "two-branch", "helios"
 NETWORKS = (TWO_BRANCH, HELIOS)
 PRECISIONS = ("float32", "mixed_bfloat16")
 
-ORIENTATIONS = 4
-"""Classes of the orientation head: the study's body orientations."""
-
 _layers = keras.layers
 
 
@@ -51,8 +48,8 @@ class NetworkSpec:
         All dropout rates are multiplied by it.
     precision
         What most of it is computed in: `float32` or `mixed_bfloat16`; weights are float32 always.
-    orientation_head, phase_head
-        Whether `helios` has them.
+    phase_head
+        Whether `helios` tells the phase of every four frames, too.
     """
 
     network: str
@@ -63,7 +60,6 @@ class NetworkSpec:
     width: float = 1.0
     dropout: float = 1.0
     precision: str = "float32"
-    orientation_head: bool = False
     phase_head: bool = False
 
     def check(self) -> None:
@@ -276,8 +272,6 @@ def _helios_heads(net: _Body, joined: Tensor, *, mask: Tensor) -> dict[str, Tens
     vector = net.layer(DenseNorm, "dense_a", spec.wide(192), seed=net.seeds())(pooled)
     vector = net.drop(vector, 0.4, "dense_a_drop")
     heads = {"gesture": net.head(vector, "gesture", spec.n_classes)}
-    if spec.orientation_head:
-        heads["orientation"] = net.head(vector, "orientation", ORIENTATIONS)
     if spec.phase_head:
         heads["phase"] = net.head(joined, "phase", 1)
     return heads

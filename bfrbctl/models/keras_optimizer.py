@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bfrbctl.models.keras_backend import keras, ops
+from bfrbctl.models.keras_backend import keras, ops, to_numpy
 from bfrbctl.models.keras_layers import Tensor, registered
 
 FIRST, SECOND, EPSILON = 0.9, 0.999, 1e-7
@@ -95,7 +95,7 @@ class FlatAdamW(keras.optimizers.Optimizer):  # type: ignore[misc]
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         """Give the weights their running mean."""
         if self.memory > 0:
-            mean = ops.convert_to_numpy(self.average)
+            mean = to_numpy(self.average)
             parts = np.split(mean, np.cumsum(self.sizes)[:-1])
             for variable, part in zip(var_list, parts, strict=True):
                 variable.assign(part.reshape(variable.shape))

@@ -30,7 +30,6 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "focal": (0.0, 10.0),
     "merged_weight": (0.0, 100.0),
     "binary_weight": (0.0, 100.0),
-    "orientation_weight": (0.0, 100.0),
     "phase_weight": (0.0, 100.0),
     "seeds": (1, 100),
 }
@@ -64,8 +63,8 @@ class Config:
         See `keras_augmentation.Augmentation`; 0 switches each off.
     label_smoothing, focal, class_weight
         Of the gesture's cross-entropy; `balanced` weighs classes by their rarity.
-    merged_weight, binary_weight, orientation_weight, phase_weight
-        Weights of the further losses: 9 merged classes, target or not, body orientation, phase of each frame.
+    merged_weight, binary_weight, phase_weight
+        Weights of the further losses: 9 merged classes, target or not, phase of each four frames (`helios`).
     seeds
         Networks trained one after the other and averaged.
     """
@@ -101,7 +100,6 @@ class Config:
     class_weight: Literal["none", "balanced"] = "none"
     merged_weight: float = 0.5
     binary_weight: float = 0.1
-    orientation_weight: float = 0.1
     phase_weight: float = 0.1
     seeds: int = 1
 

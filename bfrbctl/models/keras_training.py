@@ -18,10 +18,10 @@ import numpy as np
 from bfrbctl.errors import UsageError
 from bfrbctl.metrics import Score, log_loss, score_proba
 from bfrbctl.models.keras_augmentation import Augmentation, Inputs, TrainingData, epoch_batches, training_batch
-from bfrbctl.models.keras_backend import backend_name, ops
+from bfrbctl.models.keras_backend import backend_name, ops, to_numpy
 from bfrbctl.models.keras_checkpoint import in_order, load_state, numbered, save_state
 from bfrbctl.models.keras_inputs import InputPlan, Ready, prediction_batches
-from bfrbctl.models.keras_losses import HierarchicalLoss, KnownCrossEntropy, PhaseLoss
+from bfrbctl.models.keras_losses import HierarchicalLoss, PhaseLoss
 from bfrbctl.models.keras_networks import Network, NetworkSpec, build_network
 from bfrbctl.models.keras_optimizer import FlatAdamW
 from bfrbctl.models.keras_settings import Config
@@ -102,7 +102,7 @@ class Shared:
     loaded
         Whose weights it has now.
     compiled
-        The loss and optimizer that it was compiled with last.
+        What the loss and optimizer that it was compiled with last depend on: tracing them again takes seconds.
     """
 
     network: Network
@@ -130,7 +130,7 @@ def predict(network: Network, data: Ready, plan: InputPlan, n_classes: int) -> F
     """Give probabilities of scaled sequences: float32, (n_sequences, n_classes)."""
     out = np.empty((data.lengths.size, n_classes), dtype=np.float32)
     for chosen, inputs in prediction_batches(data, plan):
-        out[chosen] = ops.convert_to_numpy(network.predict.predict_on_batch(inputs))
+        out[chosen] = network.predict.predict_on_batch(inputs)
     return out
 
 
@@ -188,7 +188,9 @@ def _compile(shared: Shared, job: Job) -> None:
     weights = _class_weights(job) if config.class_weight == "balanced" else ()
     steps = -(-job.train.labels.shape[0] // min(config.batch_size, job.train.labels.shape[0]))
     ema = min(config.ema, max(1.0 - 2.0 / steps, 0.0))
-    wanted = (config, job.valid.targets, weights, ema)
+    optimizer_part = (config.weight_decay, config.l2, config.clip, ema)
+    loss_part = (config.merged_weight, config.binary_weight, config.label_smoothing, config.focal, config.phase_weight)
+    wanted = (optimizer_part, loss_part, job.valid.targets, weights)
     if shared.compiled == wanted:
         return
     optimizer = FlatAdamW(config.learning_rate, decay=config.weight_decay, l2=config.l2, clip=config.clip, memory=ema)
@@ -209,8 +211,8 @@ def _losses(network: Network, job: Job, weights: tuple[float, ...]) -> tuple[dic
         focal=config.focal,
         class_weights=weights,
     )
-    losses = {"gesture": gesture, "orientation": KnownCrossEntropy(), "phase": PhaseLoss()}
-    shares = {"gesture": 1.0, "orientation": config.orientation_weight, "phase": config.phase_weight}
+    losses = {"gesture": gesture, "phase": PhaseLoss()}
+    shares = {"gesture": 1.0, "phase": config.phase_weight}
     heads = network.train.output
     return {name: losses[name] for name in heads}, {name: shares[name] for name in heads}
 
@@ -225,7 +227,7 @@ def _class_weights(job: Job) -> tuple[float, ...]:
 def _start(network: Network, job: Job) -> _State:
     """Give the network fresh weights and the optimizer nothing to remember."""
     fresh = build_network(job.spec, seed=job.seed).train
-    _assign(network.train.variables, [ops.convert_to_numpy(variable) for variable in fresh.variables])
+    _assign(network.train.variables, [to_numpy(variable) for variable in fresh.variables])
     for variable in network.train.optimizer.variables:
         variable.assign(ops.zeros(variable.shape, dtype=variable.dtype))
     return _State(0, [], -1, (-np.inf, -np.inf), [])
@@ -292,7 +294,7 @@ def rate_at(config: Config, epoch: float) -> float:
 def _judge(network: Network, job: Job, state: _State, loss: float) -> Row:
     """Score the averaged weights in every scenario, and keep them when they are the best so far."""
     trainable = network.train.trainable_variables
-    raw = [ops.convert_to_numpy(variable) for variable in trainable]
+    raw = [to_numpy(variable) for variable in trainable]
     if job.config.ema > 0:
         network.train.optimizer.finalize_variable_values(trainable)
     row: Row = {"fold": job.fold, "member": job.member, "step": state.epoch + 1, "loss": round(loss, 6)}
@@ -308,7 +310,7 @@ def _judge(network: Network, job: Job, state: _State, loss: float) -> Row:
     row["score"] = round(rank[0], 6)
     row["lr"] = rate_at(job.config, state.epoch + 1.0)
     if rank > state.best_rank:
-        state.best = [ops.convert_to_numpy(weight).copy() for weight in network.predict.weights]
+        state.best = [to_numpy(weight) for weight in network.predict.weights]
         state.best_epoch, state.best_rank = state.epoch, rank
     _assign(trainable, raw)
     return row
@@ -331,8 +333,8 @@ def _score_columns(scenario: str, score: Score, nats: float) -> Row:
 
 def _keep(network: Network, job: Job, state: _State, checkpoint: Path) -> None:
     arrays = {
-        **numbered([ops.convert_to_numpy(variable) for variable in network.train.variables], "variable"),
-        **numbered([ops.convert_to_numpy(variable) for variable in network.train.optimizer.variables], "slot"),
+        **numbered([to_numpy(variable) for variable in network.train.variables], "variable"),
+        **numbered([to_numpy(variable) for variable in network.train.optimizer.variables], "slot"),
         **numbered(state.best, "best"),
     }
     meta = {
