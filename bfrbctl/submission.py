@@ -57,12 +57,16 @@ class Input:
     ----------
     total
         Bytes to read (raw) or frames (prepared), for progress.
+    unit, scale
+        How to tell that amount: `MB` of a million bytes, or `frames`.
     batches
         Reads it, some thousand frames at a time; calls its first argument with the amount done. The second is
         whether to bring scattered rows together first; without, raw.Unsorted may be raised on the way.
     """
 
     total: int
+    unit: str
+    scale: float
     batches: Callable[[OnFrames, bool], Iterator[Batch]]
 
 
@@ -116,7 +120,7 @@ def _prepared_input(dataset: Folder, split: str | None) -> Input:
             yield Batch(recordings, rows.select(SEQUENCE_ID, GESTURE), [])
             on_frames(recordings.n_frames)
 
-    return Input(int(wanted["n_frames"].sum()), batches)
+    return Input(int(wanted["n_frames"].sum()), "frames", 1.0, batches)
 
 
 def _raw_input(split: RawSplit, predictor: Predictor) -> Input:
@@ -127,7 +131,7 @@ def _raw_input(split: RawSplit, predictor: Predictor) -> Input:
         for cleaned in cleaned_tables(split, schema, config=config, gathered=gathered, on_bytes=on_bytes):
             yield _as_batch(cleaned)
 
-    return Input(split.frames.stat().st_size, batches)
+    return Input(split.frames.stat().st_size, "MB", 1e6, batches)
 
 
 def _as_batch(cleaned: CleanTable) -> Batch:

@@ -45,7 +45,7 @@ def predict(
     job = Job("predictions", {"split": split, "strict": strict}, refs, shared.command_line())
     with (
         open_output(out, job, force=force, resume=resume) as output,
-        shared.progress("predict", source.total, quiet=quiet) as advance,
+        shared.progress("predict", source.total, quiet=quiet, unit=source.unit, scale=source.scale) as advance,
     ):
         folder = run(source, predictor, output, strict=strict, on_frames=advance)
     content = folder.content

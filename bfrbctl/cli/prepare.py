@@ -57,7 +57,7 @@ def prepare(
     job = Job("dataset", configuration.as_mapping(config), split_refs(splits), shared.command_line(), config.seed)
     with open_output(data, job, force=force, resume=resume) as output:
         total = sum(split.frames.stat().st_size for split in splits)
-        with shared.progress("prepare", total, quiet=quiet) as advance:
+        with shared.progress("prepare", total, quiet=quiet, unit="MB", scale=1e6) as advance:
             folder = run(splits, output, config, on_bytes=advance)
         reused = [name for name in output.reused if name.startswith("frames")]
     content = folder.content

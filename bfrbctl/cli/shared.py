@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,8 +34,19 @@ def command_line() -> tuple[str, ...]:
 
 
 @contextmanager
-def progress(label: str, total: float, *, quiet: bool, unit: str = "") -> Iterator[Advance]:
+def progress(label: str, total: float, *, quiet: bool, unit: str, scale: float = 1.0) -> Iterator[Advance]:
     """Draw a bar with rate and remaining time on stderr; nothing when quiet or not a terminal.
+
+    Parameters
+    ----------
+    label
+        What is being done.
+    total
+        How much there is to do.
+    quiet
+        Whether to draw nothing.
+    unit, scale
+        The rate is told in `unit` a second, of which each is `scale` of what the bar counts.
 
     Yields
     ------
@@ -46,26 +58,25 @@ def progress(label: str, total: float, *, quiet: bool, unit: str = "") -> Iterat
     from rich.console import Console
     from rich.progress import (
         BarColumn,
-        MofNCompleteColumn,
         Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
+    begin, done = time.monotonic(), 0.0
     columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %")]
-    if unit:
-        columns += [MofNCompleteColumn(), TextColumn(unit)]
-    with Progress(
-        *columns,
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda amount: bar.advance(task, amount)
+    columns += [TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total, rate="")
+
+        def advance(amount: float) -> None:
+            nonlocal done
+            done += amount
+            rate = done / scale / max(time.monotonic() - begin, 1e-3)
+            bar.update(task, advance=amount, rate=f"{rate:,.1f} {unit}/s")
+
+        yield advance
 
 
 @contextmanager
