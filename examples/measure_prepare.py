@@ -2,7 +2,8 @@
 
 usage: python examples/measure_prepare.py RAW_FOLDER [RUNS]
 RAW_FOLDER has train.csv and train_demographics.csv, such as
-`bfrbctl simulate RAW --subjects 81 --split train --format csv` writes. Prints seconds and peak resident memory of each process, and the ratio of the medians.
+`bfrbctl simulate RAW --subjects 81 --split train --format csv` writes.
+Prints seconds and peak resident memory of each process, and the ratio of the medians.
 """
 
 import os
