@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bfrbctl.dataset import FeatureBatch, RecordingBatch
 from bfrbctl.errors import UsageError
-from bfrbctl.features import FAMILIES, FeatureConfig, columns, compute
+from bfrbctl.features import FAMILIES, FeatureConfig, columns, compute, engine
 from bfrbctl.schema import IMU_LAYOUT, LABELS, STUDY_LAYOUT, SensorLayout
 
 from .noise import random_recordings, taken, without_sensors
@@ -126,6 +126,14 @@ def test_a_missing_modality_leaves_the_columns_of_the_others_alone(
 
 
 def test_twice_gives_the_same_bytes(recordings: RecordingBatch, computed: FeatureBatch) -> None:
+    assert differing(compute(recordings, CONFIG), computed) == []
+
+
+@pytest.mark.parametrize("rows", [1, 64, 100_000])
+def test_the_size_of_blocks_changes_no_bit(
+    recordings: RecordingBatch, computed: FeatureBatch, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "BLOCK_ROWS", rows)
     assert differing(compute(recordings, CONFIG), computed) == []
 
 

@@ -15,8 +15,8 @@ from bfrbctl.features.settings import FeatureConfig
 from bfrbctl.features.sheet import Sheet
 from bfrbctl.segments import Float32, Float64, UInt8, length_groups, padded_rows
 
-BLOCK_ROWS = 4096
-"""Most padded frames in one block: a signal of it takes 32 KiB."""
+BLOCK_ROWS = 8192
+"""Most padded frames in one block: a signal of it takes 64 KiB."""
 
 _ROWS_AT_ONCE = 1024
 """Rows that are put together at once: few enough for the processor's cache."""
