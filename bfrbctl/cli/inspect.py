@@ -10,71 +10,229 @@ from bfrbctl.cli import shared
 if TYPE_CHECKING:
     from bfrbctl.inspection import Table, View
 
-HELP = {
-    "dataset": ("Show people, gestures, folds and repairs of a prepared dataset.", "data/"),
-    "features": ("Show the catalogue, null shares and constant columns of a feature folder.", "features/"),
-    "oof": ("Show out-of-fold scores in both scenarios, by class, fold and subject.", "lgbm/"),
-    "feature-importance": ("Show which features, families and modalities the trees use.", "blend/"),
-    "blend": ("Show weights, temperatures and scores of a blend and its members.", "blend/"),
+PLAIN = {
+    "dataset": ("Show people, gestures, lengths, missing sensors, repairs and folds of a dataset.", "data/"),
+    "folds": ("Show how the folds divide people and gestures.", "features/"),
+    "training": ("Show the scores of both scenarios while training, by fold.", "keras/"),
+    "confusion": ("Show which gestures are taken for which.", "blend/"),
+    "calibration": ("Show how far probabilities can be believed, before and after a temperature.", "blend/"),
+    "blend": ("Show weights, temperatures, scores and what each member adds.", "blend/"),
     "predictions": ("Show what was predicted, and the score where the input had labels.", "predictions/"),
+    "artefact": ("Show manifest, lineage and versions of any folder, and verify its digests.", "blend/"),
 }
+"""Views that take a folder and nothing else: what they show, and an example."""
+
+Folder = Annotated[Path, typer.Argument(help="The folder to look into.", metavar="FOLDER")]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Also draw it into this file.", metavar="FILE.svg|png")]
+Features = Annotated[
+    Path | None, typer.Option("--features", help="The feature folder it was trained on.", metavar="FOLDER")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     inspect = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look into any folder bfrbctl wrote.")
-    for what, (about, example) in HELP.items():
-        text = f"{about}\n\nExample: bfrbctl inspect {what} {example} --json"
-        inspect.command(what, help=text)(_command(what))
+    for what in ("dataset", "sequence", "features", "folds", "training", "oof", "confusion", "calibration"):
+        _add(inspect, what)
+    for what in ("feature-importance", "blend", "predictions", "artefact", "compare", "report"):
+        _add(inspect, what)
     app.add_typer(inspect, name="inspect")
 
 
-def _command(what: str) -> Any:
-    def show(
-        folder: Annotated[Path, typer.Argument(help="The folder to look into.", metavar="FOLDER")],
-        as_json: shared.Json = False,
-        debug: shared.Debug = False,
-    ) -> None:
-        from bfrbctl.inspection import inspect
+def _add(app: typer.Typer, what: str) -> None:
+    if what in PLAIN:
+        about, example = PLAIN[what]
+        app.command(what, help=f"{about}\n\nExample: bfrbctl inspect {what} {example} --json")(_command(what))
+    else:
+        app.command(what)(SPECIAL[what])
 
-        view = inspect(what, folder)
-        if as_json:
-            shared.tell(view.as_json(), lines=(), next_command=None, as_json=True, quiet=False)
-        else:
-            _draw(view)
+
+def _command(what: str) -> Any:
+    def show(folder: Folder, plot: Plot = None, as_json: shared.Json = False, debug: shared.Debug = False) -> None:
+        _show(what, folder, plot=plot, as_json=as_json)
 
     return show
+
+
+def sequence(
+    folder: Folder,
+    sequence_id: Annotated[str | None, typer.Argument(help="Which; the first when not given.", metavar="ID")] = None,
+    plot: Plot = None,
+    as_json: shared.Json = False,
+    debug: shared.Debug = False,
+) -> None:
+    """Show one sequence of a dataset: channels over time, ToF images, what was found in it.
+
+    Example: bfrbctl inspect sequence data/ SEQ_000007 --plot sequence.svg
+    """
+    _show("sequence", folder, plot=plot, as_json=as_json, sequence=sequence_id)
+
+
+def features(
+    folder: Folder,
+    against: Annotated[
+        Path | None, typer.Option("--against", help="Feature folder to look for drift against.", metavar="FOLDER")
+    ] = None,
+    plot: Plot = None,
+    as_json: shared.Json = False,
+    debug: shared.Debug = False,
+) -> None:
+    """Show catalogue, null shares, constant and duplicate columns, and drift from train to test or to another folder.
+
+    Example: bfrbctl inspect features features/ --against test_features/
+    """
+    _show("features", folder, plot=plot, as_json=as_json, other=against)
+
+
+def oof(
+    folder: Folder,
+    features: Features = None,
+    plot: Plot = None,
+    as_json: shared.Json = False,
+    debug: shared.Debug = False,
+) -> None:
+    """Show out-of-fold scores in both scenarios, by class, orientation, fold and subject.
+
+    Example: bfrbctl inspect oof blend/ --features features/
+    """
+    _show("oof", folder, plot=plot, as_json=as_json, features=features)
+
+
+def importance(
+    folder: Folder,
+    features: Features = None,
+    shap: Annotated[bool, typer.Option("--shap", help="SHAP values too, on held-out sequences of --features.")] = False,
+    sample: Annotated[int, typer.Option("--sample", help="Sequences a fold for SHAP values.", min=1)] = 200,
+    plot: Plot = None,
+    as_json: shared.Json = False,
+    debug: shared.Debug = False,
+) -> None:
+    """Show what the trees use, by feature, family and modality, and its spread over folds.
+
+    Example: bfrbctl inspect feature-importance lgbm/ --shap --features features/
+    """
+    told = {"features": features, "shap": shap, "sample": sample}
+    _show("feature-importance", folder, plot=plot, as_json=as_json, **told)
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="A model or blend.", metavar="A")],
+    second: Annotated[Path, typer.Argument(help="Another, of the same dataset.", metavar="B")],
+    plot: Plot = None,
+    as_json: shared.Json = False,
+    debug: shared.Debug = False,
+) -> None:
+    """Tell whether B is better than A: paired by sequence, with an interval by subject.
+
+    Example: bfrbctl inspect compare lgbm/ blend/
+    """
+    _show("compare", first, plot=plot, as_json=as_json, other=second)
+
+
+def report(
+    folder: Folder,
+    output: Annotated[Path, typer.Argument(help="The page to write.", metavar="OUT.html")],
+    features: Features = None,
+    force: shared.Force = False,
+    quiet: shared.Quiet = False,
+    as_json: shared.Json = False,
+    debug: shared.Debug = False,
+) -> None:
+    """Write everything there is to see in a folder as one page that needs no network.
+
+    Example: bfrbctl inspect report blend/ blend.html --features features/
+    """
+    from bfrbctl.inspection.report import write_report
+
+    told = write_report(folder, output, features=features, force=force)
+    lines = [f"wrote {output}: {len(told['views'])} views, {told['bytes'] / 1e6:.2f} MB"]
+    lines += [f" left out {name}: {reason}" for name, reason in told["left_out"].items()]
+    shared.tell({"output": str(output), **told}, lines=lines, next_command=None, as_json=as_json, quiet=quiet)
+
+
+SPECIAL = {
+    "sequence": sequence,
+    "features": features,
+    "oof": oof,
+    "feature-importance": importance,
+    "compare": compare,
+    "report": report,
+}
+
+
+def _show(what: str, folder: Path, *, plot: Path | None, as_json: bool, **told: Any) -> None:
+    from bfrbctl.inspection import inspect, options_of
+
+    if plot is not None:
+        _check_plot(plot)
+    view = inspect(what, folder, options_of(what, **told))
+    if plot is not None:
+        _plot(view, plot)
+    if as_json:
+        shared.tell(view.as_json(), lines=(), next_command=None, as_json=True, quiet=False)
+    else:
+        _draw(view)
+
+
+def _check_plot(path: Path) -> None:
+    """Refuse a file that cannot be drawn, before any work is done for it."""
+    from importlib.util import find_spec
+
+    from bfrbctl.errors import UsageError
+
+    if path.suffix not in (".svg", ".png"):
+        raise UsageError(f"--plot {path}: expected a name that ends in .svg or .png")
+    if path.suffix == ".png" and find_spec("resvg_py") is None:
+        raise UsageError(
+            f"--plot {path}: drawing PNG files needs the plot extra",
+            hint="draw it as .svg, or pip install 'bfrbctl[plot]'",
+        )
+
+
+def _plot(view: "View", path: Path) -> None:
+    from bfrbctl.errors import DataError
+    from bfrbctl.inspection.drawing import standalone
+    from bfrbctl.storage import write_bytes
+
+    if not view.figures:
+        why = f" ({view.notes[0]})" if view.notes else ""
+        raise DataError(f"{view.title}: there is nothing to draw{why}", hint="leave --plot out to see the tables")
+    drawing = standalone(view.figures)
+    if path.suffix == ".svg":
+        write_bytes(path, drawing.encode())
+    else:
+        import resvg_py
+
+        write_bytes(path, bytes(resvg_py.svg_to_bytes(svg_string=drawing)))
 
 
 def _draw(view: "View") -> None:
     from rich.console import Console
 
+    from bfrbctl.inspection.view import cell_text
+
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=140)
-    console.print(view.title, style="bold", markup=False)
+    console.print(cell_text(view.title), style="bold", markup=False)
     for name, value in view.facts.items():
-        console.print(f"  {name.replace('_', ' ')}: {_cell(value)}", markup=False)
+        console.print(f"  {name.replace('_', ' ')}: {cell_text(value)}", markup=False)
     for table in view.tables:
+        console.print(table.caption, style="bold", markup=False)
         console.print(_rich_table(table))
     for note in view.notes:
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {cell_text(note)}", markup=False)
 
 
 def _rich_table(table: "Table") -> Any:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    drawn = RichTable(title=table.title, title_justify="left", title_style="bold")
+    from bfrbctl.inspection.view import cell_text
+
+    drawn = RichTable()
     for position, name in enumerate(table.columns):
-        numbers = all(not isinstance(row[position], str) for row in table.rows)
-        drawn.add_column(name, justify="right" if numbers else "left")
-    for row in table.rows:
-        drawn.add_row(*(Text(_cell(value)) for value in row))
+        drawn.add_column(name, justify="right" if table.is_numeric(position) else "left")
+    for row in table.shown:
+        drawn.add_row(*(Text(cell_text(value)) for value in row))
     return drawn
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)

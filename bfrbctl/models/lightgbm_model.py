@@ -104,6 +104,34 @@ class LightGBMModel:
             total += booster.predict(table, num_threads=n_threads)
         return np.asarray(total / len(self.boosters), dtype=np.float32)
 
+    def contributions(self, batch: FeatureBatch) -> Float64:
+        """Give the SHAP value of each feature for each gesture, by LightGBM's own TreeSHAP.
+
+        Returns
+        -------
+        float64, (n_sequences, n_features, n_classes): what the feature adds to the gesture's raw score (log-odds up to
+        a constant), averaged over seeds; with the expectation that is left out here they sum to the raw score.
+
+        Raises
+        ------
+        DataError
+            When the batch has other features than the model was trained on.
+
+        Notes
+        -----
+        Source: Lundberg et al., "From local explanations to global understanding with explainable AI for trees", 2020.
+        """
+        self._check_features(tuple(column.name for column in batch.features))
+        n, n_seen, n_classes = batch.n_sequences, self.selected.size, len(self.classes)
+        total = np.zeros((n, len(self.features), n_classes))
+        if n == 0:
+            return total
+        table = np.ascontiguousarray(batch.table[:, self.selected])
+        for booster in self.boosters:
+            told = np.asarray(booster.predict(table, pred_contrib=True)).reshape(n, n_classes, n_seen + 1)
+            total[:, self.selected] += told[:, :, :-1].transpose(0, 2, 1)
+        return total / len(self.boosters)
+
     def encode(self) -> dict[str, bytes]:
         """Give the model as files: suffix -> content. Same model, same bytes."""
         about = {

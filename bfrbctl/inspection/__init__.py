@@ -1,0 +1,77 @@
+"""Look into any folder of ours: summaries as data, which `cli` draws or prints as JSON, and a page that has them all.
+
+Every view opens the folder through `folders.open_folder`, so that it says what is wrong before it shows anything, and
+works on what is there: a view that needs something the folder does not have says what is missing and why.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from bfrbctl.folders import Folder, open_folder
+from bfrbctl.inspection.artefacts import artefact_view, predictions_view
+from bfrbctl.inspection.datasets import dataset_view, folds_view, sequence_view
+from bfrbctl.inspection.features import features_view
+from bfrbctl.inspection.models import blend_view, importance_view, training_view
+from bfrbctl.inspection.options import Options
+from bfrbctl.inspection.scores import calibration_view, compare_view, confusion_view, oof_view
+from bfrbctl.inspection.view import Table, View
+
+__all__ = ["VIEWS", "Options", "Table", "View", "inspect", "options_of"]
+
+_MODELS = ("model", "blend")
+
+VIEWS: Mapping[str, tuple[tuple[str, ...], Callable[[Folder, Options], View]]] = {
+    "dataset": (("dataset",), dataset_view),
+    "sequence": (("dataset",), sequence_view),
+    "features": (("features",), features_view),
+    "folds": (("dataset", "features", *_MODELS), folds_view),
+    "training": (_MODELS, training_view),
+    "oof": (_MODELS, oof_view),
+    "confusion": (_MODELS, confusion_view),
+    "calibration": (_MODELS, calibration_view),
+    "feature-importance": (_MODELS, importance_view),
+    "blend": (("blend",), blend_view),
+    "predictions": (("predictions",), predictions_view),
+    "artefact": ((), artefact_view),
+    "compare": (_MODELS, compare_view),
+}
+"""View -> the kinds of folder it reads (any when empty), and how it is made."""
+
+
+def inspect(what: str, path: Path, options: Options | None = None) -> View:
+    """Make the view `what`, one of `VIEWS`, of a folder.
+
+    Raises
+    ------
+    ArtefactError
+        When the folder is damaged, unsafe, or of a kind that has no such view.
+    DataError
+        When the folder is of the right kind and has nothing of that to show; says what is missing.
+    """
+    kinds, make = VIEWS[what]
+    return make(open_folder(path, *kinds), options or Options())
+
+
+def options_of(
+    what: str,
+    *,
+    sequence: str | None = None,
+    other: Path | None = None,
+    features: Path | None = None,
+    shap: bool = False,
+    sample: int = 200,
+) -> Options:
+    """Open the further folders that a view is told of.
+
+    Raises
+    ------
+    ArtefactError
+        When one is damaged, unsafe or of a kind that does not help.
+    """
+    return Options(
+        sequence=sequence,
+        other=None if other is None else open_folder(other, *VIEWS[what][0]),
+        features=None if features is None else open_folder(features, "features", "dataset"),
+        shap=shap,
+        sample=sample,
+    )

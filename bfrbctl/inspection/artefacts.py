@@ -1,0 +1,140 @@
+"""Views that any folder, or what was predicted, has: manifest, lineage, digests; predictions."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from bfrbctl import oof
+from bfrbctl.errors import ArtefactError, examples
+from bfrbctl.folders import Folder, open_folder
+from bfrbctl.inspection.figures import Bars
+from bfrbctl.inspection.options import Options
+from bfrbctl.inspection.view import Table, View, filled
+from bfrbctl.schema import GESTURE
+from bfrbctl.storage import file_sha256
+
+MAX_LEVELS = 10
+
+
+def artefact_view(folder: Folder, _: Options) -> View:
+    """Show manifest, lineage and versions, and check the digest of every file.
+
+    Raises
+    ------
+    ArtefactError
+        Naming the files that are not what the manifest tells.
+    """
+    manifest = folder.manifest
+    changed = [name for name, entry in folder.files.items() if file_sha256(folder.path / name) != entry.sha256]
+    if changed:
+        raise ArtefactError(
+            f"{folder.path}: {examples(changed)} is not what the manifest tells of (sha256 differs)",
+            hint="it was damaged or changed; make or download the folder again",
+        )
+    facts = {
+        "kind": folder.kind,
+        "digest": folder.sha256,
+        "schema_version": manifest["schema_version"],
+        "bfrbctl": manifest.get("bfrbctl"),
+        "seed": manifest.get("seed"),
+        "command": " ".join(map(str, manifest.get("command") or [])),
+        "bytes": sum(entry.size for entry in folder.files.values()),
+        "files_verified": len(folder.files),
+    }
+    files = tuple((name, entry.size, entry.sha256) for name, entry in sorted(folder.files.items()))
+    settings = tuple(_flat(folder.config))
+    versions = tuple(sorted((str(k), str(v)) for k, v in (manifest.get("libraries") or {}).items()))
+    lineage = tuple(_lineage(folder, 1))
+    away = sorted({row[1] for row in lineage if row[4] == "not found beside it" and row[2] != "file"})
+    notes = [f"{examples(away)} is not beside this folder: its own inputs are not known"] if away else []
+    tables = (
+        Table("lineage", ("level", "input", "kind", "sha256", "where"), lineage),
+        Table("settings", ("setting", "value"), settings),
+        Table("versions", ("library", "version"), versions),
+        Table("files", ("file", "bytes", "sha256"), files, top=200),
+    )
+    return View(f"artefact {folder.path.name}", facts, filled(*tables), tuple(notes))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Flatten nested settings: `settings.learning_rate`, and its value as text."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            yield f"{prefix}{key}", ", ".join(map(str, value))
+        else:
+            yield f"{prefix}{key}", "" if value is None else str(value)
+
+
+def _lineage(folder: Folder, level: int) -> Iterator[tuple[int, str, str, str, str]]:
+    """Follow the inputs, those of inputs too where a folder of that name and digest lies beside or where it was."""
+    if level > MAX_LEVELS:
+        return
+    for ref in folder.manifest["inputs"]:
+        name, kind, digest = (str(ref.get(key)) if isinstance(ref, dict) else "" for key in ("name", "kind", "sha256"))
+        found = None if kind == "file" else _find(folder, name, digest)
+        yield level, name, kind, digest, "not found beside it" if found is None else "found, same digest"
+        if found is not None:
+            yield from _lineage(found, level + 1)
+
+
+def _find(folder: Folder, name: str, digest: str) -> Folder | None:
+    """Find an input where the command had it, or beside the folder; None when it is not there or was made anew."""
+    words = [Path(str(word)) for word in folder.manifest.get("command") or []]
+    places = [path for path in words if path.name == name]
+    if Path(name).name == name:
+        places.append(folder.path.resolve().parent / name)
+    for place in places:
+        try:
+            found = open_folder(place)
+        except (ArtefactError, OSError, ValueError):
+            continue
+        if found.sha256 == digest:
+            return found
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------ predictions
+
+
+def predictions_view(folder: Folder, _: Options) -> View:
+    """Show what was predicted, how sure, and the score where the input had labels."""
+    table = folder.read_parquet("predictions.parquet")
+    content = folder.content
+    target = dict(zip(content["classes"], content["targets"], strict=True))
+    best = table.select(pl.max_horizontal(oof.proba_columns(len(content["classes"])))).to_series()
+    facts: dict[str, Any] = {"sequences": table.height, "answered with the prior": content["n_problems"]}
+    notes = []
+    if table.height:
+        facts["mean target probability"] = float(table["target_proba"].to_numpy().astype(float).mean())
+        facts["mean top probability"] = float(best.to_numpy().astype(float).mean())
+    else:
+        notes.append("the input had no sequence: nothing was predicted")
+    if "score" in content:
+        facts |= dict(content["score"])
+    else:
+        notes.append("the input had no labels: there is nothing to score against")
+    counts = table.group_by(GESTURE).len().sort("len", GESTURE, descending=[True, False])
+    rows = tuple((name, "target" if target.get(name) else "", n, n / table.height) for name, n in counts.iter_rows())
+    sure = best.to_numpy().astype(float)
+    bins = tuple(int(((sure > i / 10) & (sure <= (i + 1) / 10)).sum()) for i in range(10))
+    problems = folder.read_parquet("problems.parquet") if "problems.parquet" in folder.files else pl.DataFrame()
+    tables = (
+        Table("gestures", (GESTURE, "kind", "sequences", "share"), rows),
+        Table("problems", tuple(problems.columns), tuple(problems.iter_rows()), top=20),
+    )
+    figures = (
+        Bars("Predicted gestures", "sequences", tuple(r[0] for r in rows), (("sequences", tuple(r[2] for r in rows)),)),
+        Bars(
+            "How sure",
+            "sequences",
+            tuple(f"{i / 10:.1f} to {(i + 1) / 10:.1f}" for i in range(10)),
+            (("top probability", bins),),
+        ),
+    )
+    return View(
+        f"predictions {folder.path.name}", facts, filled(*tables), tuple(notes), figures if table.height else ()
+    )

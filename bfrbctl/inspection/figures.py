@@ -1,0 +1,162 @@
+"""Figures as data, and in words: every figure has a text alternative that tells what can be seen in it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line: points in order; a y of None leaves a gap.
+
+    Parameters
+    ----------
+    name
+        What the legend calls it.
+    x, y
+        The points.
+    colour
+        Which of the eight colours; lines of one colour belong together.
+    dashed
+        Whether the line is dashed, so that two of a colour can be told apart without it.
+    """
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float | None, ...]
+    colour: int = 0
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Lines over a common x axis.
+
+    Parameters
+    ----------
+    title, x_label, y_label
+        What is shown.
+    series
+        The lines.
+    shaded
+        Span of x to shade, and what it is.
+    diagonal
+        Whether to draw y = x.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+    shaded: tuple[float, float, str] | None = None
+    diagonal: bool = False
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Horizontal bars, one a label; several groups stand under each other.
+
+    Parameters
+    ----------
+    title, x_label
+        What is shown.
+    labels
+        One a bar.
+    groups
+        Name and values, one a label; None where there is none.
+    spans
+        Whiskers (low, high) of the first group, one a label.
+    """
+
+    title: str
+    x_label: str
+    labels: tuple[str, ...]
+    groups: tuple[tuple[str, tuple[float | None, ...]], ...]
+    spans: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A table of shaded cells.
+
+    Parameters
+    ----------
+    title, x_label, y_label
+        What is shown.
+    rows, columns
+        Labels.
+    shades
+        0..1 a cell, row by row.
+    texts
+        What stands in the cells.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    shades: tuple[tuple[float, ...], ...]
+    texts: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Images:
+    """Small images side by side: one row of them a sensor, one column a moment.
+
+    Parameters
+    ----------
+    title, x_label
+        What is shown.
+    rows, columns
+        Labels.
+    images
+        images[row][column][pixel]: 0..1, darker is larger, None not measured, -1 nothing seen; square, row-major.
+    """
+
+    title: str
+    x_label: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    images: tuple[tuple[tuple[float | None, ...], ...], ...]
+
+
+Figure = Lines | Bars | Matrix | Images
+
+
+def told(figure: Figure) -> str:
+    """Tell in words what can be seen in a figure."""
+    match figure:
+        case Lines():
+            lines = []
+            for series in figure.series:
+                known = [(x, y) for x, y in zip(series.x, series.y, strict=True) if y is not None]
+                if known:
+                    low, high = min(y for _, y in known), max(y for _, y in known)
+                    lines.append(f"{series.name} from {low:.4g} to {high:.4g}, last {known[-1][1]:.4g}")
+            return f"Lines of {figure.y_label} over {figure.x_label}: {'; '.join(lines) or 'none'}."
+        case Bars():
+            groups = []
+            for name, values in figure.groups:
+                pairs = [
+                    f"{label} {value:.4g}"
+                    for label, value in zip(figure.labels, values, strict=True)
+                    if value is not None
+                ]
+                groups.append(f"{name}: {', '.join(pairs) or 'none'}")
+            return f"Bars of {figure.x_label}. {'; '.join(groups)}."
+        case Matrix():
+            return (
+                f"Table of {len(figure.rows)} rows ({figure.y_label}) by {len(figure.columns)} columns "
+                f"({figure.x_label}): {_strongest(figure)}."
+            )
+        case Images():
+            return f"{len(figure.rows)} rows of images ({', '.join(figure.rows)}) at {', '.join(figure.columns)}."
+
+
+def _strongest(figure: Matrix) -> str:
+    cells = [
+        (-shade, f"{row} / {column} {text}")
+        for row, shades, texts in zip(figure.rows, figure.shades, figure.texts, strict=True)
+        for column, shade, text in zip(figure.columns, shades, texts, strict=True)
+        if shade > 0 and row != column
+    ]
+    return "strongest " + ", ".join(text for _, text in sorted(cells)[:3]) if cells else "nothing beside the diagonal"

@@ -1,0 +1,314 @@
+"""Views of trained models: how they learned, what trees use, and what each member of a blend adds."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from bfrbctl import oof
+from bfrbctl.blending import Mixture, read_mixtures
+from bfrbctl.dataset import FeatureBatch, read_features
+from bfrbctl.errors import ArtefactError, DataError, UsageError
+from bfrbctl.folders import Folder
+from bfrbctl.inspection.figures import Bars, Lines, Series
+from bfrbctl.inspection.options import Options
+from bfrbctl.inspection.view import Table, View, filled
+from bfrbctl.metrics import score_proba
+from bfrbctl.models import kind_module
+from bfrbctl.oof import OofScenario
+from bfrbctl.schema import SCENARIOS
+from bfrbctl.segments import Float64
+from bfrbctl.storage import decode_parquet
+from bfrbctl.training import HISTORY
+
+TOP = 20
+_OF_MEMBER = r"(member-(?P<number>\d+)\.)?"
+
+
+def _member_name(folder: Folder, file: str) -> str:
+    """Name the model that a file belongs to: the folder itself, or the member of a blend."""
+    match = re.match(_OF_MEMBER, file)
+    number = match["number"] if match else None
+    return folder.path.name if number is None else str(folder.content["members"][int(number)])
+
+
+def _kinds(folder: Folder) -> str:
+    if folder.kind == "model":
+        return f"it is a {folder.content['model']} model"
+    return f"its members are {', '.join(map(str, folder.content['members']))}"
+
+
+# -------------------------------------------------------------------------------------------------------- training
+
+
+def training_view(folder: Folder, _: Options) -> View:
+    """Show how the scores of both scenarios grew in every fold, the best step and the seconds."""
+    names = folder.names(rf"{_OF_MEMBER}{re.escape(HISTORY)}")
+    if not names:
+        raise DataError(
+            f"{folder.path}: has no training history", hint="inspect the folders of the models that were blended"
+        )
+    tables, figures, facts = [], [], {}
+    for name in names:
+        who = _member_name(folder, name)
+        rows = _history(folder, name)
+        facts[f"rows_{who}"] = len(rows)
+        by_run: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
+        for row in rows:
+            by_run.setdefault((row.get("fold"), row.get("seed", row.get("member", 0))), []).append(row)
+        found = tuple(_run_row(fold, run, steps) for (fold, run), steps in by_run.items())
+        columns = ("fold", "run", "steps", "best step", "best score", *(f"{s} there" for s in SCENARIOS), "seconds")
+        tables.append(Table(f"training of {who}", columns, found))
+        figures += [figure for figure in (_curves(who, by_run),) if figure.series]
+    notes = () if figures else ("the history tells no scores by scenario: there is no curve to draw",)
+    return View(f"training of {folder.path.name}", facts, filled(*tables), notes, tuple(figures))
+
+
+def _history(folder: Folder, name: str) -> list[dict[str, Any]]:
+    try:
+        rows = [json.loads(line) for line in folder.read(name).decode().splitlines() if line]
+    except ValueError as error:
+        raise ArtefactError(f"{folder.path / name}: is not JSON by line ({error})") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise ArtefactError(f"{folder.path / name}: holds something else than objects")
+    return rows
+
+
+def _run_row(fold: Any, run: Any, steps: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
+    scored = [row for row in steps if isinstance(row.get("score"), float)]
+    best = max(scored, key=lambda row: row["score"], default={})
+    at_best = [best.get(f"score_{scenario}") for scenario in SCENARIOS]
+    return (fold, run, steps[-1].get("step"), best.get("step"), best.get("score"), *at_best, _seconds(steps))
+
+
+def _seconds(steps: Sequence[Mapping[str, Any]]) -> float | None:
+    """Give how long a run took: rows of trees (which tell a best step) count from its start, those of nets by epoch."""
+    told = [float(row["seconds"]) for row in steps if isinstance(row.get("seconds"), int | float)]
+    if not told:
+        return None
+    return max(told) if "best_step" in steps[0] else sum(told)
+
+
+def _curves(who: str, by_run: Mapping[tuple[Any, Any], Sequence[Mapping[str, Any]]]) -> Lines:
+    series = []
+    for (fold, run), steps in by_run.items():
+        for scenario in SCENARIOS:
+            points = [(row["step"], row[f"score_{scenario}"]) for row in steps if f"score_{scenario}" in row]
+            if points and run == 0:
+                x, y = zip(*points, strict=True)
+                colour = fold if isinstance(fold, int) else 0
+                series.append(Series(f"fold {fold} {scenario}", x, y, colour, scenario != SCENARIOS[0]))
+    return Lines(f"Held-out score of {who} while training", "step", "score", tuple(series))
+
+
+# ----------------------------------------------------------------------------------------------- feature importance
+
+
+def importance_view(folder: Folder, options: Options) -> View:
+    """Show what the trees use: gain and splits - and SHAP values when asked - by feature, family, modality and fold."""
+    names = folder.names(rf"{_OF_MEMBER}importance\.parquet")
+    if not names:
+        raise DataError(
+            f"{folder.path}: has no feature importances, since no tree model is in it ({_kinds(folder)})",
+            hint="inspect the folder of a LightGBM model, or a blend with one in it",
+        )
+    parts = [
+        decode_parquet(folder.read(name), str(folder.path / name)).with_columns(pl.lit(name).alias("file"))
+        for name in names
+    ]
+    table = pl.concat(parts).sort("file", "fold", "feature")
+    measures = {"gain": table["gain"].to_numpy().astype(np.float64)}
+    if options.shap:
+        measures["SHAP"] = _shap(folder, names, table, options)
+    facts: dict[str, Any] = {"tree models": table.select("file", "fold").unique().height}
+    tables: list[Table] = []
+    figures: list[Bars] = []
+    for measure, values in measures.items():
+        by_feature, shown, bars = _ranked(table, values, measure)
+        facts |= {"features": len(by_feature), f"features_with_{measure}": sum(row[3] > 0 for row in by_feature)}
+        tables += shown
+        figures += bars
+    notes = [] if len(names) == _n_members(folder) else ["members without trees have no importances"]
+    if not options.shap:
+        notes.append("SHAP values need the sequence table: give --shap --features FOLDER")
+    return View(f"feature importance of {folder.path.name}", facts, tuple(tables), tuple(notes), tuple(figures))
+
+
+def _n_members(folder: Folder) -> int:
+    return len(folder.content["members"]) if folder.kind == "blend" else 1
+
+
+def _ranked(
+    table: pl.DataFrame, values: Float64, measure: str
+) -> tuple[list[tuple[Any, ...]], list[Table], list[Bars]]:
+    """Rank features, families and modalities by their share, each model counting the same."""
+    models = table.select(pl.struct("file", "fold").rank("dense")).to_series().to_numpy().astype(np.int64) - 1
+    totals = np.bincount(models, values)
+    n_models = len(totals)
+    shares = values / np.where(totals > 0, totals, 1.0)[models]
+    splits = table["split"].to_numpy()
+    found: dict[str, list[tuple[Any, ...]]] = {}
+    for group in ("feature", "family", "modality"):
+        keys, place = np.unique(table[group].fill_null("unknown").to_numpy(), return_inverse=True)
+        by_model = np.zeros((len(keys), n_models))
+        np.add.at(by_model, (place, models), shares)
+        n_splits = np.bincount(place, splits, minlength=len(keys)).astype(np.int64)
+        mean, low, high = by_model.mean(axis=1), by_model.min(axis=1), by_model.max(axis=1)
+        rows = zip(
+            keys.tolist(),
+            mean.tolist(),
+            n_splits.tolist(),
+            (by_model > 0).sum(axis=1).tolist(),
+            low.tolist(),
+            high.tolist(),
+            strict=True,
+        )
+        found[group] = sorted(((k, m, s, n, lo, hi) for k, m, s, n, lo, hi in rows), key=lambda row: (-row[1], row[0]))
+    kinds = {row[0]: row[1:] for row in table.select("feature", "family", "modality").unique("feature").iter_rows()}
+    features = [(row[0], *kinds[row[0]], *row[1:]) for row in found["feature"]]
+    told = ("splits", "used in models", "least in a model", "most in a model")
+    share = f"{measure} share"
+    tables = [
+        Table(f"features by {measure}", ("feature", "family", "modality", share, *told), tuple(features), top=TOP)
+    ]
+    tables += [
+        Table(f"{group} by {measure}", (group, share, *told), tuple(found[group])) for group in ("family", "modality")
+    ]
+    bars = [_share_bars(found[group][:15], group, measure) for group in ("feature", "family")]
+    return [(row[0], row[1], row[2], row[3]) for row in features], tables, bars
+
+
+def _share_bars(rows: Sequence[tuple[Any, ...]], group: str, measure: str) -> Bars:
+    return Bars(
+        f"Importance by {group}, {measure}; whiskers are the spread over folds",
+        f"share of {measure}",
+        tuple(str(row[0]) for row in rows),
+        ((measure, tuple(row[1] for row in rows)),),
+        tuple((row[4], row[5]) for row in rows),
+    )
+
+
+def _shap(folder: Folder, names: Sequence[str], table: pl.DataFrame, options: Options) -> Float64:
+    """Mean absolute SHAP value of each row of the importance table, on a sample of what its fold held out."""
+    if options.features is None or options.features.kind != "features":
+        raise UsageError(
+            "--shap: needs the sequence table", hint="give --features with the feature folder of the training"
+        )
+    index, batch = read_features(options.features, parts=frozenset({"table"}))
+    folds = index["fold"].to_numpy()
+    values: dict[tuple[str, int, str], float] = {}
+    for name in names:
+        prefix = name.removesuffix("importance.parquet")
+        for fold in table.filter(pl.col("file") == name)["fold"].unique().sort().to_list():
+            held = np.flatnonzero(folds == fold)
+            rng = np.random.default_rng([options.seed, fold])
+            chosen = np.sort(rng.permutation(held)[: options.sample])
+            for feature, value in _fold_shap(folder, f"{prefix}fold-{fold}.", batch.take(chosen)).items():
+                values[name, fold, feature] = value
+    keys = table.select("file", "fold", "feature").iter_rows()
+    return np.array([values[key] for key in keys], dtype=np.float64)
+
+
+def _fold_shap(folder: Folder, prefix: str, batch: FeatureBatch) -> dict[str, float]:
+    classes = tuple(folder.content["classes"])
+    files = {name.removeprefix(prefix): folder.read(name) for name in folder.names(rf"{re.escape(prefix)}lgbm.*")}
+    model: Any = kind_module("lgbm").load(files, classes=classes)
+    if not batch.n_sequences:
+        raise DataError(f"{folder.path}: the feature folder has no sequence that {prefix}* held out")
+    mean = np.abs(model.contributions(batch)).mean(axis=(0, 2))
+    return dict(zip(model.features, mean.tolist(), strict=True))
+
+
+# ----------------------------------------------------------------------------------------------------------- blend
+
+
+def blend_view(folder: Folder, _: Options) -> View:
+    """Show weights, temperatures, scores of the members and of the blend, and what each member adds."""
+    mixtures, metrics = read_mixtures(folder), folder.read_json("metrics.json")
+    names = [str(name) for name in folder.content["members"]]
+    rows = []
+    for number, name in enumerate(names):
+        cells: list[Any] = [name]
+        for scenario, mixture in mixtures.items():
+            score = metrics["members"][name][scenario]["score"]
+            cells += [mixture.weights[number], mixture.temperatures[number], score]
+        rows.append(tuple(cells))
+    columns = [f"{what} {scenario}" for scenario in SCENARIOS for what in ("weight", "temperature", "score")]
+    scores = [
+        (
+            scenario,
+            metrics["scenarios"][scenario]["score"],
+            *metrics["interval"][scenario],
+            metrics["optimistic"][scenario]["score"],
+        )
+        for scenario in SCENARIOS
+    ]
+    facts = {
+        "score": metrics["score"],
+        "best_member": metrics["best_member"],
+        "gain_over_best_member": metrics["gain"],
+        "pooling": mixtures[SCENARIOS[0]].pooling,
+    }
+    notes = [] if metrics["gain"] > 0 else [f"the blend does not beat {metrics['best_member']}"]
+    removed = _removed(folder, names, mixtures)
+    if removed is None:
+        notes.append("what each member adds is not known: this blend was written without its members' predictions")
+    tables = (
+        Table("members", ("member", *columns), tuple(rows)),
+        Table("scores", ("scenario", "nested (honest)", "low 95", "high 95", "in-sample (optimistic)"), tuple(scores)),
+        *([removed] if removed else []),
+    )
+    figures = [_weight_bars(names, mixtures)] + ([_removed_bars(removed)] if removed and len(names) > 1 else [])
+    return View(f"blend {folder.path.name}", facts, filled(*tables), tuple(notes), tuple(figures))
+
+
+def _removed(folder: Folder, names: Sequence[str], mixtures: Mapping[str, Mixture]) -> Table | None:
+    """Score the blend without each member, the other weights scaled up; all in-sample, so that they compare."""
+    tables = [_member_oof(folder, number) for number in range(len(names))]
+    members = [table for table in tables if table is not None]
+    if len(members) < len(names) or len(names) < 2:
+        return None
+    targets = folder.content["targets"]
+    rows = []
+    for number, name in enumerate(names):
+        cells: list[Any] = [name]
+        for scenario, mixture in mixtures.items():
+            probas, truth = [member[scenario].proba for member in members], members[0][scenario].truth
+            whole = score_proba(mixture.mix(probas), truth, targets).score
+            rest = [i for i in range(len(names)) if i != number]
+            without = score_proba(_only(mixture, rest).mix([probas[i] for i in rest]), truth, targets).score
+            cells += [without, whole - without]
+        rows.append(tuple(cells))
+    columns = [f"{what} {scenario}" for scenario in SCENARIOS for what in ("score without it", "it adds")]
+    return Table("what each member adds", ("member", *columns), tuple(rows))
+
+
+def _only(mixture: Mixture, chosen: Sequence[int]) -> Mixture:
+    weights = [mixture.weights[i] for i in chosen]
+    total = sum(weights)
+    scaled = tuple(weight / total for weight in weights) if total > 0 else (1 / len(weights),) * len(weights)
+    return Mixture(tuple(mixture.temperatures[i] for i in chosen), scaled, mixture.pooling, mixture.epsilon)
+
+
+def _member_oof(folder: Folder, number: int) -> dict[str, OofScenario] | None:
+    name = f"member-{number}.{oof.OOF}"
+    if name not in folder.files:
+        return None
+    return oof.split_scenarios(folder.read_parquet(name), folder.content["classes"], what=str(folder.path / name))
+
+
+def _weight_bars(names: Sequence[str], mixtures: Mapping[str, Mixture]) -> Bars:
+    groups = tuple((f"scenario {scenario}", mixture.weights) for scenario, mixture in mixtures.items())
+    return Bars("Weights of the members", "weight", tuple(names), groups)
+
+
+def _removed_bars(table: Table) -> Bars:
+    labels = tuple(row[0] for row in table.rows)
+    groups = tuple(
+        (f"scenario {scenario}", tuple(row[table.columns.index(f"it adds {scenario}")] for row in table.rows))
+        for scenario in SCENARIOS
+    )
+    return Bars("What each member adds", "score lost without it", labels, groups)

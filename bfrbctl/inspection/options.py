@@ -1,0 +1,33 @@
+"""What a view may be told beside the folder it looks into."""
+
+from dataclasses import dataclass
+
+from bfrbctl.folders import Folder
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of a view; each reads those that it knows.
+
+    Parameters
+    ----------
+    sequence
+        Which sequence `sequence` shows; the first when None.
+    other
+        The second folder of `compare`, or the one that `features` looks for drift against.
+    features
+        The dataset or feature folder that a model was trained on: orientations for `oof`, the table for `shap`.
+    shap
+        Whether `feature-importance` computes SHAP values, on held-out sequences of `features`.
+    sample
+        How many sequences of a fold SHAP values are computed for.
+    seed
+        Seed of the bootstrap and of the sample.
+    """
+
+    sequence: str | None = None
+    other: Folder | None = None
+    features: Folder | None = None
+    shap: bool = False
+    sample: int = 200
+    seed: int = 0
