@@ -105,7 +105,7 @@ def _hand(maker: "_Maker", person: Person, pose: Pose) -> list[Quadric | Board]:
 
 
 def _furniture(maker: "_Maker", session: Session, sequence: Int64, seated: Bool) -> list[Quadric | Board]:
-    """Bed under those who lie, chair's seat and a table before those who sit straight."""
+    """Bed under those who lie, table before those who sit straight."""
     postures = session.postures
     up = np.stack([-posture.down for posture in postures])[sequence]
     straight = np.array([name == STRAIGHT for name in session.orientation])[sequence]
