@@ -110,6 +110,8 @@ min_data_in_bin
         Stop after so many rounds without a better figure; 0 trains all rounds, and still keeps the best one.
     stop_on
         The figure that chooses the round: `score` (the competition metric) or `logloss`.
+    tolerance
+        Scores this close to the best one count as equal to it; of their rounds, that of the lowest log-loss is kept.
     scenario
         Whose figure: `all` (all sensors), `imu` (IMU-only), or the `mean` of both.
     modality_dropout
@@ -148,6 +150,7 @@ min_data_in_bin
     n_rounds: int = 400
     patience: int = 50
     stop_on: Literal["score", "logloss"] = "score"
+    tolerance: float = 0.003
     scenario: Literal["mean", "all", "imu"] = "mean"
     modality_dropout: float = 0.5
     class_weight: str | Mapping[str, float] = "none"
@@ -215,6 +218,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "min_data_in_bin": (1, 2**31 - 1),
     "n_rounds": (1, 100_000),
     "patience": (0, 100_000),
+    "tolerance": (0.0, 1.0),
     "modality_dropout": (0.0, 1.0),
     "seeds": (1, 100),
     "top_features": (0, 1_000_000),

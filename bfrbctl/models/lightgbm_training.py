@@ -62,8 +62,8 @@ class Fold:
 class Watch:
     """Called by LightGBM after every round: scores, reports, remembers the best round, and stops.
 
-    Between rounds of the same figure (a score is a count, so ties are common) the lower log-loss wins, but only a
-    better figure renews the patience.
+    A score is a count, so ties are common, and its best of many rounds is in part luck: among the rounds whose figure
+    is within `tolerance` of the best one, the lowest log-loss wins. Only a better figure renews the patience.
     """
 
     def __init__(self, fold: Fold, run: int, history: list[HistoryRow]) -> None:
@@ -77,7 +77,8 @@ class Watch:
         self.run = run
         self.history = history
         self.started = time.perf_counter()
-        self.best: tuple[float, float] = (-np.inf, -np.inf)
+        self.figures: list[float] = []
+        self.losses: list[float] = []
         self.best_round = 0
         self.renewed = 0
 
@@ -88,15 +89,23 @@ class Watch:
         score = float(np.mean([values[name, "score"] for name in self.wanted]))
         loss = float(np.mean([values[name, "logloss"] for name in self.wanted]))
         figure = score if self.config.stop_on == "score" else -loss
-        if figure > self.best[0]:
+        if figure > max(self.figures, default=-np.inf):
             self.renewed = step
-        if self.keeps_all or (figure, -loss) > self.best:
-            self.best, self.best_round = (figure, -loss), step
+        self.figures.append(figure)
+        self.losses.append(loss)
+        self.best_round = step if self.keeps_all else self._chosen()
         tired = 0 < self.config.patience <= step - self.renewed and not self.keeps_all
         if step % self.config.log_every == 0 or step == env.end_iteration or tired:
             self._report(step, values)
         if tired:
             raise lgb.EarlyStopException(self.best_round - 1, env.evaluation_result_list)
+
+    def _chosen(self) -> int:
+        """Give the round to keep, of those so far."""
+        figures = np.array(self.figures)
+        tolerance = self.config.tolerance if self.config.stop_on == "score" else 0.0
+        near = figures >= figures.max() - tolerance
+        return int(np.argmin(np.where(near, self.losses, np.inf))) + 1
 
     def _report(self, step: int, values: Mapping[tuple[str, str], float]) -> None:
         row: dict[str, float | int | str] = {"fold": self.task.fold, "seed": self.run, "step": step}
