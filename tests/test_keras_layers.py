@@ -72,7 +72,7 @@ def test_recurrence_equals_the_stock_layer_on_each_sequence_alone(cell: str, sto
     kernel, bias = to_numpy(ours.kernel), to_numpy(ours.bias)
     for side, layer in enumerate((reference.forward_layer, reference.backward_layer)):
         part = slice(side * width, (side + 1) * width)
-        own = (ours.forward, ours.backward)[side].cell
+        own = (ours.forwards, ours.backwards)[side].cell
         order = _stock_order(cell)
         inner = np.zeros(width, dtype=np.float32) if cell == "lstm" else to_numpy(own.bias)
         stock_bias = bias[part][order] if cell == "lstm" else np.stack([bias[part][order], inner[order]])

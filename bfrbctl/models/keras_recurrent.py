@@ -87,8 +87,8 @@ class Bidirectional(keras.layers.Layer):  # type: ignore[misc]
         if cell not in GATES:
             raise ValueError(f"cell is {cell!r}, expected one of {', '.join(GATES)}")
         self.units, self.cell, self.seed = units, cell, seed
-        self.forward = self._runner("forward_", backwards=False)
-        self.backward = self._runner("backward_", backwards=True)
+        self.forwards = self._runner("forward_", backwards=False)
+        self.backwards = self._runner("backward_", backwards=True)
 
     def _runner(self, prefix: str, *, backwards: bool) -> Any:
         cell = StateCell(self.units, self.cell, prefix=prefix, seed=self.seed + backwards, dtype=self.dtype_policy)
@@ -103,8 +103,8 @@ class Bidirectional(keras.layers.Layer):  # type: ignore[misc]
             initializer=_side_by_side(width, self.seed + 2),
         )
         self.bias = self.add_weight(shape=(2 * width,), name="bias", initializer=self._first_bias)
-        self.forward.build((*frames_shape[:-1], width + 1))
-        self.backward.build((*frames_shape[:-1], width + 1))
+        self.forwards.build((*frames_shape[:-1], width + 1))
+        self.backwards.build((*frames_shape[:-1], width + 1))
 
     def _first_bias(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
         """Start at 0, except the forget gates at 1."""
@@ -117,8 +117,8 @@ class Bidirectional(keras.layers.Layer):  # type: ignore[misc]
         """Run both ways; outputs at padded frames are of no meaning, behind a mask."""
         width = GATES[self.cell] * self.units
         mixed = ops.matmul(frames, self.kernel) + self.bias
-        forward = self.forward(ops.concatenate([mixed[..., :width], keep], axis=-1))
-        backward = self.backward(ops.concatenate([mixed[..., width:], keep], axis=-1))
+        forward = self.forwards(ops.concatenate([mixed[..., :width], keep], axis=-1))
+        backward = self.backwards(ops.concatenate([mixed[..., width:], keep], axis=-1))
         return ops.concatenate([forward, ops.flip(backward, axis=1)], axis=-1) * keep
 
     def compute_output_shape(self, frames_shape: Any, keep_shape: Any) -> Any:

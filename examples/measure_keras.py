@@ -1,0 +1,178 @@
+"""Measure the Keras member: the figures of docs/keras.md.
+
+    python examples/measure_keras.py oof features/ --folds 0 1 --set epochs=20
+    python examples/measure_keras.py ablation features/ --folds 0 --set epochs=20
+    python examples/measure_keras.py speed
+
+`oof` trains both networks, `ablation` helios with one thing switched off at a time; both print a Markdown row a
+training with the out-of-fold scores of both scenarios. `speed` times a training step of both networks beside the
+two-branch network built plainly from stock layers, in the same process, taking turns.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bfrbctl import oof
+from bfrbctl.config import build
+from bfrbctl.dataset import read_features
+from bfrbctl.folders import open_folder
+from bfrbctl.metrics import score_proba
+from bfrbctl.models import FoldTask
+from bfrbctl.models.keras_backend import keras, ops
+from bfrbctl.models.keras_losses import HierarchicalLoss
+from bfrbctl.models.keras_model import NEEDS, Config, fit
+from bfrbctl.models.keras_networks import NETWORKS, NetworkSpec, build_network
+from bfrbctl.models.keras_optimizer import FlatAdamW
+from bfrbctl.schema import SCENARIOS
+
+ABLATIONS: Mapping[str, Sequence[str]] = {
+    "all of it": (),
+    "no modality dropout": ("modality_dropout=0.0",),
+    "no mixup": ("mixup=0.0",),
+    "no phase, merged and binary loss": ("phase_weight=0.0", "merged_weight=0.0", "binary_weight=0.0"),
+    "no rotation": ("heading=0.0", "strap=0.0"),
+    "no stretch, shift, noise": ("stretch=0.0", "shift=0", "noise=0.0"),
+    "no running mean of weights": ("ema=0.0",),
+}
+BATCH, TIME, N_IMU, N_OTHER, N_TOF, N_CLASSES = 64, 100, 20, 25, 5, 18
+
+
+def fold_tasks(path: Path, folds: Sequence[int], scratch: Path) -> Iterator[FoldTask]:
+    folder = open_folder(path, "features")
+    index, batch = read_features(folder, parts=NEEDS)
+    classes = tuple(folder.content["classes"])
+    labels = oof.class_positions(index["gesture"].to_list(), classes)
+    of_sequence = index["fold"].to_numpy()
+    for fold in folds or np.unique(of_sequence).tolist():
+        fitted, held_out = np.flatnonzero(of_sequence != fold), np.flatnonzero(of_sequence == fold)
+        yield FoldTask(
+            fold=fold,
+            classes=classes,
+            targets=tuple(folder.content["targets"]),
+            train=batch.take(fitted),
+            train_labels=labels[fitted],
+            valid=batch.take(held_out),
+            valid_labels=labels[held_out],
+            seed=0,
+            rate_hz=float(folder.content["rate_hz"]),
+            scratch=scratch,
+            on_progress=lambda row: None,
+        )
+
+
+def measure(name: str, path: Path, folds: Sequence[int], settings: Sequence[str]) -> None:
+    """Train the folds with these settings and print a table row."""
+    config = build(Config, overrides=settings)
+    probas: dict[str, list[np.ndarray]] = {scenario: [] for scenario in SCENARIOS}
+    truth, seconds = [], []
+    targets: tuple[bool, ...] = ()
+    with tempfile.TemporaryDirectory() as scratch:
+        for task in fold_tasks(path, folds, Path(scratch)):
+            model = fit(task, config)
+            seconds += [float(row["seconds"]) for row in model.history]
+            probas["all"].append(model.predict_proba(task.valid))
+            probas["imu"].append(model.predict_proba(task.valid.imu_only()))
+            truth.append(task.valid_labels)
+            targets = task.targets
+    labels = np.concatenate(truth)
+    scores = {scenario: score_proba(np.concatenate(parts), labels, targets) for scenario, parts in probas.items()}
+    both = np.mean([score.score for score in scores.values()])
+    cells = [f"{scores[scenario].score:.4f}" for scenario in SCENARIOS]
+    gestures = f"{scores['all'].gesture_macro_f1:.4f}"
+    print(f"| {name} | {' | '.join(cells)} | {both:.4f} | {gestures} | {np.median(seconds):.1f} |", flush=True)
+
+
+def stock_two_branch() -> Any:
+    """Build the two-branch network as one would from stock layers: no masks, pixels scaled before."""
+    layers = keras.layers
+
+    def conv(values: Any, filters: int, size: int, *, relu: bool = True) -> Any:
+        values = layers.Conv1D(filters, size, padding="same", use_bias=False)(values)
+        values = layers.BatchNormalization()(values)
+        return layers.ReLU()(values) if relu else values
+
+    def block(values: Any, filters: int, size: int) -> Any:
+        out = conv(conv(values, filters, size), filters, size)
+        gate = layers.Dense(filters // 8, activation="relu")(layers.GlobalAveragePooling1D()(out))
+        gate = layers.Reshape((1, filters))(layers.Dense(filters, activation="sigmoid")(gate))
+        short = conv(values, filters, 1, relu=False)
+        out = layers.ReLU()(layers.Add()([layers.Multiply()([out, gate]), short]))
+        return layers.Dropout(0.1)(layers.MaxPooling1D(2)(out))
+
+    imu, other = layers.Input((TIME, N_IMU)), layers.Input((TIME, N_OTHER + 64 * N_TOF))
+    right = other
+    for filters in (64, 128):
+        right = layers.Dropout(0.2)(layers.MaxPooling1D(2)(conv(right, filters, 3)))
+    merged = layers.Concatenate()([block(block(imu, 64, 3), 128, 5), right])
+    lstm = layers.Bidirectional(layers.LSTM(128, return_sequences=True))(merged)
+    gru = layers.Bidirectional(layers.GRU(128, return_sequences=True))(merged)
+    dense = layers.Dense(16, activation="elu")(layers.GaussianNoise(0.09)(merged))
+    joined = layers.Dropout(0.4)(layers.Concatenate()([lstm, gru, dense]))
+    weight = layers.Softmax(axis=1)(layers.Dense(1, activation="tanh")(joined))
+    vector = ops.sum(joined * weight, axis=1)
+    for units, rate in ((256, 0.5), (128, 0.3)):
+        vector = layers.ReLU()(layers.BatchNormalization()(layers.Dense(units, use_bias=False)(vector)))
+        vector = layers.Dropout(rate)(vector)
+    model = keras.Model([imu, other], layers.Dense(N_CLASSES, activation="softmax")(vector))
+    model.compile(keras.optimizers.AdamW(5e-4, weight_decay=3e-3), "categorical_crossentropy")
+    return model
+
+
+def speed(rounds: int) -> None:
+    """Time training steps, taking turns, and print the shortest and the median of each."""
+    rng = np.random.default_rng(0)
+    truth = np.eye(N_CLASSES, dtype=np.float32)[rng.integers(0, N_CLASSES, BATCH)]
+    plain = [rng.normal(size=(BATCH, TIME, width)).astype(np.float32) for width in (N_IMU, N_OTHER + 64 * N_TOF)]
+    stock = stock_two_branch()
+    steps: dict[str, Callable[[], Any]] = {"two-branch, stock layers": lambda: stock.train_on_batch(plain, truth)}
+    ours = {
+        "frames": rng.normal(size=(BATCH, TIME, N_IMU + N_OTHER)).astype(np.float32),
+        "mask": np.ones((BATCH, TIME, 1), dtype=np.float32),
+        "tof": rng.integers(0, 256, (BATCH, TIME, N_TOF, 64)).astype(np.uint8),
+        "weight": np.ones(BATCH, dtype=np.float32),
+        "partner": np.arange(BATCH, dtype=np.int32),
+    }
+    for name in NETWORKS:
+        network = build_network(NetworkSpec(name, N_IMU, N_OTHER, N_TOF, N_CLASSES), seed=0).train
+        loss = {"gesture": HierarchicalLoss((True,) * 8 + (False,) * 10)}
+        network.compile(FlatAdamW(5e-4, decay=3e-3, l2=1e-4, clip=0.0, memory=0.0), loss=loss, jit_compile=False)
+        steps[name] = lambda network=network: network.train_on_batch(ours, {"gesture": truth})
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds + 2):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            if number >= 2:
+                taken[name].append(time.perf_counter() - started)
+    for name, seconds in taken.items():
+        print(f"| {name} | {min(seconds) * 1e3:.0f} ms | {np.median(seconds) * 1e3:.0f} ms |", flush=True)
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    parser = argparse.ArgumentParser(description="Measure the Keras member")
+    parser.add_argument("what", choices=["oof", "ablation", "speed"])
+    parser.add_argument("features", type=Path, nargs="?")
+    parser.add_argument("--folds", type=int, nargs="*", default=[])
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    if options.what == "speed":
+        speed(options.rounds)
+        return
+    if options.features is None:
+        parser.error("name a feature folder")
+    print("| training | all | IMU-only | mean | gesture macro F1 | seconds an epoch |\n|---|---|---|---|---|---|")
+    variants = ABLATIONS if options.what == "ablation" else {name: (f"network={name}",) for name in NETWORKS}
+    for name, changes in variants.items():
+        measure(name, options.features, options.folds, [*options.settings, *changes])
+
+
+if __name__ == "__main__":
+    main()
