@@ -1,7 +1,7 @@
 """bfrbctl featurize: prepared dataset -> feature folder."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,10 @@ def featurize(
         list[str] | None, typer.Option(help="Only this modality (imu, thm, tof); may be repeated.", metavar="NAME")
     ] = None,
     mirror_left: Annotated[bool, typer.Option(help="Mirror left-handers to the right.")] = True,
+    undo_flips: Annotated[
+        Path | None,
+        typer.Option(help="Text file with a subject a line who wore the device upside down.", metavar="FILE"),
+    ] = None,
     tof_images: Annotated[bool, typer.Option(help="Keep the 8x8 ToF images, which nets train on.")] = True,
     only_for: Annotated[
         str | None, typer.Option("--for", help="keras: leave out the sequence table, which trees need.", metavar="KIND")
@@ -59,6 +63,7 @@ def featurize(
         modalities=tuple(modalities) if modalities else None,
         mirror_left=None if mirror_left else False,
         tof_images=None if tof_images else False,
+        **(_flips(undo_flips) if undo_flips else {}),
     )
     dataset = open_folder(data, "dataset")
     effective = {**configuration.as_mapping(config), "table": only_for != "keras"}
@@ -82,3 +87,16 @@ def featurize(
         as_json=as_json,
         quiet=quiet,
     )
+
+
+def _flips(file: Path) -> dict[str, Any]:
+    """Read who wore the device upside down."""
+    from bfrbctl.errors import UsageError
+
+    try:
+        subjects = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--undo-flips {file}: cannot be read ({error})", hint="give a text file") from error
+    if not subjects:
+        raise UsageError(f"--undo-flips {file}: names nobody", hint="one subject a line")
+    return {"undo_flips": "listed", "flipped_subjects": subjects}
