@@ -372,7 +372,7 @@ def _blend_files(
 ) -> dict[str, Content]:
     files: dict[str, Content] = {}
     for number, folder in enumerate(folders):
-        for name in folder.names(r"fold-\d+\..+|importance\.parquet"):
+        for name in folder.names(r"fold-\d+\..+|importance\.parquet|history\.jsonl|oof\.parquet"):
             files[f"member-{number}.{name}"] = folder.read(name)
         member = {"name": names[number], "sha256": folder.sha256, "config": folder.config, "content": folder.content}
         files[f"member-{number}.json"] = encode_json(member)

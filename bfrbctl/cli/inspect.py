@@ -150,7 +150,7 @@ def report(
     shared.tell({"output": str(output), **told}, lines=lines, next_command=None, as_json=as_json, quiet=quiet)
 
 
-SPECIAL = {
+SPECIAL: dict[str, Any] = {
     "sequence": sequence,
     "features": features,
     "oof": oof,

@@ -100,7 +100,7 @@ def _people(sequences: pl.DataFrame) -> Table:
         .agg(
             pl.len(),
             pl.col("n_frames").sum(),
-            pl.col(GESTURE).n_unique(),
+            pl.col(GESTURE).drop_nulls().n_unique(),
             pl.col("handedness").first(),
             pl.col("age").first(),
             pl.col("n_findings").sum(),
@@ -133,12 +133,16 @@ def _findings(quality: pl.DataFrame) -> Table:
 
 
 def _length_bars(lengths: Any) -> Bars:
-    """Histogram of the lengths, in at most 12 bins of whole frames."""
-    width = max(1, -(-int(lengths.max() - lengths.min() + 1) // 12))
+    """Histogram of the lengths in a dozen bins of whole frames; the longest hundredth shares the last one."""
+    width = max(1, -(-int(np.quantile(lengths, 0.99) - lengths.min() + 1) // 11))
     first = int(lengths.min()) // width
-    counts = np.bincount(lengths // width - first)
-    labels = tuple(f"{(first + i) * width} to {(first + i + 1) * width - 1}" for i in range(len(counts)))
-    return Bars("Lengths of the sequences", "sequences", labels, (("frames", tuple(counts.tolist())),))
+    counts = np.bincount(np.minimum(lengths // width - first, 11))
+    labels = [f"{(first + i) * width} to {(first + i + 1) * width - 1}" for i in range(len(counts))]
+    if len(labels) == 12:
+        labels[-1] = f"{(first + 11) * width} and more"
+    return Bars(
+        "Lengths of the sequences, in frames", "sequences", tuple(labels), (("frames", tuple(counts.tolist())),)
+    )
 
 
 def _gesture_orientation(sequences: pl.DataFrame, classes: Sequence[str]) -> list[Figure]:
@@ -336,8 +340,8 @@ def _tof_images(one: RecordingBatch) -> Images:
         return -1.0 if value < 0 else 1 - value / TOF_MAX
 
     return Images(
-        "What the ToF sensors see (darker is nearer, empty is no return, grey is missing)",
-        "seconds",
+        "What the ToF sensors see",
+        "seconds; darker is nearer, empty is no return, grey is missing",
         tuple(f"tof_{sensor}" for sensor in one.layout.tof),
         tuple(f"{moment / one.rate_hz:.1f}" for moment in moments),
         tuple(

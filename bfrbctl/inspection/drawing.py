@@ -32,6 +32,7 @@ _RULES = {
     "": "font:11px system-ui,sans-serif",
     " text": "fill:var(--f)",
     " .m": "fill:var(--m)",
+    " .v": "font-size:9px",
     " .e": "text-anchor:end",
     " .c": "text-anchor:middle",
     " .h": "font-weight:600;font-size:12px",
@@ -146,19 +147,25 @@ def ticks(low: float, high: float, n: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
+def _value(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.3g}"
+
+
 def _tick(value: float) -> str:
     return f"{value:.6g}"
 
 
-def _legend(names: Sequence[tuple[str, int, bool]], top: float) -> tuple[str, float]:
-    """Draw a legend in as many rows as it needs; also where it ends."""
+def _legend(names: Sequence[tuple[str, int, bool]], top: float, *, solid: bool = False) -> tuple[str, float]:
+    """Draw a legend, of lines or solid bars, in as many rows as it needs; also where it ends."""
     parts, x, y = [], 8.0, top
+    thick = ' stroke-width="9"' if solid else ""
     for name, colour, dashed in names:
         width = 24 + min(len(name), 40) * _CHARACTER + 12
         if x + width > WIDTH and x > 8:
             x, y = 8.0, y + 15
         dash = " d" if dashed else ""
-        parts.append(f'<path class="l k{colour % _N_COLOURS}{dash}" d="M{_n(x)} {_n(y)}h18"/>')
+        css = f"k{colour % _N_COLOURS}" if solid else f"l k{colour % _N_COLOURS}{dash}"
+        parts.append(f'<path class="{css}"{thick} d="M{_n(x)} {_n(y)}h18"/>')
         parts.append(_text(x + 23, y + 4, _cut(name, 40 * _CHARACTER)))
         x += width
     return "".join(parts), y + 12
@@ -176,6 +183,10 @@ def _lines(figure: Lines) -> tuple[str, float, float]:
     parts = [_label(8, 16, figure.title, WIDTH - 16, "h")]
     legend, top = _legend([(s.name, s.colour, s.dashed) for s in figure.series], 32)
     parts.append(legend)
+    if figure.shaded:
+        parts.append(f'<rect class="s" x="8" y="{_n(top - 8)}" width="18" height="10"/>')
+        parts.append(_text(31, top + 1, figure.shaded[2]))
+        top += 15
     left, right, bottom = 52.0, WIDTH - 12.0, top + 180
     xs = [x for s in figure.series for x in s.x]
     ys = [y for s in figure.series for y in s.y if y is not None]
@@ -191,7 +202,6 @@ def _lines(figure: Lines) -> tuple[str, float, float]:
         x, _, _ = at(begin, y0).partition(" ")
         width = (end - begin) / (x1 - x0) * (right - left)
         parts.append(f'<rect class="s" x="{x}" y="{_n(top)}" width="{_n(width)}" height="{_n(bottom - top)}"/>')
-        parts.append(_text(float(x) + 4, top + 12, _cut(figure.shaded[2], width), "m"))
     for tick in ticks(y0, y1):
         parts.append(f'<path class="g" d="M{at(x0, tick)}H{_n(right)}"/>')
         parts.append(_text(left - 5, float(at(x0, tick).split()[1]) + 4, _tick(tick), "m e"))
@@ -234,19 +244,19 @@ def _bars(figure: Bars) -> tuple[str, float, float]:
     parts = [_label(8, 16, figure.title, WIDTH - 16, "h")]
     top = 28.0
     if len(figure.groups) > 1:
-        legend, top = _legend([(name, number, False) for number, (name, _) in enumerate(figure.groups)], 32)
+        legend, top = _legend([(name, number, False) for number, (name, _) in enumerate(figure.groups)], 32, solid=True)
         parts.append(legend)
-    left = 14 + min(max((len(label) for label in figure.labels), default=1) * _CHARACTER, 175)
+    left = 20 + min(max((len(label) for label in figure.labels), default=1) * _CHARACTER, 175)
     right = WIDTH - 46.0
     values = [v for _, group in figure.groups for v in group if v is not None] + [
         v for span in figure.spans for v in span
     ]
     low, high = min(0.0, *values, 0.0), max(*values, 0.0, 1e-12)
     scale = (right - left) / (high - low)
-    bar = 13.0 if len(figure.groups) == 1 else 9.0
+    bar = 13.0 if len(figure.groups) == 1 else 10.0
     step = bar * len(figure.groups) + 6
     bottom = top + step * len(figure.labels)
-    for tick in ticks(low, high, 4):
+    for tick in ticks(low, high):
         x = left + (tick - low) * scale
         parts.append(
             f'<path class="g" d="M{_n(x)} {_n(top)}V{_n(bottom)}"/>' + _text(x, bottom + 13, _tick(tick), "m c")
@@ -264,7 +274,7 @@ def _bars(figure: Bars) -> tuple[str, float, float]:
                 f'width="{_n(abs(value) * scale)}" height="{_n(bar - 1)}"/>'
             )
             end = max(begin + abs(value) * scale, left + (figure.spans[row][1] - low) * scale if figure.spans else 0)
-            parts.append(_text(end + 4, y + number * bar + bar - 3, f"{value:.3g}", "m"))
+            parts.append(_text(end + 4, y + number * bar + bar - 2, _value(value), "m v"))
         if figure.spans:
             a, b = (left + (v - low) * scale for v in figure.spans[row])
             parts.append(f'<path class="w" d="M{_n(a)} {_n(y + bar / 2)}H{_n(b)}"/>')
@@ -275,9 +285,10 @@ def _bars(figure: Bars) -> tuple[str, float, float]:
 def _matrix(figure: Matrix) -> tuple[str, float, float]:
     left = 14 + min(max((len(label) for label in figure.rows), default=1) * _CHARACTER, 190)
     longest = max((len(text) for row in figure.texts for text in row), default=1)
-    cell = max(22.0, longest * _CHARACTER + 6)
+    spread = min(56.0, (WIDTH - left - 8) / max(len(figure.columns), 1))
+    cell = max(22.0, longest * _CHARACTER + 6, spread)
     upright = max((len(label) for label in figure.columns), default=1) * _CHARACTER + 6 <= cell
-    tall = 14.0 if upright else min(max(len(label) for label in figure.columns) * _CHARACTER, 150) + 8
+    tall = 14.0 if upright else min(max(len(label) for label in figure.columns) * _CHARACTER, 190) + 8
     top = 44 + tall
     width = max(WIDTH, left + cell * len(figure.columns) + 8)
     parts = [
@@ -291,7 +302,7 @@ def _matrix(figure: Matrix) -> tuple[str, float, float]:
         else:
             parts.append(
                 f'<text transform="translate({_n(x + 4)} {_n(top - 4)}) rotate(-90)"><title>{clean(label)}</title>'
-                f"{clean(_cut(label, 150))}</text>"
+                f"{clean(_cut(label, 190))}</text>"
             )
     for row, label in enumerate(figure.rows):
         y = top + row * 20

@@ -97,6 +97,8 @@ def cell_text(value: Any) -> str:
     ('0.1235', '1e-05', '1234568', '-', 'yes')
     >>> cell_text(1.0), cell_text(20.0)
     ('1.0000', '20')
+    >>> cell_text(71.5), cell_text(1234.56)
+    ('71.5', '1235')
     """
     if value is None:
         return "-"
@@ -111,8 +113,8 @@ def _float_text(value: float) -> str:
     size = abs(value)
     if 2 <= size < 1e15 and value == int(value):
         return str(int(value))
-    if value == 0 or 0.001 <= size < 100:
+    if value == 0 or 0.001 <= size < 2:
         return f"{value:.4f}"
-    if size >= 100:
-        return f"{value:.1f}" if size < 10_000 else f"{value:.0f}"
+    if size >= 2:
+        return f"{value:.4g}" if size < 10_000 else f"{value:.0f}"
     return f"{value:.2g}"

@@ -1,0 +1,89 @@
+"""Everything there is to see in a folder, as one page."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bfrbctl import __version__
+from bfrbctl.errors import DataError, OutputError, UsageError
+from bfrbctl.folders import Folder, open_folder
+from bfrbctl.inspection import VIEWS, options_of
+from bfrbctl.inspection.options import Options
+from bfrbctl.inspection.page import page
+from bfrbctl.inspection.view import View
+from bfrbctl.storage import write_bytes
+
+_MODEL = ("oof", "confusion", "calibration", "training", "feature-importance", "folds", "artefact")
+CONTENTS: Mapping[str, tuple[str, ...]] = {
+    "dataset": ("dataset", "folds", "sequence", "artefact"),
+    "features": ("features", "folds", "artefact"),
+    "model": _MODEL,
+    "blend": ("blend", *_MODEL),
+    "predictions": ("predictions", "artefact"),
+}
+"""Kind of folder -> the views its report has, in order; any other kind has `artefact`."""
+
+
+def report(folder: Folder, options: Options) -> tuple[str, dict[str, View], dict[str, str]]:
+    """Make the page of a folder.
+
+    Returns
+    -------
+    The page, the views in it, and why each of the others that its kind could have is left out.
+    """
+    views: dict[str, View] = {}
+    left_out: dict[str, str] = {}
+    for name in CONTENTS.get(folder.kind, ("artefact",)):
+        try:
+            views[name] = VIEWS[name][1](folder, options)
+        except DataError as error:
+            left_out[name] = error.what.removeprefix(f"{folder.path}: ")
+    title = f"{folder.kind} {folder.path.resolve().name}"
+    footer = f"bfrbctl {__version__}, from the {folder.kind} folder with digest {folder.sha256}"
+    return page(title, views, left_out=left_out, footer=footer), views, left_out
+
+
+def write_report(path: Path, output: Path, *, features: Path | None = None, force: bool = False) -> dict[str, Any]:
+    """Write the page of a folder.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    output
+        The HTML file.
+    features
+        The feature folder that a model was trained on: adds scores by orientation and SHAP values.
+    force
+        Replace the file if it is there.
+
+    Returns
+    -------
+    The views in the page, why others are left out, and its size in bytes.
+
+    Raises
+    ------
+    ArtefactError
+        When a folder is damaged or unsafe.
+    OutputError
+        When the file exists or cannot be written.
+    UsageError
+        When the file would lie in the folder, which then would not be what its manifest tells.
+    """
+    folder = open_folder(path)
+    see_outside(output, folder.path)
+    if output.exists() and not force:
+        raise OutputError(f"{output}: exists already", hint="choose another name, or replace it with --force")
+    options = options_of("artefact", features=features)
+    content, views, left_out = report(folder, options)
+    write_bytes(output, content.encode())
+    return {"views": list(views), "left_out": left_out, "bytes": len(content.encode())}
+
+
+def see_outside(output: Path, folder: Path) -> None:
+    """Refuse to write into a folder of ours: it holds what its manifest lists, and nothing else."""
+    if output.resolve().parent == folder.resolve():
+        raise UsageError(
+            f"{output}: lies in the folder that is looked into, which then would not be what its manifest tells",
+            hint="write it beside the folder",
+        )
