@@ -1,8 +1,9 @@
 """LSTM and GRU that run over time both ways and stop at the padding.
 
 The products with the inputs of all frames are one matrix product before the loop; only the product with the state is
-left inside it. The state is multiplied by the mask after each frame: as recorded frames are one run, the state is
-still 0 when the run begins, and what comes after its end is padding that nobody reads. No `where` is needed.
+left inside it. Gates are cut by `split`, whose gradient is one concatenation; that of a slice is a full array. The
+state is multiplied by the mask after each frame: as recorded frames are one run, the state is still 0 when the run
+begins, and what comes after its end is padding that nobody reads. No `where` is needed.
 """
 
 from typing import Any
@@ -39,26 +40,25 @@ class StateCell(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, inputs: Tensor, states: Any) -> tuple[Tensor, list[Tensor]]:
         """Give the output and the next states."""
-        mixed, keep = inputs[:, :-1], inputs[:, -1:]
+        mixed, keep = ops.split(inputs, [GATES[self.cell] * self.units], axis=-1)
         if self.cell == "lstm":
             return self._lstm(mixed, keep, *states)
         return self._gru(mixed, keep, states[0])
 
     def _lstm(self, mixed: Tensor, keep: Tensor, hidden: Tensor, memory: Tensor) -> tuple[Tensor, list[Tensor]]:
-        units = self.units
-        mixed = mixed + ops.matmul(hidden, self.state)
-        gates = ops.sigmoid(mixed[:, : 3 * units])  # input, forget, output
-        candidate = ops.tanh(mixed[:, 3 * units :])
-        memory = (gates[:, units : 2 * units] * memory + gates[:, :units] * candidate) * keep
-        hidden = gates[:, 2 * units :] * ops.tanh(memory)
+        gates, candidate = ops.split(mixed + ops.matmul(hidden, self.state), [3 * self.units], axis=-1)
+        enter, stay, leave = ops.split(ops.sigmoid(gates), 3, axis=-1)
+        memory = (stay * memory + enter * ops.tanh(candidate)) * keep
+        hidden = leave * ops.tanh(memory)
         return hidden, [hidden, memory]
 
     def _gru(self, mixed: Tensor, keep: Tensor, hidden: Tensor) -> tuple[Tensor, list[Tensor]]:
-        units = self.units
-        inner = ops.matmul(hidden, self.state) + self.bias
-        gates = ops.sigmoid(mixed[:, : 2 * units] + inner[:, : 2 * units])  # update, reset
-        candidate = ops.tanh(mixed[:, 2 * units :] + gates[:, units:] * inner[:, 2 * units :])
-        hidden = (candidate + gates[:, :units] * (hidden - candidate)) * keep
+        cut = [2 * self.units]
+        outer_gates, outer = ops.split(mixed, cut, axis=-1)
+        inner_gates, inner = ops.split(ops.matmul(hidden, self.state) + self.bias, cut, axis=-1)
+        update, reset = ops.split(ops.sigmoid(outer_gates + inner_gates), 2, axis=-1)
+        candidate = ops.tanh(outer + reset * inner)
+        hidden = (candidate + update * (hidden - candidate)) * keep
         return hidden, [hidden]
 
     def get_config(self) -> dict[str, Any]:
@@ -116,9 +116,9 @@ class Bidirectional(keras.layers.Layer):  # type: ignore[misc]
     def call(self, frames: Tensor, keep: Tensor) -> Tensor:
         """Run both ways; outputs at padded frames are of no meaning, behind a mask."""
         width = GATES[self.cell] * self.units
-        mixed = ops.matmul(frames, self.kernel) + self.bias
-        forward = self.forwards(ops.concatenate([mixed[..., :width], keep], axis=-1))
-        backward = self.backwards(ops.concatenate([mixed[..., width:], keep], axis=-1))
+        one, other = ops.split(ops.matmul(frames, self.kernel) + self.bias, [width], axis=-1)
+        forward = self.forwards(ops.concatenate([one, keep], axis=-1))
+        backward = self.backwards(ops.concatenate([other, keep], axis=-1))
         return ops.concatenate([forward, ops.flip(backward, axis=1)], axis=-1) * keep
 
     def compute_output_shape(self, frames_shape: Any, keep_shape: Any) -> Any:
