@@ -164,7 +164,7 @@ def _show(what: str, folder: Path, *, plot: Path | None, as_json: bool, **told: 
     from bfrbctl.inspection import inspect, options_of
 
     if plot is not None:
-        _check_plot(plot)
+        _check_plot(plot, folder)
     view = inspect(what, folder, options_of(what, **told))
     if plot is not None:
         _plot(view, plot)
@@ -174,12 +174,14 @@ def _show(what: str, folder: Path, *, plot: Path | None, as_json: bool, **told: 
         _draw(view)
 
 
-def _check_plot(path: Path) -> None:
+def _check_plot(path: Path, folder: Path) -> None:
     """Refuse a file that cannot be drawn, before any work is done for it."""
     from importlib.util import find_spec
 
     from bfrbctl.errors import UsageError
+    from bfrbctl.inspection.report import see_outside
 
+    see_outside(path, folder)
     if path.suffix not in (".svg", ".png"):
         raise UsageError(f"--plot {path}: expected a name that ends in .svg or .png")
     if path.suffix == ".png" and find_spec("resvg_py") is None:
@@ -191,7 +193,7 @@ def _check_plot(path: Path) -> None:
 
 def _plot(view: "View", path: Path) -> None:
     from bfrbctl.errors import DataError
-    from bfrbctl.inspection.drawing import standalone
+    from bfrbctl.inspection.drawing import flattened, standalone
     from bfrbctl.storage import write_bytes
 
     if not view.figures:
@@ -203,7 +205,7 @@ def _plot(view: "View", path: Path) -> None:
     else:
         import resvg_py
 
-        write_bytes(path, bytes(resvg_py.svg_to_bytes(svg_string=drawing)))
+        write_bytes(path, bytes(resvg_py.svg_to_bytes(svg_string=flattened(drawing))))
 
 
 def _draw(view: "View") -> None:

@@ -9,14 +9,16 @@ from pathlib import Path
 
 from bfrbctl.folders import Folder, open_folder
 from bfrbctl.inspection.artefacts import artefact_view, predictions_view
+from bfrbctl.inspection.calibration import calibration_view
+from bfrbctl.inspection.comparison import compare_view
 from bfrbctl.inspection.datasets import dataset_view, folds_view, sequence_view
 from bfrbctl.inspection.features import features_view
 from bfrbctl.inspection.models import blend_view, importance_view, training_view
 from bfrbctl.inspection.options import Options
-from bfrbctl.inspection.scores import calibration_view, compare_view, confusion_view, oof_view
+from bfrbctl.inspection.scores import confusion_view, oof_view
 from bfrbctl.inspection.view import Table, View
 
-__all__ = ["VIEWS", "Options", "Table", "View", "inspect", "options_of"]
+__all__ = ["VIEWS", "Options", "Table", "View", "inspect", "named", "options_of"]
 
 _MODELS = ("model", "blend")
 
@@ -49,7 +51,12 @@ def inspect(what: str, path: Path, options: Options | None = None) -> View:
         When the folder is of the right kind and has nothing of that to show; says what is missing.
     """
     kinds, make = VIEWS[what]
-    return make(open_folder(path, *kinds), options or Options())
+    return make(open_folder(named(path), *kinds), options or Options())
+
+
+def named(path: Path) -> Path:
+    """Give a path that has a name to show: `.` and `..` have none."""
+    return path if path.name not in ("", "..") else path.resolve()
 
 
 def options_of(
@@ -70,7 +77,7 @@ def options_of(
     """
     return Options(
         sequence=sequence,
-        other=None if other is None else open_folder(other, *VIEWS[what][0]),
+        other=None if other is None else open_folder(named(other), *VIEWS[what][0]),
         features=None if features is None else open_folder(features, "features", "dataset"),
         shap=shap,
         sample=sample,

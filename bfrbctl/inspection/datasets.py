@@ -230,7 +230,11 @@ def sequence_view(folder: Folder, options: Options) -> View:
         ("column", "problem", "action", "frames"),
         tuple(quality.select("column", "problem", "action", "n_frames").iter_rows()),
     )
-    facts = {name: value for name, value in about.items() if value is not None}
+    facts = {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in about.items()
+        if value is not None
+    }
     facts["seconds"] = one.n_frames / one.rate_hz
     tables = filled(_channels(one), _tof_sensors(one), findings)
     notes = [] if np.any(phase == 1) else ["the gesture phase is not known here"]

@@ -6,6 +6,7 @@ the same bytes.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -90,6 +91,13 @@ def standalone(figures: Sequence[Figure]) -> str:
     size = f'width="{_n(2 * width)}" height="{_n(2 * top)}" viewBox="0 0 {_n(width)} {_n(top)}"'
     head = f'<svg class="figure" xmlns="http://www.w3.org/2000/svg" {size}><style>{STYLE}</style>'
     return f'{head}<rect class="bg" width="100%" height="100%"/>{"".join(parts)}</svg>\n'
+
+
+def flattened(svg: str) -> str:
+    """Put the colours of a light page in place of the variables, for programs that know no CSS variables."""
+    light = dict(rule.split(":") for rule in _LIGHT.split(";"))
+    without_dark = re.sub(r"@media [^\n]*\n", "", svg)
+    return re.sub(r"var\((--\w+)\)", lambda match: light[match[1]], without_dark)
 
 
 def _body(figure: Figure) -> tuple[str, float, float]:
@@ -184,9 +192,9 @@ def _lines(figure: Lines) -> tuple[str, float, float]:
     legend, top = _legend([(s.name, s.colour, s.dashed) for s in figure.series], 32)
     parts.append(legend)
     if figure.shaded:
-        parts.append(f'<rect class="s" x="8" y="{_n(top - 8)}" width="18" height="10"/>')
-        parts.append(_text(31, top + 1, figure.shaded[2]))
-        top += 15
+        parts.append(f'<rect class="s" x="8" y="{_n(top - 3)}" width="18" height="10"/>')
+        parts.append(_text(31, top + 6, figure.shaded[2]))
+        top += 18
     left, right, bottom = 52.0, WIDTH - 12.0, top + 180
     xs = [x for s in figure.series for x in s.x]
     ys = [y for s in figure.series for y in s.y if y is not None]

@@ -1,7 +1,7 @@
 """The page that a report is: one HTML file without network access, for screens light and dark, phones and paper.
 
 A content security policy admits this style sheet and this script, by their digests, and nothing else. Every text from
-data is escaped. Nothing in the page depends on when or where it was made.
+data is escaped. Nothing in the page tells when it was made: the same views give the same bytes.
 """
 
 import base64
@@ -16,6 +16,8 @@ from bfrbctl.inspection.view import Table, View, cell_text
 
 _LONG = 34
 """Characters from which a cell may be broken anywhere: digests, settings."""
+
+_SPARKS = frozenset("▁▂▃▄▅▆▇█ ")
 
 _STYLE = """
 :root{color-scheme:light dark;--text:#1b1f24;--soft:#59636e;--line:#d1d9e0;--page:#fff;--card:#f6f8fa;--link:#0969da}
@@ -50,6 +52,7 @@ td:first-child{max-width:16rem;white-space:normal;overflow-wrap:break-word}
 @media (max-width:40rem){td:first-child{max-width:9rem}}
 .r{text-align:right}
 .x{white-space:normal;overflow-wrap:anywhere;min-width:12rem;max-width:26rem}
+.k{font-family:monospace;white-space:pre}
 th button{font:inherit;font-weight:600;color:inherit;background:none;border:0;padding:0;cursor:pointer;
 text-align:inherit}
 th button::after{content:" \\2195";color:var(--soft);font-weight:400}
@@ -166,5 +169,6 @@ def _cells(row: Sequence[Any], numeric: Sequence[bool]) -> str:
             number = "" if value is None else f' data-v="{float(value)!r}"'
             parts.append(f'<td class="r"{number}>{clean(text)}</td>')
         else:
-            parts.append(f"<td{' class=x' if len(text) > _LONG else ''}>{clean(text)}</td>")
+            kind = " class=k" if not set(text) - _SPARKS else " class=x" if len(text) > _LONG else ""
+            parts.append(f"<td{kind}>{clean(text)}</td>")
     return "".join(parts)

@@ -7,7 +7,7 @@ from typing import Any
 from bfrbctl import __version__
 from bfrbctl.errors import DataError, OutputError, UsageError
 from bfrbctl.folders import Folder, open_folder
-from bfrbctl.inspection import VIEWS, options_of
+from bfrbctl.inspection import VIEWS, named, options_of
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.page import page
 from bfrbctl.inspection.view import View
@@ -38,7 +38,7 @@ def report(folder: Folder, options: Options) -> tuple[str, dict[str, View], dict
             views[name] = VIEWS[name][1](folder, options)
         except DataError as error:
             left_out[name] = error.what.removeprefix(f"{folder.path}: ")
-    title = f"{folder.kind} {folder.path.resolve().name}"
+    title = f"{folder.kind} {folder.path.name}"
     footer = f"bfrbctl {__version__}, from the {folder.kind} folder with digest {folder.sha256}"
     return page(title, views, left_out=left_out, footer=footer), views, left_out
 
@@ -70,7 +70,7 @@ def write_report(path: Path, output: Path, *, features: Path | None = None, forc
     UsageError
         When the file would lie in the folder, which then would not be what its manifest tells.
     """
-    folder = open_folder(path)
+    folder = open_folder(named(path))
     see_outside(output, folder.path)
     if output.exists() and not force:
         raise OutputError(f"{output}: exists already", hint="choose another name, or replace it with --force")

@@ -1,0 +1,69 @@
+"""Drawing whole subjects with replacement: how far a score would move if other people had taken part."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bfrbctl.metrics import merged_labels
+from bfrbctl.oof import OofScenario
+from bfrbctl.schema import SUBJECT
+from bfrbctl.segments import Float64, Int64
+
+N_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What the competition score counts, by subject, so that a drawing of subjects is a product of matrices.
+
+    Parameters
+    ----------
+    hits, totals
+        float64, (n_subjects, n_merged): right ones, and truth + predicted, of each target and the merged non-target.
+    binary
+        float64, (n_subjects, 2): the same two of target or not.
+    """
+
+    hits: Float64
+    totals: Float64
+    binary: Float64
+
+    @classmethod
+    def of(cls, part: OofScenario, targets: Sequence[bool]) -> "Tally":
+        """Count the most probable gestures of one scenario."""
+        predicted = np.argmax(part.proba, axis=1).astype(np.int64)
+        subjects, group = np.unique(part.keys[SUBJECT].to_numpy(), return_inverse=True)
+        n_merged = sum(targets) + 1
+        truth_m, predicted_m = merged_labels(part.truth, targets), merged_labels(predicted, targets)
+        flags = np.asarray(targets, dtype=np.bool_)
+        hits, totals = np.zeros((2, len(subjects), n_merged))
+        np.add.at(hits, (group, truth_m), truth_m == predicted_m)
+        np.add.at(totals, (group, truth_m), 1.0)
+        np.add.at(totals, (group, predicted_m), 1.0)
+        binary = np.zeros((len(subjects), 2))
+        np.add.at(binary[:, 0], group, flags[part.truth] & flags[predicted])
+        np.add.at(binary[:, 1], group, flags[part.truth].astype(float) + flags[predicted])
+        return cls(hits, totals, binary)
+
+    def scores(self, times: Int64) -> Float64:
+        """Score drawings: times is (n_draws, n_subjects), how often each subject counts; float64 (n_draws,)."""
+        hits, totals, binary = times @ self.hits, times @ self.totals, times @ self.binary
+        with np.errstate(invalid="ignore", divide="ignore"):
+            f1 = np.where(totals > 0, 2 * hits / totals, np.nan)
+            target_f1 = np.where(binary[:, 1] > 0, 2 * binary[:, 0] / binary[:, 1], 0.0)
+        return np.asarray(0.5 * (target_f1 + np.nanmean(f1, axis=1)))
+
+
+def drawings(n_subjects: int, seed: int) -> Int64:
+    """Draw subjects with replacement: int64 (1000, n_subjects), how often each was drawn."""
+    drawn = np.random.default_rng(seed).integers(0, n_subjects, (N_DRAWS, n_subjects))
+    times = np.zeros((N_DRAWS, n_subjects), dtype=np.int64)
+    np.add.at(times, (np.arange(N_DRAWS)[:, None], drawn), 1)
+    return times
+
+
+def interval(values: Float64) -> tuple[float, float]:
+    """Give the middle 95 % of values."""
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,111 @@
+"""bfrbctl inspect as a user runs it: what it draws, writes and refuses."""
+
+import json
+import signal
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bfrbctl.cli import main
+from bfrbctl.folders import Folder
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Run the program in this process: words -> (exit code, stdout, stderr)."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["bfrbctl", "inspect", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        printed = capsys.readouterr()
+        assert isinstance(stop.value.code, int)
+        return stop.value.code, printed.out, printed.err
+
+    handler = signal.getsignal(signal.SIGTERM)
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_a_sequence_is_drawn_in_the_terminal_and_into_a_file(run: Run, dataset_folder: Folder, tmp_path: Path) -> None:
+    plot = tmp_path / "s.svg"
+    code, out, _ = run("sequence", dataset_folder.path, "SEQ_000004", "--plot", plot)
+    assert code == 0
+    assert "thm_2" in out
+    assert "█" in out
+    names = {node.text for node in ET.parse(plot).iter() if node.tag.endswith("text")}
+    assert {"Acceleration", "What the ToF sensors see", "tof_1"} <= names
+
+
+def test_a_plot_that_cannot_be_is_refused_before_the_work(run: Run, dataset_folder: Folder, tmp_path: Path) -> None:
+    code, out, err = run("dataset", dataset_folder.path, "--plot", tmp_path / "a.jpg")
+    assert (code, out) == (2, "")
+    assert "expected a name that ends in .svg or .png" in err
+    code, out, err = run("dataset", dataset_folder.path, "--plot", dataset_folder.path / "a.svg")
+    assert (code, out) == (2, "")
+    assert "hint: write it beside the folder" in err
+    code, out, err = run("artefact", dataset_folder.path, "--plot", tmp_path / "a.svg")
+    assert (code, out) == (3, "")
+    assert "there is nothing to draw" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_png_without_its_library_says_what_to_install(
+    run: Run, dataset_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    code, _, err = run("dataset", dataset_folder.path, "--plot", tmp_path / "a.png")
+    assert code == 2
+    assert "pip install 'bfrbctl[plot]'" in err
+
+
+def test_png_is_a_picture(run: Run, dataset_folder: Folder, tmp_path: Path) -> None:
+    pytest.importorskip("resvg_py", reason="the plot extra is not installed")
+    assert run("folds", dataset_folder.path, "--plot", tmp_path / "a.png")[0] == 0
+    assert (tmp_path / "a.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_compare_takes_two_folders(run: Run, model_folders: tuple[Folder, Folder]) -> None:
+    a, b = (folder.path for folder in model_folders)
+    code, out, err = run("compare", a, b, "--json")
+    assert (code, err) == (0, "")
+    told = json.loads(out)
+    assert told["facts"]["A"] == "soft"
+    assert [row["scenario"] for row in told["tables"]["scores"]] == ["all", "imu"]
+
+
+def test_nothing_to_show_is_bad_data(run: Run, blend_folder: Folder) -> None:
+    code, out, err = run("feature-importance", blend_folder.path)
+    assert (code, out) == (3, "")
+    assert "no tree model is in it" in err
+
+
+def test_a_report_tells_what_it_wrote_and_what_it_left_out(
+    run: Run, blend_folder: Folder, feature_folder: Folder, tmp_path: Path
+) -> None:
+    page = tmp_path / "blend.html"
+    words = ("report", blend_folder.path, page, "--features", feature_folder.path)
+    code, out, _ = run(*words)
+    assert code == 0
+    assert out.startswith(f"wrote {page}: 7 views")
+    assert "left out feature-importance" in out
+    assert "Seated Straight" in page.read_text("utf-8")
+    code, _, err = run(*words)
+    assert code == 5
+    assert "--force" in err
+    code, out, _ = run(*words, "--force", "--json")
+    assert code == 0
+    assert json.loads(out)["views"][0] == "blend"
+
+
+def test_a_folder_may_be_the_one_we_are_in(run: Run, blend_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(blend_folder.path)
+    code, out, _ = run("blend", ".", "--json")
+    assert code == 0
+    assert json.loads(out)["title"] == "blend blend"

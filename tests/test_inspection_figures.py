@@ -1,0 +1,130 @@
+import math
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from bfrbctl.blending import subject_interval
+from bfrbctl.inspection.bootstrap import Tally, drawings, interval
+from bfrbctl.inspection.calibration import ece, reliability
+from bfrbctl.inspection.datasets import sparkline
+from bfrbctl.inspection.drawing import drawn, flattened, standalone, ticks
+from bfrbctl.inspection.features import kolmogorov_smirnov, stability
+from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Series, told
+from bfrbctl.inspection.view import cell_text
+from bfrbctl.metrics import score_proba
+from bfrbctl.oof import OofScenario
+
+LINES = Lines("Score", "step", "score", (Series("a", (1.0, 2.0, 3.0), (0.1, None, 0.4)),), (1.0, 2.0, "gesture"))
+FIGURES: list[Figure] = [
+    LINES,
+    Lines("Empty", "x", "y", ()),
+    Lines("Flat", "x", "y", (Series("a", (1.0, 1.0), (2.0, 2.0)),)),
+    Bars("F1", "F1", ("a", "b"), (("all", (0.5, None)), ("imu", (0.25, -0.5)))),
+    Bars("None", "F1", (), ()),
+    Matrix(
+        "Confusion", "predicted", "truth", ("a", "b"), ("a", "b"), ((1.0, 0.0), (0.5, 0.5)), (("2", ""), ("1", "1"))
+    ),
+    Images("ToF", "seconds", ("tof_1",), ("0.0", "1.0"), (((0.0, None, -1.0, 1.0), (0.5,) * 4),)),
+]
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.title)
+def test_a_figure_is_well_formed_inside_its_box_and_told_in_words(figure: Figure) -> None:
+    root = ET.fromstring(drawn(figure))
+    width, height = map(float, root.attrib["viewBox"].split()[2:])
+    assert root[0].text == figure.title
+    assert root[1].text == told(figure)
+    for node in root.iter():
+        for name, limit in (("x", width), ("y", height), ("cx", width), ("cy", height)):
+            assert -0.6 <= float(node.attrib.get(name, 0)) <= limit
+        assert "nan" not in " ".join(node.attrib.values())
+    ET.fromstring(standalone([figure, figure]))
+
+
+def test_words_tell_ranges_and_the_strongest_confusion() -> None:
+    assert told(LINES) == "Lines of score over step: a from 0.1 to 0.4, last 0.4."
+    assert told(FIGURES[5]).endswith("strongest b / a 1.")
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_text_in_a_drawing(text: str) -> None:
+    root = ET.fromstring(drawn(Bars(text, text, (text,), ((text, (1.0,)),))))
+    assert {node.tag.rpartition("}")[2] for node in root.iter()} <= {"svg", "title", "desc", "text", "path", "rect"}
+
+
+def test_a_light_drawing_has_no_variables() -> None:
+    assert "var(" not in flattened(standalone([LINES]))
+    assert "#0969da" in flattened(standalone([LINES]))
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_ticks_are_round_and_inside(low: float, span: float) -> None:
+    found = ticks(low, low + span)
+    assert 1 <= len(found) <= 12
+    assert all(low - span * 1e-6 <= tick <= low + span * (1 + 1e-6) for tick in found)
+
+
+def test_ticks_of_nothing_are_one() -> None:
+    assert ticks(3.0, 3.0) == [3.0]
+    assert ticks(0.0, math.inf) == [0.0]
+
+
+@given(hnp.arrays(np.float64, st.integers(1, 90), elements=st.floats(-1e3, 1e3) | st.just(math.nan)))
+def test_a_sparkline_has_a_block_where_something_was_measured(values: np.ndarray) -> None:
+    line = sparkline(values)
+    assert len(line) == min(len(values), 40)
+    assert (line.strip() == "") == bool(np.all(np.isnan(values)))
+
+
+def scenario(rng: np.random.Generator, n: int = 60) -> OofScenario:
+    proba = rng.dirichlet(np.ones(4), n).astype(np.float32)
+    keys = pl.DataFrame({"subject": [f"S{i}" for i in rng.integers(0, 7, n)], "fold": [0] * n})
+    return OofScenario(keys, rng.integers(0, 3, n).astype(np.int64), proba)  # class 3 is predicted and never true
+
+
+@given(st.integers(0, 10_000))
+def test_tallies_score_like_the_metric(seed: int) -> None:
+    part, targets = scenario(np.random.default_rng(seed)), [True, False, True, False]
+    tally = Tally.of(part, targets)
+    once = np.ones((1, len(tally.binary)), dtype=np.int64)
+    assert tally.scores(once)[0] == pytest.approx(score_proba(part.proba, part.truth, targets).score)
+
+
+def test_the_interval_is_that_of_the_slow_bootstrap() -> None:
+    part, targets = scenario(np.random.default_rng(3)), [True, True, False, False]
+    tally = Tally.of(part, targets)
+    fast = interval(tally.scores(drawings(len(tally.binary), seed=5)))
+    assert fast == pytest.approx(subject_interval(part.proba, part, targets, seed=5), abs=1e-12)
+
+
+def test_perfect_confidence_has_no_calibration_error() -> None:
+    truth = np.array([0, 1, 2, 0], dtype=np.int64)
+    assert ece(reliability(np.eye(3, dtype=np.float32)[truth], truth)) == 0.0
+    assert ece(reliability(np.eye(3, dtype=np.float32)[(truth + 1) % 3], truth)) == 1.0
+
+
+@given(hnp.arrays(np.float32, st.integers(1, 80), elements=st.floats(-10, 10, width=32) | st.just(math.nan)))
+def test_equal_samples_do_not_drift(values: np.ndarray) -> None:
+    assert stability(values, values[::-1]) == pytest.approx(0.0, abs=1e-12)
+    assert kolmogorov_smirnov(values, values[::-1]) in (0.0, None)
+
+
+def test_apart_samples_drift_as_far_as_can_be() -> None:
+    low, high = np.arange(50.0), np.arange(50.0) + 1000
+    assert kolmogorov_smirnov(low, high) == 1.0
+    assert stability(low, high) > 5
+    assert stability(low, np.full(50, np.nan)) > 5
+
+
+def test_text_cannot_steer_the_terminal() -> None:
+    assert cell_text("\x1b[2Jgesture\n") == "\N{REPLACEMENT CHARACTER}[2Jgesture\N{REPLACEMENT CHARACTER}"
+
+
+def test_the_same_figure_gives_the_same_bytes() -> None:
+    assert drawn(LINES) == drawn(replace(LINES))

@@ -1,0 +1,164 @@
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from bfrbctl import oof
+from bfrbctl.errors import OutputError, UsageError
+from bfrbctl.folders import Folder
+from bfrbctl.inspection import Options, Table, View
+from bfrbctl.inspection.figures import Bars
+from bfrbctl.inspection.page import page
+from bfrbctl.inspection.report import CONTENTS, report, write_report
+from bfrbctl.outputs import Job, open_output
+
+EVIL = "<script>alert('x')</script>\" onload=\"x"
+
+
+class Outline(HTMLParser):
+    """Tags that are open or closed, texts, and attributes of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("href", "src", "action", "data")]
+        assert not any(name.startswith("on") or name == "style" for name, _ in attrs)
+        if tag not in ("meta", "path", "rect", "circle"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in ("path", "rect", "circle"):
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+@pytest.fixture(scope="module")
+def pages(
+    dataset_folder: Folder, feature_folder: Folder, model_folders: tuple[Folder, Folder], blend_folder: Folder
+) -> dict[str, str]:
+    folders = (dataset_folder, feature_folder, model_folders[0], blend_folder)
+    return {folder.kind: report(folder, Options())[0] for folder in folders}
+
+
+@pytest.mark.parametrize("kind", ["dataset", "features", "model", "blend"])
+def test_a_report_is_whole_and_needs_no_network(pages: dict[str, str], kind: str) -> None:
+    outline = Outline(pages[kind])
+    assert outline.open == []
+    assert outline.tags.count("script") == outline.tags.count("style") == 1
+    assert outline.tags.count("svg") >= 1
+    sections = set(re.findall(r'<section id="([\w-]+)"', pages[kind]))
+    assert {address.removeprefix("#") for address in outline.addresses} == sections
+    assert set(CONTENTS[kind]) - {"feature-importance"} == sections
+    assert "//" not in pages[kind].replace('xmlns="http://www.w3.org/2000/svg"', "")
+
+
+def test_a_report_is_the_same_bytes_again(blend_folder: Folder, tmp_path: Path, pages: dict[str, str]) -> None:
+    told = write_report(blend_folder.path, tmp_path / "a.html")
+    assert (tmp_path / "a.html").read_text("utf-8") == pages["blend"]
+    assert told["bytes"] == len((tmp_path / "a.html").read_bytes())
+
+
+def test_a_report_does_not_depend_on_where_the_folder_lies(blend_folder: Folder, tmp_path: Path) -> None:
+    copy = shutil.copytree(blend_folder.path, tmp_path / "elsewhere" / blend_folder.path.name)
+    for source, name in ((blend_folder.path, "a.html"), (copy, "b.html")):
+        write_report(source, tmp_path / name)
+    a, b = ((tmp_path / name).read_text("utf-8") for name in ("a.html", "b.html"))
+    assert a == b
+    assert str(tmp_path) not in b
+
+
+def test_what_is_left_out_says_why(blend_folder: Folder, pages: dict[str, str]) -> None:
+    _, _, left_out = report(blend_folder, Options())
+    assert set(left_out) == {"feature-importance"}
+    assert "since no tree model is in it" in pages["blend"]
+
+
+def test_every_text_of_data_is_text(tmp_path: Path) -> None:
+    table = Table(EVIL, (EVIL, "n"), ((EVIL, 1), ("b", None)))
+    view = View(EVIL, {EVIL: EVIL}, (table,), (EVIL,), (Bars(EVIL, EVIL, (EVIL,), ((EVIL, (1.0,)),)),))
+    outline = Outline(page(EVIL, {"oof": view}, left_out={"blend": EVIL}, footer=EVIL))
+    assert outline.open == []
+    assert outline.tags.count("script") == 1
+    assert outline.texts.count(EVIL) >= 8
+
+
+def test_a_gesture_called_script_is_text(model_folders: tuple[Folder, Folder], tmp_path: Path) -> None:
+    folder = model_folders[0]
+    evil = "<script>alert(1)</script>"
+    classes = [evil if name == "Neck - scratch" else name for name in folder.content["classes"]]
+    rows = folder.read_parquet(oof.OOF).with_columns(pl.col("gesture").replace("Neck - scratch", evil))
+    with open_output(tmp_path / "m", Job("model", dict(folder.config))) as output:
+        output.publish("all", {**{name: folder.read(name) for name in folder.files}, oof.OOF: rows})
+        output.finish({**folder.content, "classes": classes})
+    write_report(tmp_path / "m", tmp_path / "m.html")
+    text = (tmp_path / "m.html").read_text("utf-8")
+    assert Outline(text).tags.count("script") == 1
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def test_a_report_is_not_replaced_without_force_nor_put_into_the_folder(blend_folder: Folder, tmp_path: Path) -> None:
+    write_report(blend_folder.path, tmp_path / "a.html")
+    with pytest.raises(OutputError, match="exists already"):
+        write_report(blend_folder.path, tmp_path / "a.html")
+    write_report(blend_folder.path, tmp_path / "a.html", force=True)
+    with pytest.raises(UsageError, match="lies in the folder"):
+        write_report(blend_folder.path, blend_folder.path / "a.html")
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-logging=stderr",
+    "--v=0",
+)
+
+
+def browse(page_path: Path, tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *words, page_path.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@pytest.mark.parametrize("kind", ["dataset", "blend"])
+def test_a_browser_shows_the_report_without_complaint(pages: dict[str, str], kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    # The last script of this copy tells what a browser made of the page; the policy must admit it for that alone.
+    probe = """<script>
+      document.querySelectorAll("th button")[1].click();
+      const boxes = [...document.querySelectorAll("svg.figure")].map((svg) => svg.getBoundingClientRect());
+      document.title = JSON.stringify([boxes.length, boxes.every((box) => box.width > 200 && box.height > 60),
+        document.querySelectorAll("th[aria-sort]").length,
+        document.documentElement.scrollWidth <= window.innerWidth]);
+    </script></body>"""
+    path.write_text(pages[kind].replace("; script-src '", "; script-src 'unsafe-inline' 'x").replace("</body>", probe))
+    done = browse(path, tmp_path, "--dump-dom", "--window-size=500,900")
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title is not None
+    n_figures = pages[kind].count('<svg class="figure"')
+    assert title[1] == f"[{n_figures},true,1,true]"
+    path.write_text(pages[kind], encoding="utf-8")
+    done = browse(path, tmp_path, f"--screenshot={tmp_path / 'shot.png'}", "--window-size=1200,1600")
+    assert "CONSOLE" not in done.stderr
+    picture = (tmp_path / "shot.png").read_bytes()
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    assert len(picture) > 40_000  # a blank one of this size has some 8 kB
