@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from bfrbctl.dataset import RecordingBatch, float_matrix
+from bfrbctl.dataset import RecordingBatch, float_matrix, transpose_into
 from bfrbctl.raw import RawSchema
 from bfrbctl.schema import (
     ACC,
@@ -411,14 +411,15 @@ def _time_of_flight(
     columns = schema.layout.tof_columns
     for sensor, number in enumerate(schema.layout.tof):
         names = columns[sensor * TOF_PIXELS : (sensor + 1) * TOF_PIXELS]
-        values = np.empty((TOF_PIXELS, table.height), dtype=np.float32)
-        for pixel, name in enumerate(names):
-            values[pixel] = table[name].to_numpy()
-        missing = np.isnan(values)
+        values = table.select(names).to_numpy().T  # (64, n_frames)
         with np.errstate(invalid="ignore"):
-            absurd = ~missing & ~((values >= TOF_NO_RETURN) & (values <= TOF_MAX) & (values == np.rint(values)))
-        values[missing | absurd] = TOF_MISSING
-        tof[:, sensor] = values.T
+            whole = values.astype(np.int16)
+        valid = (whole == values) & (whole >= TOF_NO_RETURN) & (whole <= TOF_MAX)
+        if not valid.all():
+            whole[~valid] = TOF_MISSING
+        transpose_into(whole, tof[:, sensor])
+        missing = np.isnan(values)
+        absurd = ~valid & ~missing
         quality.add_frames(
             np.asarray(absurd.any(axis=0)),
             offsets,

@@ -9,8 +9,10 @@ import csv
 import io
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -36,6 +38,7 @@ CHUNK_BYTES = 32 << 20
 _PARQUET_BATCH_ROWS = 32_768
 _KEYS = (SEQUENCE_ID, SEQUENCE_COUNTER, SUBJECT)
 OnBytes = Callable[[int], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -239,14 +242,25 @@ def read_chunks(path: Path, schema: RawSchema, on_bytes: OnBytes | None = None) 
     """
     chunks = _parquet_chunks if path.suffix == ".parquet" else _csv_chunks
     n_rows = 0
-    for chunk in chunks(path, schema, on_bytes or (lambda _: None)):
+    for chunk, n_bytes in _one_ahead(chunks(path, schema)):
         n_rows += chunk.height
         yield chunk
+        if on_bytes:
+            on_bytes(n_bytes)
     if n_rows == 0:
         raise DataError(f"{path}: has no rows", hint="download or write it again")
 
 
-def _parquet_chunks(path: Path, schema: RawSchema, on_bytes: OnBytes) -> Iterator[pl.DataFrame]:
+def _one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """Make the next item in a thread while the caller works on this one: parsing needs no lock of Python's."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
+
+
+def _parquet_chunks(path: Path, schema: RawSchema) -> Iterator[tuple[pl.DataFrame, int]]:
     file = _open_parquet(path)
     share = path.stat().st_size / max(file.metadata.num_rows, 1)
     dtypes = schema.dtypes
@@ -254,15 +268,14 @@ def _parquet_chunks(path: Path, schema: RawSchema, on_bytes: OnBytes) -> Iterato
         for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS, columns=list(dtypes)):
             frame = pl.from_arrow(pa.Table.from_batches([batch]))
             assert isinstance(frame, pl.DataFrame)
-            yield frame.select(pl.col(name).cast(dtype) for name, dtype in dtypes.items())
-            on_bytes(int(share * batch.num_rows))
+            yield frame.select(pl.col(name).cast(dtype) for name, dtype in dtypes.items()), int(share * batch.num_rows)
     except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
         raise DataError(
             f"{path}: is damaged ({str(error).splitlines()[0][:160]})", hint="download or write it again"
         ) from error
 
 
-def _csv_chunks(path: Path, schema: RawSchema, on_bytes: OnBytes) -> Iterator[pl.DataFrame]:
+def _csv_chunks(path: Path, schema: RawSchema) -> Iterator[tuple[pl.DataFrame, int]]:
     names = list(raw_columns(path))
     wanted = schema.dtypes
     parsed = {name: wanted.get(name, pl.String()) for name in names}
@@ -273,26 +286,20 @@ def _csv_chunks(path: Path, schema: RawSchema, on_bytes: OnBytes) -> Iterator[pl
             frame = pl.read_csv(io.BytesIO(block), has_header=False, schema=parsed)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             raise _bad_value(path, block, parsed, first_line, error) from error
-        yield frame.select(list(wanted))
+        yield frame.select(list(wanted)), len(block)
         first_line += n_lines
-        on_bytes(len(block))
 
 
 def _csv_blocks(path: Path) -> Iterator[bytes]:
     """Cut the file after its header into blocks that end at a line end outside quotes."""
     with path.open("rb") as handle:
         handle.readline()
-        rest = b""
         while block := handle.read(CHUNK_BYTES):
-            block = rest + block
-            cut = block.rfind(b"\n") + 1
-            while cut > 0 and block.count(b'"', 0, cut) % 2:
-                cut = block.rfind(b"\n", 0, cut - 1) + 1
-            rest = block[cut:]
-            if cut:
-                yield block[:cut]
-        if rest.strip():
-            yield rest
+            block += handle.readline()
+            while b'"' in block and block.count(b'"') % 2 and (more := handle.readline()):
+                block += more
+            if block.strip():
+                yield block
 
 
 def _check_fields(path: Path, block: bytes, n_fields: int, first_line: int) -> int:

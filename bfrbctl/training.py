@@ -81,8 +81,9 @@ class CrossValidation:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the manifest keeps: every setting that changes the result."""
-        return {"model": self.kind_name, "folds": list(self.folds), "settings": as_mapping(self.config)}
+        """What the manifest keeps: every setting that changes the result, which the number of threads does not."""
+        settings = {key: value for key, value in as_mapping(self.config).items() if key != "threads"}
+        return {"model": self.kind_name, "folds": list(self.folds), "settings": settings}
 
 
 def cross_validate(
