@@ -14,8 +14,11 @@ bfrbctl train keras "$out/features" "$out/keras" --set epochs=8
 bfrbctl oof-blend "$out/lgbm" "$out/keras" "$out/blend"
 bfrbctl predict "$out/raw" "$out/blend" "$out/predictions"
 bfrbctl inspect blend "$out/blend"
-bfrbctl inspect oof "$out/blend"
+bfrbctl inspect oof "$out/blend" --features "$out/features"
+bfrbctl inspect report "$out/data" "$out/data.html"
+bfrbctl inspect report "$out/blend" "$out/blend.html" --features "$out/features"
 
 echo
 echo "All of it is in $out: raw, data, features, lgbm, keras, blend, predictions."
 echo "The submission: $out/predictions/submission.csv"
+echo "Pages to open in a browser: $out/data.html, $out/blend.html"

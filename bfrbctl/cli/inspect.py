@@ -28,6 +28,8 @@ Features = Annotated[
     Path | None, typer.Option("--features", help="The feature folder it was trained on.", metavar="FOLDER")
 ]
 
+Shap = Annotated[bool, typer.Option("--shap", help="SHAP values too, on held-out sequences of --features.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
@@ -101,7 +103,7 @@ def oof(
 def importance(
     folder: Folder,
     features: Features = None,
-    shap: Annotated[bool, typer.Option("--shap", help="SHAP values too, on held-out sequences of --features.")] = False,
+    shap: Shap = False,
     sample: Annotated[int, typer.Option("--sample", help="Sequences a fold for SHAP values.", min=1)] = 200,
     plot: Plot = None,
     as_json: shared.Json = False,
@@ -133,6 +135,7 @@ def report(
     folder: Folder,
     output: Annotated[Path, typer.Argument(help="The page to write.", metavar="OUT.html")],
     features: Features = None,
+    shap: Shap = False,
     force: shared.Force = False,
     quiet: shared.Quiet = False,
     as_json: shared.Json = False,
@@ -144,7 +147,7 @@ def report(
     """
     from bfrbctl.inspection.report import write_report
 
-    told = write_report(folder, output, features=features, force=force)
+    told = write_report(folder, output, features=features, shap=shap, force=force)
     lines = [f"wrote {output}: {len(told['views'])} views, {told['bytes'] / 1e6:.2f} MB"]
     lines += [f" left out {name}: {reason}" for name, reason in told["left_out"].items()]
     shared.tell({"output": str(output), **told}, lines=lines, next_command=None, as_json=as_json, quiet=quiet)

@@ -39,7 +39,7 @@ def artefact_view(folder: Folder, _: Options) -> View:
         "schema_version": manifest["schema_version"],
         "bfrbctl": manifest.get("bfrbctl"),
         "seed": manifest.get("seed"),
-        "command": " ".join(map(str, manifest.get("command") or [])),
+        "command": " ".join(map(str, manifest.get("command") or [])) or None,
         "bytes": sum(entry.size for entry in folder.files.values()),
         "files_verified": len(folder.files),
     }

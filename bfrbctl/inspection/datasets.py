@@ -15,7 +15,7 @@ from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Seri
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.scores import read_index
 from bfrbctl.inspection.view import Table, View, filled
-from bfrbctl.schema import GESTURE, ORIENTATION, SCENARIOS, SEQUENCE_ID, SUBJECT, TOF_MAX, TOF_MISSING
+from bfrbctl.schema import DEMOGRAPHICS, GESTURE, ORIENTATION, SCENARIOS, SEQUENCE_ID, SUBJECT, TOF_MAX, TOF_MISSING
 from bfrbctl.segments import Float64
 
 N_MOMENTS = 8
@@ -230,12 +230,13 @@ def sequence_view(folder: Folder, options: Options) -> View:
         ("column", "problem", "action", "frames"),
         tuple(quality.select("column", "problem", "action", "n_frames").iter_rows()),
     )
-    facts = {
-        name: int(value) if isinstance(value, float) and value.is_integer() else value
-        for name, value in about.items()
-        if value is not None
-    }
+    shown = ("split", SUBJECT, GESTURE, "sequence_type", ORIENTATION, "n_frames", "fold", "n_findings")
+    facts = {name: about[name] for name in shown if about[name] is not None}
     facts["seconds"] = one.n_frames / one.rate_hz
+    if about["gesture_start"] is not None:
+        facts["gesture_starts_at_seconds"] = about["gesture_start"] / one.rate_hz
+    known = [f"{name} {about[name]:g}" for name in DEMOGRAPHICS if about[name] is not None]
+    facts["person"] = ", ".join(known) or None
     tables = filled(_channels(one), _tof_sensors(one), findings)
     notes = [] if np.any(phase == 1) else ["the gesture phase is not known here"]
     missing = [

@@ -260,6 +260,8 @@ def _bars(figure: Bars) -> tuple[str, float, float]:
         v for span in figure.spans for v in span
     ]
     low, high = min(0.0, *values, 0.0), max(*values, 0.0, 1e-12)
+    if 0.8 <= high < 1:
+        high = 1.0  # scores and shares: their axis ends where they do
     scale = (right - left) / (high - low)
     bar = 13.0 if len(figure.groups) == 1 else 10.0
     step = bar * len(figure.groups) + 6

@@ -55,13 +55,14 @@ def training_view(folder: Folder, _: Options) -> View:
     for name in names:
         who = _member_name(folder, name)
         rows = _history(folder, name)
-        facts[f"rows_{who}"] = len(rows)
         by_run: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
         for row in rows:
             by_run.setdefault((row.get("fold"), row.get("seed", row.get("member", 0))), []).append(row)
         found = tuple(_run_row(fold, run, steps) for (fold, run), steps in by_run.items())
         columns = ("fold", "run", "steps", "best step", "best score", *(f"{s} there" for s in SCENARIOS), "seconds")
         tables.append(Table(f"training of {who}", columns, found))
+        best = [row[4] for row in found if row[4] is not None]
+        facts[f"mean best score {who}"] = float(np.mean(best)) if best else None
         figures += [figure for figure in (_curves(who, by_run),) if figure.series]
     notes = () if figures else ("the history tells no scores by scenario: there is no curve to draw",)
     return View(f"training of {folder.path.name}", facts, filled(*tables), notes, tuple(figures))

@@ -43,7 +43,9 @@ def report(folder: Folder, options: Options) -> tuple[str, dict[str, View], dict
     return page(title, views, left_out=left_out, footer=footer), views, left_out
 
 
-def write_report(path: Path, output: Path, *, features: Path | None = None, force: bool = False) -> dict[str, Any]:
+def write_report(
+    path: Path, output: Path, *, features: Path | None = None, shap: bool = False, force: bool = False
+) -> dict[str, Any]:
     """Write the page of a folder.
 
     Parameters
@@ -53,7 +55,9 @@ def write_report(path: Path, output: Path, *, features: Path | None = None, forc
     output
         The HTML file.
     features
-        The feature folder that a model was trained on: adds scores by orientation and SHAP values.
+        The feature folder that a model was trained on: adds scores by orientation.
+    shap
+        Compute SHAP values of trees too, on a sample of `features`.
     force
         Replace the file if it is there.
 
@@ -74,7 +78,7 @@ def write_report(path: Path, output: Path, *, features: Path | None = None, forc
     see_outside(output, folder.path)
     if output.exists() and not force:
         raise OutputError(f"{output}: exists already", hint="choose another name, or replace it with --force")
-    options = options_of("artefact", features=features)
+    options = options_of("artefact", features=features, shap=shap)
     content, views, left_out = report(folder, options)
     write_bytes(output, content.encode())
     return {"views": list(views), "left_out": left_out, "bytes": len(content.encode())}
