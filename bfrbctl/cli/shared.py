@@ -81,7 +81,7 @@ def progress(label: str, total: float, *, quiet: bool, unit: str, scale: float =
 
 @contextmanager
 def watch_folds(label: str, *, n_folds: int, quiet: bool) -> Iterator[tuple[OnRow, OnFold]]:
-    """Show folds as they train: a live line on a terminal, one line a finished fold elsewhere; nothing when quiet.
+    """Show folds as they train: a live table on a terminal, one line a finished fold elsewhere; nothing when quiet.
 
     Yields
     ------
@@ -91,47 +91,31 @@ def watch_folds(label: str, *, n_folds: int, quiet: bool) -> Iterator[tuple[OnRo
         yield (lambda _: None), (lambda _: None)
         return
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("folds")]
-    with Progress(
-        *columns,
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task(label, total=n_folds)
+    if console.is_terminal:
+        from rich.live import Live
 
-        def on_row(row: "HistoryRow") -> None:
-            score = row.get("score")
-            told = f" score {score:.4f}" if isinstance(score, float) else ""
-            bar.update(task, description=f"{label} fold {row.get('fold')} step {row.get('step')}{told}")
+        from bfrbctl.cli.live import FoldTable
 
-        def on_fold(result: "FoldResult") -> None:
-            bar.advance(task)
-            scores = ", ".join(f"{name} {score:.4f}" for name, score in result.scores.items())
-            more = ", ".join(f"{key} {value}" for key, value in result.summary.items() if key.startswith("best"))
-            again = " (reused)" if result.reused else ""
-            console.print(f"{label} fold {result.fold}{again}: {scores}{f'; {more}' if more else ''}", markup=False)
+        folds = FoldTable(label, n_folds)
+        with Live(folds, console=console, refresh_per_second=2):
+            yield folds.on_row, folds.on_fold
+        return
 
-        yield on_row, on_fold
+    def on_fold(result: "FoldResult") -> None:
+        scores = ", ".join(f"{name} {score:.4f}" for name, score in result.scores.items())
+        more = ", ".join(f"{key} {value}" for key, value in result.summary.items() if key.startswith("best"))
+        again = " (reused)" if result.reused else ""
+        console.print(f"{label} fold {result.fold}{again}: {scores}{f'; {more}' if more else ''}", markup=False)
+
+    yield (lambda _: None), on_fold
 
 
 def tell(
     result: Mapping[str, Any], *, lines: Sequence[str], next_command: str | None, as_json: bool, quiet: bool
 ) -> None:
-    """End a command: one JSON object, or a few lines and the next command.
+    """End a command: one JSON object, or a few lines and the next command, in a panel on a terminal.
 
     Parameters
     ----------
@@ -146,8 +130,17 @@ def tell(
     """
     if as_json:
         typer.echo(json.dumps(result, indent=1, ensure_ascii=False, default=str))
-    elif not quiet:
-        for line in lines:
-            typer.echo(line)
-        if next_command:
-            typer.echo(f" next: {next_command}")
+    elif not quiet and lines:
+        told = [*lines, f" next: {next_command}"] if next_command else list(lines)
+        if sys.stdout.isatty():
+            _panel(told)
+        else:
+            typer.echo("\n".join(told))
+
+
+def _panel(lines: Sequence[str]) -> None:
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.text import Text
+
+    Console(highlight=False).print(Panel(Text("\n".join(line.strip() for line in lines)), expand=False))
