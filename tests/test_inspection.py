@@ -277,6 +277,34 @@ def test_compare_needs_two_folders(model_folders: tuple[Folder, Folder]) -> None
         inspect("compare", model_folders[0].path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("classes", None),
+        ("classes", [1, 2]),
+        ("targets", [True]),
+        ("members", "soft"),
+        ("n_folds", "3"),
+        ("rate_hz", True),
+    ],
+)
+def test_a_manifest_that_cannot_be_is_refused(blend_folder: Folder, tmp_path: Path, key: str, value: object) -> None:
+    with open_output(tmp_path / "odd", Job("blend", {})) as output:
+        output.publish("all", {name: blend_folder.read(name) for name in blend_folder.files})
+        output.finish({**blend_folder.content, key: value})
+    for what in ("blend", "oof"):
+        with pytest.raises(ArtefactError, match=r"manifest\.json: .*(is missing or of another type|differ in length)"):
+            inspect(what, tmp_path / "odd")
+
+
+def test_scores_of_another_shape_are_refused(blend_folder: Folder, tmp_path: Path) -> None:
+    with open_output(tmp_path / "odd", Job("blend", {})) as output:
+        output.publish("all", {name: blend_folder.read(name) for name in blend_folder.files} | {"metrics.json": b"{}"})
+        output.finish(blend_folder.content)
+    with pytest.raises(ArtefactError, match=r"metrics\.json: does not tell the scores of a blend"):
+        inspect("blend", tmp_path / "odd")
+
+
 def test_the_wrong_folder_is_refused(dataset_folder: Folder) -> None:
     with pytest.raises(ArtefactError, match="is a dataset folder, expected model or blend"):
         inspect("oof", dataset_folder.path)

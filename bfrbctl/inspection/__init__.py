@@ -7,7 +7,8 @@ works on what is there: a view that needs something the folder does not have say
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bfrbctl.folders import Folder, open_folder
+from bfrbctl.errors import ArtefactError
+from bfrbctl.folders import MANIFEST, Folder, open_folder
 from bfrbctl.inspection.artefacts import artefact_view, predictions_view
 from bfrbctl.inspection.calibration import calibration_view
 from bfrbctl.inspection.comparison import compare_view
@@ -18,7 +19,7 @@ from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.scores import confusion_view, oof_view
 from bfrbctl.inspection.view import Table, View
 
-__all__ = ["VIEWS", "Options", "Table", "View", "inspect", "named", "options_of"]
+__all__ = ["VIEWS", "Options", "Table", "View", "inspect", "named", "options_of", "view_of"]
 
 _MODELS = ("model", "blend")
 
@@ -50,8 +51,46 @@ def inspect(what: str, path: Path, options: Options | None = None) -> View:
     DataError
         When the folder is of the right kind and has nothing of that to show; says what is missing.
     """
-    kinds, make = VIEWS[what]
-    return make(open_folder(named(path), *kinds), options or Options())
+    return view_of(what, open_folder(named(path), *VIEWS[what][0]), options or Options())
+
+
+def view_of(what: str, folder: Folder, options: Options) -> View:
+    """Make the view `what` of an open folder; raises as `inspect` does."""
+    see_content(folder)
+    return VIEWS[what][1](folder, options)
+
+
+_LISTS = {"classes": str, "targets": bool, "members": str, "thm": int, "tof": int}
+_MODEL_CONTENT = ("classes", "targets", "n_folds", "rate_hz")
+CONTENT: Mapping[str, tuple[str, ...]] = {
+    "dataset": ("classes", "targets", "rate_hz", "thm", "tof", "n_frames"),
+    "features": ("classes", "targets", "rate_hz", "thm", "tof", "n_features", "n_channels"),
+    "model": (*_MODEL_CONTENT, "model"),
+    "blend": (*_MODEL_CONTENT, "members"),
+    "predictions": ("classes", "targets", "n_problems"),
+}
+"""Kind of folder -> what its manifest must tell for the views."""
+
+
+def see_content(folder: Folder) -> None:
+    """See that the manifest tells what the views need.
+
+    Raises
+    ------
+    ArtefactError
+        Naming what is missing or of another type.
+    """
+    content = folder.content
+    for key in CONTENT.get(folder.kind, ()):
+        value = content.get(key)
+        if key in _LISTS:
+            sound = isinstance(value, list) and all(type(item) is _LISTS[key] for item in value)
+        else:
+            sound = isinstance(value, str) if key == "model" else type(value) in (int, float)
+        if not sound:
+            raise ArtefactError(f"{folder.path / MANIFEST}: {key!r} is missing or of another type than expected")
+    if len(content.get("classes", ())) != len(content.get("targets", ())):
+        raise ArtefactError(f"{folder.path / MANIFEST}: classes and targets differ in length")
 
 
 def named(path: Path) -> Path:

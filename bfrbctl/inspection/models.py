@@ -22,7 +22,7 @@ from bfrbctl.oof import OofScenario
 from bfrbctl.schema import SCENARIOS
 from bfrbctl.segments import Float64
 from bfrbctl.storage import decode_parquet
-from bfrbctl.training import HISTORY
+from bfrbctl.training import HISTORY, METRICS
 
 TOP = 20
 _OF_MEMBER = r"(member-(?P<number>\d+)\.)?"
@@ -228,8 +228,31 @@ def _fold_shap(folder: Folder, prefix: str, batch: FeatureBatch) -> dict[str, fl
 
 def blend_view(folder: Folder, _: Options) -> View:
     """Show weights, temperatures, scores of the members and of the blend, and what each member adds."""
-    mixtures, metrics = read_mixtures(folder), folder.read_json("metrics.json")
+    mixtures, metrics = read_mixtures(folder), folder.read_json(METRICS)
     names = [str(name) for name in folder.content["members"]]
+    try:
+        members, scores = _member_scores(names, mixtures, metrics), _blend_scores(metrics)
+        facts = {
+            "score": metrics["score"],
+            "best_member": metrics["best_member"],
+            "gain_over_best_member": float(metrics["gain"]),
+            "pooling": mixtures[SCENARIOS[0]].pooling,
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(
+            f"{folder.path / METRICS}: does not tell the scores of a blend ({error!r})",
+            hint="blend again, or download the folder again",
+        ) from error
+    notes = [] if metrics["gain"] > 0 else [f"the blend does not beat {metrics['best_member']}"]
+    removed = _removed(folder, names, mixtures)
+    if removed is None:
+        notes.append("what each member adds is not known: this blend was written without its members' predictions")
+    tables = (members, scores, *([removed] if removed else []))
+    figures = [_weight_bars(names, mixtures)] + ([_removed_bars(removed)] if removed and len(names) > 1 else [])
+    return View(f"blend {folder.path.name}", facts, filled(*tables), tuple(notes), tuple(figures))
+
+
+def _member_scores(names: Sequence[str], mixtures: Mapping[str, Mixture], metrics: Mapping[str, Any]) -> Table:
     rows = []
     for number, name in enumerate(names):
         cells: list[Any] = [name]
@@ -238,32 +261,17 @@ def blend_view(folder: Folder, _: Options) -> View:
             cells += [mixture.weights[number], mixture.temperatures[number], score]
         rows.append(tuple(cells))
     columns = [f"{what} {scenario}" for scenario in SCENARIOS for what in ("weight", "temperature", "score")]
-    scores = [
-        (
-            scenario,
-            metrics["scenarios"][scenario]["score"],
-            *metrics["interval"][scenario],
-            metrics["optimistic"][scenario]["score"],
-        )
-        for scenario in SCENARIOS
-    ]
-    facts = {
-        "score": metrics["score"],
-        "best_member": metrics["best_member"],
-        "gain_over_best_member": metrics["gain"],
-        "pooling": mixtures[SCENARIOS[0]].pooling,
-    }
-    notes = [] if metrics["gain"] > 0 else [f"the blend does not beat {metrics['best_member']}"]
-    removed = _removed(folder, names, mixtures)
-    if removed is None:
-        notes.append("what each member adds is not known: this blend was written without its members' predictions")
-    tables = (
-        Table("members", ("member", *columns), tuple(rows)),
-        Table("scores", ("scenario", "nested (honest)", "low 95", "high 95", "in-sample (optimistic)"), tuple(scores)),
-        *([removed] if removed else []),
-    )
-    figures = [_weight_bars(names, mixtures)] + ([_removed_bars(removed)] if removed and len(names) > 1 else [])
-    return View(f"blend {folder.path.name}", facts, filled(*tables), tuple(notes), tuple(figures))
+    return Table("members", ("member", *columns), tuple(rows))
+
+
+def _blend_scores(metrics: Mapping[str, Any]) -> Table:
+    rows = []
+    for scenario in SCENARIOS:
+        low, high = metrics["interval"][scenario]
+        nested, optimistic = (metrics[key][scenario]["score"] for key in ("scenarios", "optimistic"))
+        rows.append((scenario, nested, low, high, optimistic))
+    columns = ("scenario", "nested (honest)", "low 95", "high 95", "in-sample (optimistic)")
+    return Table("scores", columns, tuple(rows))
 
 
 def _removed(folder: Folder, names: Sequence[str], mixtures: Mapping[str, Mixture]) -> Table | None:

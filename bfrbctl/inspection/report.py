@@ -7,7 +7,7 @@ from typing import Any
 from bfrbctl import __version__
 from bfrbctl.errors import DataError, OutputError, UsageError
 from bfrbctl.folders import Folder, open_folder
-from bfrbctl.inspection import VIEWS, named, options_of
+from bfrbctl.inspection import named, options_of, view_of
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.page import page
 from bfrbctl.inspection.view import View
@@ -35,7 +35,7 @@ def report(folder: Folder, options: Options) -> tuple[str, dict[str, View], dict
     left_out: dict[str, str] = {}
     for name in CONTENTS.get(folder.kind, ("artefact",)):
         try:
-            views[name] = VIEWS[name][1](folder, options)
+            views[name] = view_of(name, folder, options)
         except DataError as error:
             left_out[name] = error.what.removeprefix(f"{folder.path}: ")
     title = f"{folder.kind} {folder.path.name}"
