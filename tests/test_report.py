@@ -15,6 +15,8 @@ from bfrbctl.inspection.figures import Bars
 from bfrbctl.inspection.page import page
 from bfrbctl.inspection.report import CONTENTS, report, write_report
 from bfrbctl.outputs import Job, open_output
+from bfrbctl.prediction import Predictor
+from bfrbctl.submission import open_input, predict
 
 EVIL = "<script>alert('x')</script>\" onload=\"x"
 
@@ -46,14 +48,25 @@ class Outline(HTMLParser):
 
 
 @pytest.fixture(scope="module")
+def predictions_folder(blend_folder: Folder, raw_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    predictor = Predictor.open(blend_folder.path)
+    with open_output(tmp_path_factory.mktemp("p") / "predictions", Job("predictions", {})) as output:
+        return predict(open_input(raw_folder, predictor, split="test"), predictor, output)
+
+
+@pytest.fixture(scope="module")
 def pages(
-    dataset_folder: Folder, feature_folder: Folder, model_folders: tuple[Folder, Folder], blend_folder: Folder
+    dataset_folder: Folder,
+    feature_folder: Folder,
+    model_folders: tuple[Folder, Folder],
+    blend_folder: Folder,
+    predictions_folder: Folder,
 ) -> dict[str, str]:
-    folders = (dataset_folder, feature_folder, model_folders[0], blend_folder)
+    folders = (dataset_folder, feature_folder, model_folders[0], blend_folder, predictions_folder)
     return {folder.kind: report(folder, Options())[0] for folder in folders}
 
 
-@pytest.mark.parametrize("kind", ["dataset", "features", "model", "blend"])
+@pytest.mark.parametrize("kind", ["dataset", "features", "model", "blend", "predictions"])
 def test_a_report_is_whole_and_needs_no_network(pages: dict[str, str], kind: str) -> None:
     outline = Outline(pages[kind])
     assert outline.open == []
@@ -145,9 +158,11 @@ def test_a_browser_shows_the_report_without_complaint(pages: dict[str, str], kin
     # The last script of this copy tells what a browser made of the page; the policy must admit it for that alone.
     probe = """<script>
       document.querySelectorAll("th button")[1].click();
+      const column = [...document.querySelector("table").tBodies[0].rows].map((row) => Number(row.cells[1].dataset.v));
       const boxes = [...document.querySelectorAll("svg.figure")].map((svg) => svg.getBoundingClientRect());
       document.title = JSON.stringify([boxes.length, boxes.every((box) => box.width > 200 && box.height > 60),
         document.querySelectorAll("th[aria-sort]").length,
+        column.every((value, i) => i === 0 || column[i - 1] >= value),
         document.documentElement.scrollWidth <= window.innerWidth]);
     </script></body>"""
     path.write_text(pages[kind].replace("; script-src '", "; script-src 'unsafe-inline' 'x").replace("</body>", probe))
@@ -155,7 +170,7 @@ def test_a_browser_shows_the_report_without_complaint(pages: dict[str, str], kin
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title is not None
     n_figures = pages[kind].count('<svg class="figure"')
-    assert title[1] == f"[{n_figures},true,1,true]"
+    assert title[1] == f"[{n_figures},true,1,true,true]"
     path.write_text(pages[kind], encoding="utf-8")
     done = browse(path, tmp_path, f"--screenshot={tmp_path / 'shot.png'}", "--window-size=1200,1600")
     assert "CONSOLE" not in done.stderr

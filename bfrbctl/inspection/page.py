@@ -65,7 +65,7 @@ overflow-wrap:anywhere}
 :root{--text:#000;--soft:#444;--line:#bbb;--page:#fff;--card:#f4f4f4;--link:#000}
 body{max-width:none;font-size:10pt;padding:0}nav{display:none}.scroll,figure{overflow:visible}
 th button::after{content:""}table{font-size:7.5pt}th,td{padding:1pt 3pt;white-space:normal}tr,figure{break-inside:avoid}
-.figures{grid-template-columns:1fr 1fr}figure.broad svg.figure{min-width:0}.x{min-width:0}}
+h2{break-after:avoid}.figures{grid-template-columns:1fr 1fr}figure.broad svg.figure{min-width:0}.x{min-width:0}}
 """
 
 _SCRIPT = """

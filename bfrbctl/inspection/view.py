@@ -98,7 +98,7 @@ def cell_text(value: Any) -> str:
     >>> cell_text(1.0), cell_text(20.0)
     ('1.0000', '20')
     >>> cell_text(71.5), cell_text(1234.56)
-    ('71.5', '1235')
+    ('71.50', '1235')
     """
     if value is None:
         return "-"
@@ -116,5 +116,5 @@ def _float_text(value: float) -> str:
     if value == 0 or 0.001 <= size < 2:
         return f"{value:.4f}"
     if size >= 2:
-        return f"{value:.4g}" if size < 10_000 else f"{value:.0f}"
+        return f"{value:#.4g}".rstrip(".") if size < 10_000 else f"{value:.0f}"
     return f"{value:.2g}"
