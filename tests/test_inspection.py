@@ -12,6 +12,7 @@ from bfrbctl.features import FeatureConfig
 from bfrbctl.featurization import featurize
 from bfrbctl.folders import Folder, open_folder
 from bfrbctl.inspection import VIEWS, Options, Table, View, inspect, options_of
+from bfrbctl.inspection.report import write_report
 from bfrbctl.outputs import Job, open_output
 from bfrbctl.prediction import Predictor
 from bfrbctl.preparation import PrepareConfig, prepare, split_refs
@@ -161,6 +162,19 @@ def test_features_of_other_recordings_are_refused(
     other = rewritten(feature_folder, tmp_path / "other", index=index)
     with pytest.raises(DataError, match="does not know sequence SEQ_000000, SEQ_000001, SEQ_000002 and 45 more"):
         inspect("oof", model_folders[0].path, options_of("oof", features=other.path))
+
+
+def test_a_study_with_the_same_names_is_told_apart(
+    model_folders: tuple[Folder, Folder], feature_folder: Folder, tmp_path: Path
+) -> None:
+    index = feature_folder.read_parquet("index.parquet").with_columns(gesture=pl.lit("Wave hello"))
+    other = rewritten(feature_folder, tmp_path / "other", index=index)
+    message = "gesture of sequence SEQ_000000 is Wave hello, the model was trained with Cheek - pinch skin .36 seq"
+    with pytest.raises(DataError, match=message):
+        inspect("oof", model_folders[0].path, options_of("oof", features=other.path))
+    with pytest.raises(DataError, match=message):
+        write_report(model_folders[0].path, tmp_path / "r.html", features=other.path)
+    assert not (tmp_path / "r.html").exists()
 
 
 def test_one_fold_and_an_absent_class_are_told(feature_folder: Folder, tmp_path: Path) -> None:

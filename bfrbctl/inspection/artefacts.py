@@ -47,7 +47,7 @@ def artefact_view(folder: Folder, _: Options) -> View:
     settings = tuple(_flat(folder.config))
     versions = tuple(sorted((str(k), str(v)) for k, v in (manifest.get("libraries") or {}).items()))
     lineage = tuple(_lineage(folder, 1))
-    away = sorted({row[1] for row in lineage if row[4] == "not found beside it" and row[2] != "file"})
+    away = sorted({row[1] for row in lineage if row[4] == "not found beside it"})
     notes = [f"{examples(away)} is not beside this folder: its own inputs are not known"] if away else []
     tables = (
         Table("lineage", ("level", "input", "kind", "sha256", "where"), lineage),
@@ -76,7 +76,8 @@ def _lineage(folder: Folder, level: int) -> Iterator[tuple[int, str, str, str, s
     for ref in folder.manifest["inputs"]:
         name, kind, digest = (str(ref.get(key)) if isinstance(ref, dict) else "" for key in ("name", "kind", "sha256"))
         found = None if kind == "file" else _find(folder, name, digest)
-        yield level, name, kind, digest, "not found beside it" if found is None else "found, same digest"
+        where = "raw file" if kind == "file" else "not found beside it" if found is None else "found, same digest"
+        yield level, name, kind, digest, where
         if found is not None:
             yield from _lineage(found, level + 1)
 

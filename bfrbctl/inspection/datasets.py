@@ -1,15 +1,15 @@
 """Views of recordings: a prepared dataset, one sequence of it, and how the folds divide people and gestures."""
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from bfrbctl import oof
-from bfrbctl.config import nearest
 from bfrbctl.dataset import RecordingBatch, read_recordings
-from bfrbctl.errors import DataError
+from bfrbctl.errors import DataError, examples
 from bfrbctl.folders import Folder
 from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Series
 from bfrbctl.inspection.options import Options
@@ -213,10 +213,8 @@ def sequence_view(folder: Folder, options: Options) -> View:
     ids = sequences[SEQUENCE_ID].to_list()
     chosen = ids[0] if options.sequence is None else options.sequence
     if chosen not in ids:
-        raise DataError(
-            f"{folder.path}: has no sequence {chosen}",
-            hint=f"it has {len(ids)}; the nearest name is {nearest(chosen, ids)}",
-        )
+        near = get_close_matches(chosen, ids, n=3, cutoff=0.6) or ids[:3]
+        raise DataError(f"{folder.path}: has no sequence {chosen}", hint=f"it has {len(ids)}, such as {examples(near)}")
     row = sequences.filter(pl.col(SEQUENCE_ID) == chosen)
     batch, phases = read_recordings(folder, sequences, int(row["file"][0]))
     place = np.array([batch.sequence_ids.index(chosen)], dtype=np.int64)

@@ -15,6 +15,7 @@ from bfrbctl.errors import ArtefactError, DataError, UsageError
 from bfrbctl.folders import Folder
 from bfrbctl.inspection.figures import Bars, Lines, Series
 from bfrbctl.inspection.options import Options
+from bfrbctl.inspection.scores import matching_index
 from bfrbctl.inspection.view import Table, View, filled
 from bfrbctl.metrics import score_proba
 from bfrbctl.models import kind_module
@@ -198,6 +199,7 @@ def _shap(folder: Folder, names: Sequence[str], table: pl.DataFrame, options: Op
         raise UsageError(
             "--shap: needs the sequence table", hint="give --features with the feature folder of the training"
         )
+    matching_index(oof.read_oof(folder)[SCENARIOS[0]].keys, options.features)
     index, batch = read_features(options.features, parts=frozenset({"table"}))
     folds = index["fold"].to_numpy()
     values: dict[tuple[str, int, str], float] = {}

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bfrbctl import __version__
+from bfrbctl import __version__, oof
 from bfrbctl.errors import DataError, OutputError, UsageError
 from bfrbctl.folders import Folder, open_folder
 from bfrbctl.inspection import named, options_of, view_of
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.page import page
+from bfrbctl.inspection.scores import matching_index
 from bfrbctl.inspection.view import View
+from bfrbctl.schema import ALL_SENSORS
 from bfrbctl.storage import write_bytes
 
 _MODEL = ("oof", "confusion", "calibration", "training", "feature-importance", "folds", "artefact")
@@ -30,7 +32,14 @@ def report(folder: Folder, options: Options) -> tuple[str, dict[str, View], dict
     Returns
     -------
     The page, the views in it, and why each of the others that its kind could have is left out.
+
+    Raises
+    ------
+    DataError
+        When the feature folder given is not that of the model.
     """
+    if options.features is not None and folder.kind in ("model", "blend"):
+        matching_index(oof.read_oof(folder)[ALL_SENSORS].keys, options.features)
     views: dict[str, View] = {}
     left_out: dict[str, str] = {}
     for name in CONTENTS.get(folder.kind, ("artefact",)):

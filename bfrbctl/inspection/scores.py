@@ -16,7 +16,7 @@ from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.view import Table, View, filled
 from bfrbctl.metrics import hierarchical_f1, merged_labels
 from bfrbctl.oof import OofScenario
-from bfrbctl.schema import NON_TARGET, ORIENTATION, SCENARIOS, SEQUENCE_ID, SUBJECT
+from bfrbctl.schema import GESTURE, NON_TARGET, ORIENTATION, SCENARIOS, SEQUENCE_ID, SUBJECT
 from bfrbctl.segments import AnyArray, Int64
 
 Scenarios = Mapping[str, OofScenario]
@@ -116,17 +116,36 @@ def _by_orientation(
 ) -> tuple[tuple[Table, ...], list[str]]:
     if options.features is None:
         return (), ["a model does not know orientations: give --features FOLDER to see the scores by orientation"]
-    known = read_index(options.features)
-    keys = scenarios[SCENARIOS[0]].keys
-    joined = keys.join(known.select(SEQUENCE_ID, ORIENTATION), on=SEQUENCE_ID, how="left", maintain_order="left")
-    lacking = keys.filter(~pl.Series(keys[SEQUENCE_ID].is_in(known[SEQUENCE_ID].to_list())))[SEQUENCE_ID].to_list()
-    if lacking:
-        raise DataError(
-            f"{options.features}: does not know sequence {examples(lacking)}",
-            hint="give the dataset or feature folder that the model was trained on",
-        )
-    rows = _group_scores(scenarios, joined[ORIENTATION].fill_null("unknown").to_numpy(), targets)
+    known = matching_index(scenarios[SCENARIOS[0]].keys, options.features)
+    rows = _group_scores(scenarios, known[ORIENTATION].fill_null("unknown").to_numpy(), targets)
     return (Table("orientations", (ORIENTATION, "sequences", *SCENARIOS), tuple(rows)),), []
+
+
+def matching_index(keys: pl.DataFrame, features: Folder) -> pl.DataFrame:
+    """Give what a feature folder knows of the sequences of out-of-fold predictions, row by row.
+
+    Raises
+    ------
+    DataError
+        When it lacks one, or tells another subject or gesture: it is of another study.
+    """
+    hint = "give the dataset or feature folder that the model was trained on"
+    columns = (SUBJECT, GESTURE, ORIENTATION, "n_frames")
+    known = read_index(features).select(SEQUENCE_ID, *columns)
+    joined = keys.select(SEQUENCE_ID).join(known, on=SEQUENCE_ID, how="left", maintain_order="left")
+    lacking = joined.filter(pl.col("n_frames").is_null())[SEQUENCE_ID].to_list()
+    if lacking:
+        raise DataError(f"{features.path}: does not know sequence {examples(lacking)}", hint=hint)
+    for column in (SUBJECT, GESTURE):
+        at = joined[column].ne_missing(keys[column]).arg_true()
+        if len(at):
+            row = int(at[0])
+            raise DataError(
+                f"{features.path}: {column} of sequence {keys[SEQUENCE_ID][row]} is {joined[column][row]}, "
+                f"the model was trained with {keys[column][row]} ({len(at)} sequences differ)",
+                hint=hint,
+            )
+    return joined
 
 
 def _orientation_bars(table: Table) -> Bars:
