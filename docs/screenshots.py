@@ -44,9 +44,9 @@ def photograph(page: Path, picture: Path, *, width: int, height: int) -> None:
     print(f"wrote {picture} ({picture.stat().st_size // 1000} kB)")
 
 
-def session(*words: str, columns: int) -> str:
-    """Run a command and give what a terminal of that width shows, as HTML."""
-    environment = {**os.environ, "COLUMNS": str(columns), "PYTHONUTF8": "1"}
+def session(*words: str) -> str:
+    """Run a command and give what it prints, as HTML."""
+    environment = {**os.environ, "PYTHONUTF8": "1"}
     command = [sys.executable, "-m", "bfrbctl", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return f"<b>$</b> bfrbctl {escape(' '.join(words))}\n{escape(done.stdout)}"
@@ -59,9 +59,9 @@ def main(demo: Path) -> None:
         write_report(demo / "data", report)
         frame.write_text(FRAME.format(page=report.name), encoding="utf-8")
         photograph(frame, IMAGES / "report.png", width=1000, height=1180)
-        shown = session("inspect", "sequence", str(demo / "data"), "SEQ_000007", columns=112)
+        shown = session("inspect", "sequence", str(demo / "data"), "SEQ_000007")
         terminal.write_text(f"{TERMINAL}<pre>{shown}</pre>", encoding="utf-8")
-        photograph(terminal, IMAGES / "terminal.png", width=900, height=840)
+        photograph(terminal, IMAGES / "terminal.png", width=980, height=672)
 
 
 if __name__ == "__main__":
