@@ -256,12 +256,7 @@ def _bars(figure: Bars) -> tuple[str, float, float]:
         parts.append(legend)
     left = 20 + min(max((len(label) for label in figure.labels), default=1) * _CHARACTER, 175)
     right = WIDTH - 46.0
-    values = [v for _, group in figure.groups for v in group if v is not None] + [
-        v for span in figure.spans for v in span
-    ]
-    low, high = min(0.0, *values, 0.0), max(*values, 0.0, 1e-12)
-    if 0.8 <= high < 1:
-        high = 1.0  # scores and shares: their axis ends where they do
+    low, high = _bar_bounds(figure)
     scale = (right - left) / (high - low)
     bar = 13.0 if len(figure.groups) == 1 else 10.0
     step = bar * len(figure.groups) + 6
@@ -292,6 +287,14 @@ def _bars(figure: Bars) -> tuple[str, float, float]:
     return "".join(parts), WIDTH, bottom + 35
 
 
+def _bar_bounds(figure: Bars) -> tuple[float, float]:
+    """Give the ends of the axis: 0 is on it, and that of scores and shares close to 1 ends at 1."""
+    spans = [value for span in figure.spans for value in span]
+    values = [value for _, group in figure.groups for value in group if value is not None] + spans
+    low, high = min(0.0, *values, 0.0), max(*values, 0.0, 1e-12)
+    return low, 1.0 if 0.8 <= high < 1 else high
+
+
 def _matrix(figure: Matrix) -> tuple[str, float, float]:
     left = 14 + min(max((len(label) for label in figure.rows), default=1) * _CHARACTER, 190)
     longest = max((len(text) for row in figure.texts for text in row), default=1)
@@ -318,21 +321,20 @@ def _matrix(figure: Matrix) -> tuple[str, float, float]:
         y = top + row * 20
         parts.append(_label(left - 6, y + 14, label, left - 10, "e"))
         for column, (shade, text) in enumerate(zip(figure.shades[row], figure.texts[row], strict=True)):
-            x = left + column * cell
-            strength = max(0.0, min(1.0, shade))
-            if strength > 0:
-                parts.append(
-                    f'<rect class="q" fill-opacity="{strength:.2f}" '
-                    f'x="{_n(x)}" y="{_n(y)}" width="{_n(cell - 1)}" height="19"/>'
-                )
-            if text:
-                parts.append(_text(x + cell / 2, y + 13, text, "c o" if strength > 0.6 else "c"))
+            parts.append(_shaded_cell(left + column * cell, y, cell, shade, text))
     bottom = top + 20 * len(figure.rows)
     parts.append(
         f'<rect class="g" x="{_n(left - 0.5)}" y="{_n(top - 0.5)}" width="{_n(cell * len(figure.columns))}" '
         f'height="{_n(bottom - top)}"/>'
     )
     return "".join(parts), width, bottom + 10
+
+
+def _shaded_cell(x: float, y: float, width: float, shade: float, text: str) -> str:
+    strength = max(0.0, min(1.0, shade))
+    box = f'x="{_n(x)}" y="{_n(y)}" width="{_n(width - 1)}" height="19"'
+    rect = f'<rect class="q" fill-opacity="{strength:.2f}" {box}/>' if strength > 0 else ""
+    return rect + (_text(x + width / 2, y + 13, text, "c o" if strength > 0.6 else "c") if text else "")
 
 
 def _images(figure: Images) -> tuple[str, float, float]:
