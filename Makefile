@@ -11,7 +11,7 @@ demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto -m "not slow" --ignore=tests/benchmarks
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" --ignore=tests/benchmarks
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --ignore=tests/benchmarks

@@ -10,7 +10,8 @@ bfrbctl simulate "$out/raw" --subjects 12 --answers --set test_subjects=3
 bfrbctl prepare "$out/raw" "$out/data" --folds 3
 bfrbctl featurize "$out/data" "$out/features"
 bfrbctl train lgbm "$out/features" "$out/lgbm" --set n_rounds=120
-bfrbctl train keras "$out/features" "$out/keras" --set epochs=8
+bfrbctl train keras "$out/features" "$out/keras" --epochs 8 \
+    --set width=0.5 --set learning_rate=0.004 --set batch_size=32
 bfrbctl oof-blend "$out/lgbm" "$out/keras" "$out/blend"
 bfrbctl predict "$out/raw" "$out/blend" "$out/predictions"
 bfrbctl inspect blend "$out/blend"

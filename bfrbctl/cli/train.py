@@ -1,18 +1,18 @@
 """bfrbctl train lgbm | keras: feature folder -> model folder with out-of-fold predictions."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 from bfrbctl.cli import shared
 
-if TYPE_CHECKING:
-    pass
-
 Features = Annotated[Path, typer.Argument(help="Feature folder.", metavar="FEATURES")]
 Model = Annotated[Path, typer.Argument(help="Folder to write the model into.", metavar="MODEL")]
 Folds = Annotated[list[int] | None, typer.Option(help="Train only this fold; may be repeated.", metavar="K")]
+Seeds = Annotated[int | None, typer.Option(help="Models a fold that differ in their seed, averaged [default: 1].")]
+Dropout = Annotated[float | None, typer.Option(help="Share of training sequences seen without thermopiles and ToF.")]
 Seed = Annotated[int, typer.Option(help="Seed of the run.", min=0)]
 
 
@@ -29,6 +29,18 @@ def lgbm(
     model: Model,
     folds: Folds = None,
     seed: Seed = 0,
+    seeds: Seeds = None,
+    stop_on: Annotated[
+        Literal["score", "logloss"] | None, typer.Option(help="Figure that chooses the round [default: score].")
+    ] = None,
+    scenario: Annotated[
+        Literal["mean", "all", "imu"] | None, typer.Option(help="Whose figure that is [default: mean].")
+    ] = None,
+    modality_dropout: Dropout = None,
+    class_weight: Annotated[
+        str | None, typer.Option(help="none, balanced, or a TOML file of weights by gesture.", metavar="NAME|FILE")
+    ] = None,
+    top_features: Annotated[int | None, typer.Option(help="Keep so many features, by gain; 0 keeps all.")] = None,
     config_file: shared.Config = None,
     settings: shared.Set = None,
     force: shared.Force = False,
@@ -39,23 +51,21 @@ def lgbm(
 ) -> None:
     """Train LightGBM on the sequence table, fold by fold, stopping on the competition metric.
 
-    Every setting, and every parameter of LightGBM itself, can be given by --config or --set.
+    Every setting, and every parameter of LightGBM itself, can be given by --config or --set; docs/lightgbm.md tells
+    them.
 
-    Example: bfrbctl train lgbm features/ lgbm/ --set learning_rate=0.05 --set num_leaves=31
+    Example: bfrbctl train lgbm features/ lgbm/ --seeds 3 --set learning_rate=0.05 --set num_leaves=31
     """
-    train(
-        "lgbm",
-        features,
-        model,
-        folds=folds,
-        seed=seed,
-        config_file=config_file,
-        settings=settings,
-        force=force,
-        resume=resume,
-        quiet=quiet,
-        as_json=as_json,
-    )
+    options = {
+        "seeds": seeds,
+        "stop_on": stop_on,
+        "scenario": scenario,
+        "modality_dropout": modality_dropout,
+        "class_weight": _class_weight(class_weight),
+        "top_features": top_features,
+    }
+    ways = Ways(force, resume, quiet, as_json)
+    train("lgbm", features, model, folds=folds, seed=seed, given=Given(config_file, settings, options), ways=ways)
 
 
 def keras(
@@ -63,6 +73,13 @@ def keras(
     model: Model,
     folds: Folds = None,
     seed: Seed = 0,
+    seeds: Seeds = None,
+    network: Annotated[
+        Literal["helios", "two-branch"] | None, typer.Option(help="Which network [default: helios].")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training part at most [default: 60].")] = None,
+    pad: Annotated[Literal["left", "right"] | None, typer.Option(help="Side of padding [default: left].")] = None,
+    modality_dropout: Dropout = None,
     config_file: shared.Config = None,
     settings: shared.Set = None,
     force: shared.Force = False,
@@ -73,38 +90,51 @@ def keras(
 ) -> None:
     """Train a Keras network on the frame channels, fold by fold, with a checkpoint every epoch.
 
-    Every setting can be given by --config or --set; docs/keras.md lists them.
+    Every setting can be given by --config or --set; docs/keras.md tells them.
 
-    Example: bfrbctl train keras features/ keras/ --set epochs=60
+    Example: bfrbctl train keras features/ keras/ --network helios --epochs 60
     """
-    train(
-        "keras",
-        features,
-        model,
-        folds=folds,
-        seed=seed,
-        config_file=config_file,
-        settings=settings,
-        force=force,
-        resume=resume,
-        quiet=quiet,
-        as_json=as_json,
-    )
+    options = {
+        "seeds": seeds,
+        "network": network,
+        "epochs": epochs,
+        "pad": pad,
+        "modality_dropout": modality_dropout,
+    }
+    ways = Ways(force, resume, quiet, as_json)
+    train("keras", features, model, folds=folds, seed=seed, given=Given(config_file, settings, options), ways=ways)
+
+
+def _class_weight(told: str | None) -> str | dict[str, Any] | None:
+    """Read weights by gesture from a file; `none` and `balanced` are names."""
+    if told in (None, "none", "balanced"):
+        return told
+    from bfrbctl.config import read_toml
+
+    return read_toml(Path(told))
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user set: a TOML file, --set texts, and options of their own (None: not given)."""
+
+    file: Path | None
+    overrides: list[str] | None
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How a command goes about its output; the options of these names."""
+
+    force: bool
+    resume: bool
+    quiet: bool
+    as_json: bool
 
 
 def train(
-    kind: str,
-    features: Path,
-    model: Path,
-    *,
-    folds: list[int] | None,
-    seed: int,
-    config_file: Path | None,
-    settings: list[str] | None,
-    force: bool,
-    resume: bool,
-    quiet: bool,
-    as_json: bool,
+    kind: str, features: Path, model: Path, *, folds: list[int] | None, seed: int, given: Given, ways: Ways
 ) -> None:
     """Train a model of any kind and tell how it went."""
     from bfrbctl import config as configuration
@@ -115,12 +145,12 @@ def train(
     from bfrbctl.training import METRICS, CrossValidation, cross_validate
 
     module = kind_module(kind)
-    config = configuration.build(module.Config, file=config_file, overrides=settings or ())
+    config = configuration.build(module.Config, file=given.file, overrides=given.overrides or (), **given.options)
     folder = open_folder(features, "features")
     run = CrossValidation(folder, kind, module, config, tuple(folds or ()), seed)
     job = Job("model", run.settings, (folder.ref(),), shared.command_line(), seed)
-    with open_output(model, job, force=force, resume=resume) as output:
-        watch = shared.watch_folds(kind, n_folds=len(run.folds) or folder.content["n_folds"], quiet=quiet)
+    with open_output(model, job, force=ways.force, resume=ways.resume) as output:
+        watch = shared.watch_folds(kind, n_folds=len(run.folds) or folder.content["n_folds"], quiet=ways.quiet)
         with watch as (on_progress, on_fold):
             for result in cross_validate(run, output, on_progress=on_progress):
                 on_fold(result)
@@ -130,6 +160,6 @@ def train(
         {"output": model, "reused": [name for name in output.reused if name.startswith("fold")], **summary},
         lines=[f"wrote {model}: {score_line(summary)}"],
         next_command=f"bfrbctl oof-blend {model} OTHER_MODEL BLEND, or bfrbctl predict RAW {model} OUT",
-        as_json=as_json,
-        quiet=quiet,
+        as_json=ways.as_json,
+        quiet=ways.quiet,
     )

@@ -89,6 +89,34 @@ def test_inspect_shows_every_folder_to_people_and_scripts(run, base: Path, what:
     assert set(json.loads(out)) == {"title", "facts", "tables", "notes"}
 
 
+def test_options_of_training_reach_the_model(run, base: Path, tmp_path: Path) -> None:
+    if not (base / "features").exists():
+        test_the_chain_runs_from_raw_files_to_a_submission(run, base)
+    (tmp_path / "weights.toml").write_text('"Wave hello" = 2.5\n')
+    quick = ["--set", "n_rounds=3", "--set", "min_data_in_leaf=2", "--folds", 0]
+    options = [
+        "--seeds",
+        2,
+        "--stop-on",
+        "logloss",
+        "--scenario",
+        "imu",
+        "--modality-dropout",
+        0.25,
+        "--top-features",
+        9,
+    ]
+    weights = ["--class-weight", tmp_path / "weights.toml"]
+    code, _, err = run("train", "lgbm", base / "features", tmp_path / "m", *quick, *options, *weights)
+    assert code == 0, err
+    settings = open_folder(tmp_path / "m").config["settings"]
+    expected = {"seeds": 2, "stop_on": "logloss", "scenario": "imu", "modality_dropout": 0.25, "top_features": 9}
+    assert {key: settings[key] for key in expected} == expected
+    assert settings["class_weight"] == {"Wave hello": 2.5}
+    code, _, err = run("train", "lgbm", base / "features", tmp_path / "n", *quick, "--class-weight", tmp_path / "none")
+    assert (code, "cannot be read" in err) == (2, True)
+
+
 def test_json_prints_one_object_and_nothing_else(run, base: Path, tmp_path: Path) -> None:
     code, out, err = run("prepare", base / "raw", tmp_path / "d", "--folds", 2, "--json")
     assert (code, err) == (0, "")
