@@ -1,10 +1,12 @@
 """Folders that many tests look at, made once a session: raw -> dataset -> features -> two toy models -> blend."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import settings
 
 from bfrbctl import models
 from bfrbctl.blending import BlendConfig, blend
@@ -18,6 +20,12 @@ from bfrbctl.raw import find_splits
 from bfrbctl.training import CrossValidation, cross_validate
 from tests import toy_model
 from tests.recordings import raw_frames, write_raw
+
+# Shared machines are slow at times, so no example has a deadline. CI draws the same examples every time: what it finds
+# is of the change under test; elsewhere every run looks for new ones.
+settings.register_profile("search", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "search")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -82,6 +82,11 @@ def test_a_sparkline_has_a_block_where_something_was_measured(values: np.ndarray
     assert (line.strip() == "") == bool(np.all(np.isnan(values)))
 
 
+def test_a_sparkline_of_values_that_hardly_differ_has_both_ends() -> None:
+    assert sparkline(np.array([-2.2e-313, 0.0])) == "▁█"
+    assert sparkline(np.array([3.0, 3.0])) == "▁▁"
+
+
 def scenario(rng: np.random.Generator, n: int = 60) -> OofScenario:
     proba = rng.dirichlet(np.ones(4), n).astype(np.float32)
     keys = pl.DataFrame({"subject": [f"S{i}" for i in rng.integers(0, 7, n)], "fold": [0] * n})

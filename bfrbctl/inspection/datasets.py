@@ -296,8 +296,10 @@ def sparkline(values: Float64, width: int = 40) -> str:
     if np.all(np.isnan(means)):
         return " " * len(means)
     low, high = float(np.nanmin(means)), float(np.nanmax(means))
-    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
-    return "".join(" " if np.isnan(mean) else _BARS[round((mean - low) * scale)] for mean in means.tolist())
+    span, top = high - low, len(_BARS) - 1
+    # Divided first: the inverse of a span too small to be normal would be infinite.
+    levels = [(mean - low) / span * top if span > 0 else mean * 0.0 for mean in means.tolist()]
+    return "".join(" " if np.isnan(level) else _BARS[round(level)] for level in levels)
 
 
 def _sequence_figures(one: RecordingBatch, phase: Any) -> tuple[Figure, ...]:
