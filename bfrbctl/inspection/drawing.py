@@ -16,6 +16,7 @@ WIDTH = 440
 """Width of a figure in its own units; a character of its labels is 11 units high, so that it can be read on a phone."""
 
 _CHARACTER = 5.9
+_CAPITAL = 7.9
 """Mean width of a character, in the same units."""
 
 _N_COLOURS = 8
@@ -127,8 +128,17 @@ def _text(x: float, y: float, text: str, kind: str = "") -> str:
 
 def _cut(text: str, width: float) -> str:
     """Shorten a text to a width."""
-    n = max(int(width / _CHARACTER), 2)
-    return text if len(text) <= n else text[: n - 1] + "…"
+    if _width(text) <= width:
+        return text
+    n = len(text)
+    while n > 1 and _width(text[:n]) + _CHARACTER > width:
+        n -= 1
+    return text[:n] + "…"
+
+
+def _width(text: str) -> float:
+    """Estimate how wide a text is drawn: capitals take a third more room than other characters."""
+    return sum(_CAPITAL if character.isupper() else _CHARACTER for character in text)
 
 
 def _label(x: float, y: float, text: str, width: float, kind: str) -> str:
@@ -254,7 +264,7 @@ def _bars(figure: Bars) -> tuple[str, float, float]:
     if len(figure.groups) > 1:
         legend, top = _legend([(name, number, False) for number, (name, _) in enumerate(figure.groups)], 32, solid=True)
         parts.append(legend)
-    left = 20 + min(max((len(label) for label in figure.labels), default=1) * _CHARACTER, 175)
+    left = 20 + min(max(map(_width, figure.labels), default=1.0), 190)
     right = WIDTH - 46.0
     low, high = _bar_bounds(figure)
     scale = (right - left) / (high - low)
@@ -296,7 +306,7 @@ def _bar_bounds(figure: Bars) -> tuple[float, float]:
 
 
 def _matrix(figure: Matrix) -> tuple[str, float, float]:
-    left = 14 + min(max((len(label) for label in figure.rows), default=1) * _CHARACTER, 190)
+    left = 14 + min(max(map(_width, figure.rows), default=1.0), 200)
     longest = max((len(text) for row in figure.texts for text in row), default=1)
     spread = min(56.0, (WIDTH - left - 8) / max(len(figure.columns), 1))
     cell = max(22.0, longest * _CHARACTER + 6, spread)

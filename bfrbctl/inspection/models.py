@@ -247,7 +247,7 @@ def blend_view(folder: Folder, _: Options) -> View:
         ) from error
     notes = [] if metrics["gain"] > 0 else [f"the blend does not beat {metrics['best_member']}"]
     removed = _removed(folder, names, mixtures)
-    if removed is None:
+    if removed is None and len(names) > 1:
         notes.append("what each member adds is not known: this blend was written without its members' predictions")
     tables = (members, scores, *([removed] if removed else []))
     figures = [_weight_bars(names, mixtures)] + ([_removed_bars(removed)] if removed and len(names) > 1 else [])
