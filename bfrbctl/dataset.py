@@ -111,6 +111,8 @@ class RecordingBatch:
 
     def conform(self, layout: SensorLayout) -> "RecordingBatch":
         """Give the same recordings with the sensors of another layout: those it lacks are missing, others go."""
+        if layout == self.layout:
+            return self
         thm = np.full((self.n_frames, len(layout.thm)), np.nan, dtype=np.float32)
         tof = np.full((self.n_frames, len(layout.tof), TOF_PIXELS), TOF_MISSING, dtype=np.int16)
         for position, sensor in enumerate(layout.thm):

@@ -2,9 +2,9 @@
 
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
 
 from bfrbctl.errors import DataError
 from bfrbctl.segments import Int64
@@ -43,7 +43,10 @@ def assign_folds(gestures: Sequence[str], subjects: Sequence[str], *, n_folds: i
             else "cross-validation needs two subjects at least; prepare without labels, or record more people",
         )
     groups = np.searchsorted(np.array(people), np.array(subjects))
-    splitter = StratifiedGroupKFold(n_splits=n_folds, shuffle=True, random_state=seed)
+    # Loaded here: it takes longer than all else that preparing and predicting load, and only labelled data needs it.
+    splitter = import_module("sklearn.model_selection").StratifiedGroupKFold(
+        n_splits=n_folds, shuffle=True, random_state=seed
+    )
     folds = np.full(len(subjects), -1, dtype=np.int64)
     kinds = np.unique(np.array(gestures), return_inverse=True)[1]
     if np.bincount(kinds).max() < n_folds:

@@ -125,7 +125,9 @@ def write_bytes(path: Path, content: bytes) -> FileEntry:
 def parquet_bytes(frame: pl.DataFrame, *, row_group_rows: int | None = None) -> bytes:
     """Encode a table as Parquet (zstd); the same table gives the same bytes."""
     buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd", compression_level=1, row_group_size=row_group_rows)
+    frame.write_parquet(
+        buffer, compression="zstd", compression_level=1, row_group_size=row_group_rows, statistics=False
+    )
     return buffer.getvalue()
 
 
