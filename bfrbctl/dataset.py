@@ -5,7 +5,7 @@ arrays over ragged offsets; this module and `storage` are the only ones that kno
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import polars as pl
@@ -156,7 +156,7 @@ class Column:
     unit: str
     formula: str
     source: str = ""
-    when_missing: float = float("nan")
+    when_missing: float = field(default=float("nan"), compare=False)  # NaN equals nothing; the name tells columns apart
 
     @property
     def survives_imu_only(self) -> bool:

@@ -1,4 +1,5 @@
 import doctest
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,10 @@ def test_examples_in_docstrings_hold(module: object) -> None:
     failed, attempted = doctest.testmod(module)  # type: ignore[arg-type]
     assert attempted > 0
     assert failed == 0
+
+
+def test_columns_made_twice_are_equal() -> None:
+    assert columns(FeatureConfig(), STUDY_LAYOUT) == columns(FeatureConfig(), STUDY_LAYOUT)
+    first = columns(FeatureConfig(), STUDY_LAYOUT)[0][0]
+    assert replace(first) == first
+    assert replace(first, name="other") != first
