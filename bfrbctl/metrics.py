@@ -119,5 +119,29 @@ def score_proba(proba: AnyArray, truth: Int64, targets: Sequence[bool]) -> Score
     return hierarchical_f1(truth, np.argmax(proba, axis=1).astype(np.int64), targets)
 
 
+def pooled(proba: AnyArray, gesture_of: Sequence[int]) -> AnyArray:
+    """Sum the probabilities of classes that belong to one gesture.
+
+    Parameters
+    ----------
+    proba
+        float, (n_sequences, n_classes).
+    gesture_of
+        The gesture of every class, as positions from 0.
+
+    Returns
+    -------
+    Of the dtype of `proba`, (n_sequences, n_gestures).
+
+    Examples
+    --------
+    >>> pooled(np.array([[0.5, 0.25, 0.25]]), [0, 1, 1]).tolist()
+    [[0.5, 0.5]]
+    """
+    membership = np.zeros((len(gesture_of), max(gesture_of) + 1), dtype=proba.dtype)
+    membership[np.arange(len(gesture_of)), list(gesture_of)] = 1
+    return np.asarray(proba @ membership)
+
+
 def _chosen(weights: AnyArray | None, rows: Bool) -> AnyArray | None:
     return None if weights is None else weights[rows]

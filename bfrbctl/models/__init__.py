@@ -10,9 +10,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import UsageError
-from bfrbctl.segments import Float32, Int64
+from bfrbctl.metrics import Score, log_loss, pooled, score_proba
+from bfrbctl.segments import AnyArray, Float32, Int64
 
 HistoryRow = Mapping[str, float | int | str]
 """One line of history.jsonl: fold, step (round or epoch), losses, scores of both scenarios, seconds."""
@@ -42,6 +45,13 @@ class FoldTask:
         Folder that outlives a crash and is deleted after the fold is published: checkpoints go here.
     on_progress
         Called with every history row as it is known. Raising from it stops the training.
+    gesture_of
+        The gesture of every class, as positions from 0, where classes are finer than gestures (joint labels); empty
+        where each class is a gesture.
+    orientations
+        Names of the postures of the wearer that `train_orientation` speaks of; empty where they are not known.
+    train_orientation
+        int64, (n_sequences,): positions in `orientations`, -1 unknown; None where none is known. A label.
     """
 
     fold: int
@@ -55,6 +65,58 @@ class FoldTask:
     rate_hz: float
     scratch: Path
     on_progress: Callable[[HistoryRow], None]
+    gesture_of: tuple[int, ...] = ()
+    orientations: tuple[str, ...] = ()
+    train_orientation: Int64 | None = None
+
+    def score(self, proba: AnyArray) -> Score:
+        """Score the held-out sequences, (n_sequences, n_classes), by their gestures."""
+        return self.judge.score(proba, self.valid_labels)
+
+    def loss(self, proba: AnyArray) -> float:
+        """Give the log-loss of the held-out sequences' gestures."""
+        return self.judge.loss(proba, self.valid_labels)
+
+    @property
+    def judge(self) -> "Judge":
+        """What scores predictions of these classes."""
+        return Judge(self.targets, self.gesture_of)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Scores probabilities of classes by the gestures that they belong to.
+
+    Parameters
+    ----------
+    targets
+        One flag a class.
+    gesture_of
+        The gesture of every class, as positions from 0; empty where each class is a gesture.
+    """
+
+    targets: tuple[bool, ...]
+    gesture_of: tuple[int, ...] = ()
+
+    def score(self, proba: AnyArray, labels: Int64) -> Score:
+        """Score probabilities (n, n_classes) against positions of classes, int64 (n,)."""
+        return score_proba(*self._by_gesture(proba, labels), self.gesture_targets)
+
+    def loss(self, proba: AnyArray, labels: Int64) -> float:
+        """Give the log-loss of the gestures."""
+        return log_loss(*self._by_gesture(proba, labels))
+
+    @property
+    def gesture_targets(self) -> tuple[bool, ...]:
+        """One flag a gesture."""
+        if not self.gesture_of:
+            return self.targets
+        return tuple(self.targets[self.gesture_of.index(gesture)] for gesture in range(max(self.gesture_of) + 1))
+
+    def _by_gesture(self, proba: AnyArray, labels: Int64) -> tuple[AnyArray, Int64]:
+        if not self.gesture_of:
+            return proba, labels
+        return pooled(proba, self.gesture_of), np.asarray(self.gesture_of, dtype=np.int64)[labels]
 
 
 class FoldModel(Protocol):
