@@ -20,6 +20,7 @@ from bfrbctl.dataset import FeatureBatch, RecordingBatch
 from bfrbctl.errors import ArtefactError, DataError
 from bfrbctl.features import FeatureConfig
 from bfrbctl.folders import MANIFEST, Folder, open_folder
+from bfrbctl.labels import JointLabels, read_joint
 from bfrbctl.models import FoldModel, kind_module
 from bfrbctl.preparation import clean_frames
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, TOF_MISSING, SensorLayout
@@ -44,6 +45,8 @@ class Member:
         Which sensors it was trained on.
     needs
         Which parts of a FeatureBatch it reads.
+    joint
+        Its classes, where they are finer than gestures.
     """
 
     name: str
@@ -52,9 +55,10 @@ class Member:
     config: FeatureConfig
     layout: SensorLayout
     needs: frozenset[str]
+    joint: JointLabels | None = None
 
     def predict_proba(self, batch: FeatureBatch) -> Float32:
-        """Average the folds: float32, (n_sequences, n_classes)."""
+        """Give the probability of each of its classes, gestures or joint labels: float32, (n_sequences, n_classes)."""
         total = np.zeros((batch.n_sequences, 1), dtype=np.float64)
         for model in self.models:
             total = total + model.predict_proba(batch)
@@ -153,7 +157,8 @@ class Predictor:
         if not batch.n_sequences:
             return np.zeros((0, len(self.classes)), dtype=np.float32)
         computed = self._features(batch)
-        probas = [member.predict_proba(computed[member.config, member.layout]) for member in self.members]
+        told = [member.predict_proba(computed[member.config, member.layout]) for member in self.members]
+        probas = [m.joint.gestures(proba) if m.joint else proba for m, proba in zip(self.members, told, strict=True)]
         if self.mixtures is None:
             return probas[0]
         imu_only = _imu_only(batch.conform(self.layout)) if self.layout.thm or self.layout.tof else None
@@ -257,7 +262,8 @@ def _members(folder: Folder) -> Iterator[Member]:
 
 def _member(folder: Folder, name: str, content: Mapping[str, Any], *, prefix: str) -> Member:
     module = kind_module(str(content["model"]))
-    classes = tuple(map(str, content["classes"]))
+    joint = read_joint(content, what=str(folder.path / MANIFEST))
+    classes = joint.names if joint else tuple(map(str, content["classes"]))
     models = []
     for fold in content["folds"]:
         start = f"{prefix}fold-{int(fold)}."
@@ -270,4 +276,4 @@ def _member(folder: Folder, name: str, content: Mapping[str, Any], *, prefix: st
     known = FeatureConfig.__dataclass_fields__
     settings = {key: value for key, value in content["features"].items() if key in known}
     config = from_mapping(FeatureConfig, settings, str(folder.path / MANIFEST))
-    return Member(name, str(content["model"]), tuple(models), config, _layout(content), module.NEEDS)
+    return Member(name, str(content["model"]), tuple(models), config, _layout(content), module.NEEDS, joint)

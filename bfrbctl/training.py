@@ -17,16 +17,18 @@ from bfrbctl.config import as_mapping
 from bfrbctl.dataset import FeatureBatch, read_features
 from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.folders import PART, Folder
+from bfrbctl.labels import JointLabels, Sort, joint_labels, postures
 from bfrbctl.metrics import score_proba
 from bfrbctl.models import FoldModel, FoldTask, HistoryRow, Kind
 from bfrbctl.outputs import Output
 from bfrbctl.schema import ALL_SENSORS, GESTURE, IMU_ONLY
-from bfrbctl.segments import Float32
+from bfrbctl.segments import Float32, Int64
 from bfrbctl.storage import Content, decode_parquet, encode_json, parse_json
 
 METRICS = "metrics.json"
 HISTORY = "history.jsonl"
 IMPORTANCE = "importance.parquet"
+JOINT_OOF = "joint.parquet"
 OnProgress = Callable[[HistoryRow], None]
 
 
@@ -70,6 +72,8 @@ class CrossValidation:
         Which folds to hold out; all when empty.
     seed
         Seed of the run.
+    labels
+        `gesture`, or `joint`: tell apart a gesture's postures and first behaviours too.
     """
 
     features: Folder
@@ -78,12 +82,13 @@ class CrossValidation:
     config: Any
     folds: tuple[int, ...] = ()
     seed: int = 0
+    labels: Sort = "gesture"
 
     @property
     def settings(self) -> dict[str, Any]:
         """What the manifest keeps: every setting that changes the result, which the number of threads does not."""
         settings = {key: value for key, value in as_mapping(self.config).items() if key != "threads"}
-        return {"model": self.kind_name, "folds": list(self.folds), "settings": settings}
+        return {"model": self.kind_name, "folds": list(self.folds), "labels": self.labels, "settings": settings}
 
 
 def cross_validate(
@@ -122,7 +127,7 @@ def cross_validate(
         if not reused:
             _train_fold(job, output, fold, index=index, batch=batch, on_progress=on_progress or (lambda _: None))
         yield _fold_result(output, fold, classes, job.features.content["targets"], reused=reused)
-    _finish(job, output, chosen)
+    _finish(job, output, chosen, _labelling(job, index)[0])
 
 
 def _chosen_folds(job: CrossValidation, index: pl.DataFrame) -> list[int]:
@@ -144,16 +149,18 @@ def _train_fold(
     batch: FeatureBatch,
     on_progress: OnProgress,
 ) -> None:
-    classes = tuple(job.features.content["classes"])
-    labels = oof.class_positions(index[GESTURE].to_list(), classes)
+    gestures, targets = tuple(job.features.content["classes"]), job.features.content["targets"]
+    joint, labels = _labelling(job, index)
+    gesture_of = joint.gesture_of if joint else tuple(range(len(gestures)))
     held = (index["fold"] == fold).to_numpy()
     fitted, held_out = np.flatnonzero(~held), np.flatnonzero(held)
+    orientations, orientation = postures(index)
     valid = batch.take(held_out)
     with output.scratch(f"fold-{fold}") as scratch:
         task = FoldTask(
             fold=fold,
-            classes=classes,
-            targets=tuple(job.features.content["targets"]),
+            classes=joint.names if joint else gestures,
+            targets=tuple(targets[gesture] for gesture in gesture_of),
             train=batch.take(fitted),
             train_labels=labels[fitted],
             valid=valid,
@@ -162,10 +169,28 @@ def _train_fold(
             rate_hz=float(job.features.content["rate_hz"]),
             scratch=scratch,
             on_progress=on_progress,
+            gestures=gestures,
+            gesture_of=joint.gesture_of if joint else (),
+            orientations=orientations,
+            train_orientation=None if orientation is None else orientation[fitted],
         )
         model = job.kind.fit(task, job.config)
         probas = predict_scenarios(model, valid)
-        output.publish(f"fold-{fold}", _fold_files(model, fold, oof.oof_rows(index.filter(pl.Series(held)), probas)))
+        rows = index.filter(pl.Series(held))
+        files = _fold_files(model, fold)
+        if joint:
+            files[_part("joint", fold, "parquet")] = oof.oof_rows(rows, probas)
+            probas = {scenario: joint.gestures(proba) for scenario, proba in probas.items()}
+        files[_part("oof", fold, "parquet")] = oof.oof_rows(rows, probas)
+        output.publish(f"fold-{fold}", files)
+
+
+def _labelling(job: CrossValidation, index: pl.DataFrame) -> tuple[JointLabels | None, Int64]:
+    """Give the joint labels, None where gestures are told apart alone, and the class of each sequence."""
+    classes = tuple(job.features.content["classes"])
+    if job.labels == "joint":
+        return joint_labels(index, classes, what=str(job.features.path))
+    return None, oof.class_positions(index[GESTURE].to_list(), classes)
 
 
 def predict_scenarios(model: FoldModel, batch: FeatureBatch) -> dict[str, Float32]:
@@ -177,9 +202,8 @@ def predict_scenarios(model: FoldModel, batch: FeatureBatch) -> dict[str, Float3
     return {ALL_SENSORS: proba, IMU_ONLY: model.predict_proba(batch.imu_only())}
 
 
-def _fold_files(model: FoldModel, fold: int, rows: pl.DataFrame) -> dict[str, Content]:
+def _fold_files(model: FoldModel, fold: int) -> dict[str, Content]:
     files: dict[str, Content] = {f"fold-{fold}.{suffix}": content for suffix, content in model.encode().items()}
-    files[_part("oof", fold, "parquet")] = rows
     files[_part("summary", fold, "json")] = encode_json({"summary": model.summary, "history": model.history})
     importance = getattr(model, "importance", None)
     if importance is not None:
@@ -206,7 +230,7 @@ def _fold_result(
     return FoldResult(fold, scores, told["summary"], reused)
 
 
-def _finish(job: CrossValidation, output: Output, folds: Sequence[int]) -> Folder:
+def _finish(job: CrossValidation, output: Output, folds: Sequence[int], joint: JointLabels | None) -> Folder:
     """Merge what the folds left and write the manifest."""
     parts = [decode_parquet(output.read(_part("oof", fold, "parquet")), f"fold {fold}") for fold in folds]
     table = pl.concat(parts).sort("scenario", "sequence_id")
@@ -223,12 +247,16 @@ def _finish(job: CrossValidation, output: Output, folds: Sequence[int]) -> Folde
     importances = [_part("importance", fold, "parquet") for fold in folds]
     if all((output.path / name).exists() for name in importances):
         files[IMPORTANCE] = _importance_table(job.features, [output.read(name) for name in importances])
+    if joint:
+        parts = [decode_parquet(output.read(_part("joint", fold, "parquet")), f"fold {fold}") for fold in folds]
+        files[JOINT_OOF] = pl.concat(parts).sort("scenario", "sequence_id")
     output.publish("tables", files)
     kept = ("rate_hz", "thm", "tof", "classes", "targets", "n_folds")
     content = {key: job.features.content[key] for key in kept}
     return output.finish(
         {
             **content,
+            **({"joint": joint.as_content()} if joint else {}),
             "model": job.kind_name,
             "folds": list(folds),
             "features": job.features.config,

@@ -20,7 +20,7 @@ LAYERS = (
     {"config", "storage", "folders", "outputs", "workers", "dataset", "raw"},
     {"cleaning", "folds", "preparation", "simulation", "features", "featurization"},
     {"models"},
-    {"oof", "training", "blending", "prediction", "submission", "kaggle", "inspection"},
+    {"labels", "oof", "training", "blending", "prediction", "submission", "kaggle", "inspection"},
     {"cli", "__main__", ""},
 )
 """Rooms from the bottom up; each imports from its own layer and those before it."""

@@ -13,6 +13,10 @@ Model = Annotated[Path, typer.Argument(help="Folder to write the model into.", m
 Folds = Annotated[list[int] | None, typer.Option(help="Train only this fold; may be repeated.", metavar="K")]
 Seeds = Annotated[int | None, typer.Option(help="Models a fold that differ in their seed, averaged [default: 1].")]
 Dropout = Annotated[float | None, typer.Option(help="Share of training sequences seen without thermopiles and ToF.")]
+Labels = Annotated[
+    Literal["gesture", "joint"],
+    typer.Option(help="What to tell apart: gestures, or also their postures and first behaviours."),
+]
 Seed = Annotated[int, typer.Option(help="Seed of the run.", min=0)]
 
 
@@ -28,6 +32,7 @@ def lgbm(
     features: Features,
     model: Model,
     folds: Folds = None,
+    labels: Labels = "gesture",
     seed: Seed = 0,
     seeds: Seeds = None,
     stop_on: Annotated[
@@ -64,14 +69,15 @@ def lgbm(
         "class_weight": _class_weight(class_weight),
         "top_features": top_features,
     }
-    ways = Ways(force, resume, quiet, as_json)
-    train("lgbm", features, model, folds=folds, seed=seed, given=Given(config_file, settings, options), ways=ways)
+    given, ways = Given(config_file, settings, options), Ways(force, resume, quiet, as_json)
+    train("lgbm", features, model, which=Which(folds, labels, seed), given=given, ways=ways)
 
 
 def keras(
     features: Features,
     model: Model,
     folds: Folds = None,
+    labels: Labels = "gesture",
     seed: Seed = 0,
     seeds: Seeds = None,
     network: Annotated[
@@ -101,8 +107,8 @@ def keras(
         "pad": pad,
         "modality_dropout": modality_dropout,
     }
-    ways = Ways(force, resume, quiet, as_json)
-    train("keras", features, model, folds=folds, seed=seed, given=Given(config_file, settings, options), ways=ways)
+    given, ways = Given(config_file, settings, options), Ways(force, resume, quiet, as_json)
+    train("keras", features, model, which=Which(folds, labels, seed), given=given, ways=ways)
 
 
 def _class_weight(told: str | None) -> str | dict[str, Any] | None:
@@ -112,6 +118,15 @@ def _class_weight(told: str | None) -> str | dict[str, Any] | None:
     from bfrbctl.config import read_toml
 
     return read_toml(Path(told))
+
+
+@dataclass(frozen=True)
+class Which:
+    """What is trained: which folds (all when None), on which sort of labels, from which seed."""
+
+    folds: list[int] | None
+    labels: Literal["gesture", "joint"]
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -133,9 +148,7 @@ class Ways:
     as_json: bool
 
 
-def train(
-    kind: str, features: Path, model: Path, *, folds: list[int] | None, seed: int, given: Given, ways: Ways
-) -> None:
+def train(kind: str, features: Path, model: Path, *, which: Which, given: Given, ways: Ways) -> None:
     """Train a model of any kind and tell how it went."""
     from bfrbctl import config as configuration
     from bfrbctl.folders import open_folder
@@ -147,8 +160,8 @@ def train(
     module = kind_module(kind)
     config = configuration.build(module.Config, file=given.file, overrides=given.overrides or (), **given.options)
     folder = open_folder(features, "features")
-    run = CrossValidation(folder, kind, module, config, tuple(folds or ()), seed)
-    job = Job("model", run.settings, (folder.ref(),), shared.command_line(), seed)
+    run = CrossValidation(folder, kind, module, config, tuple(which.folds or ()), which.seed, which.labels)
+    job = Job("model", run.settings, (folder.ref(),), shared.command_line(), which.seed)
     with open_output(model, job, force=ways.force, resume=ways.resume) as output:
         watch = shared.watch_folds(kind, n_folds=len(run.folds) or folder.content["n_folds"], quiet=ways.quiet)
         with watch as (on_progress, on_fold):

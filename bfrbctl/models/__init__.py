@@ -45,9 +45,10 @@ class FoldTask:
         Folder that outlives a crash and is deleted after the fold is published: checkpoints go here.
     on_progress
         Called with every history row as it is known. Raising from it stops the training.
+    gestures
+        Gesture names, where classes are finer than gestures (joint labels); `classes` when empty.
     gesture_of
-        The gesture of every class, as positions from 0, where classes are finer than gestures (joint labels); empty
-        where each class is a gesture.
+        The gesture of every class, as positions in `gestures`; empty where each class is a gesture.
     orientations
         Names of the postures of the wearer that `train_orientation` speaks of; empty where they are not known.
     train_orientation
@@ -65,6 +66,7 @@ class FoldTask:
     rate_hz: float
     scratch: Path
     on_progress: Callable[[HistoryRow], None]
+    gestures: tuple[str, ...] = ()
     gesture_of: tuple[int, ...] = ()
     orientations: tuple[str, ...] = ()
     train_orientation: Int64 | None = None

@@ -15,7 +15,6 @@ import numpy as np
 
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import ArtefactError, DataError, examples
-from bfrbctl.metrics import log_loss, score_proba
 from bfrbctl.models import FoldTask, HistoryRow
 from bfrbctl.models.lightgbm_config import Config
 from bfrbctl.models.lightgbm_library import lgb, silence
@@ -235,8 +234,8 @@ def load(files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> LightGBMMod
 def _final_scores(model: LightGBMModel, task: FoldTask) -> dict[str, float]:
     """Score the averaged model on the held-out sequences."""
     proba = {ALL_SENSORS: model.predict_proba(task.valid), IMU_ONLY: model.predict_proba(task.valid.imu_only())}
-    scores = {name: score_proba(each, task.valid_labels, task.targets).score for name, each in proba.items()}
-    losses = {f"logloss_{name}": log_loss(each, task.valid_labels) for name, each in proba.items()}
+    scores = {name: task.score(each).score for name, each in proba.items()}
+    losses = {f"logloss_{name}": task.loss(each) for name, each in proba.items()}
     return {
         "score": float(np.mean(list(scores.values()))),
         **{f"score_{name}": value for name, value in scores.items()},

@@ -10,7 +10,6 @@ import numpy as np
 
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import DataError, UsageError, examples
-from bfrbctl.metrics import log_loss, score_proba
 from bfrbctl.models import FoldTask, HistoryRow
 from bfrbctl.models.lightgbm_config import Config
 from bfrbctl.models.lightgbm_library import lgb
@@ -152,8 +151,7 @@ def _evaluation(task: FoldTask) -> Callable[[AnyArray, Any], list[tuple[str, flo
     """Give LightGBM the competition metric and the log-loss of held-out sequences."""
 
     def evaluate(proba: AnyArray, _: Any) -> list[tuple[str, float, bool]]:
-        score = score_proba(proba, task.valid_labels, task.targets).score
-        return [("score", score, True), ("logloss", log_loss(proba, task.valid_labels), False)]
+        return [("score", task.score(proba).score, True), ("logloss", task.loss(proba), False)]
 
     return evaluate
 
@@ -182,7 +180,10 @@ def augmented(task: FoldTask, config: Config) -> Rows:
 
 
 def _class_weights(task: FoldTask, config: Config) -> Float64:
-    """Weight of each class: float64, (n_classes,); 1 on average over the training sequences where balanced."""
+    """Weight of each class: float64, (n_classes,); 1 on average over the training sequences where balanced.
+
+    A file's weights are those of gestures; every class has that of its gesture.
+    """
     wanted = config.class_weight
     if wanted == "none":
         return np.ones(len(task.classes))
@@ -190,13 +191,15 @@ def _class_weights(task: FoldTask, config: Config) -> Float64:
         counts = np.bincount(task.train_labels, minlength=len(task.classes))
         return np.asarray(task.train_labels.size / (np.count_nonzero(counts) * np.maximum(counts, 1)), dtype=np.float64)
     by_gesture = cast(Mapping[str, float], wanted)
-    unknown = [gesture for gesture in by_gesture if gesture not in task.classes]
+    gestures = task.gestures or task.classes
+    unknown = [gesture for gesture in by_gesture if gesture not in gestures]
     if unknown:
         raise UsageError(
             f"class_weight names gestures that are not in the data: {examples(unknown)}",
-            hint=f"the gestures are {', '.join(task.classes)}",
+            hint=f"the gestures are {', '.join(gestures)}",
         )
-    return np.array([float(by_gesture.get(gesture, 1.0)) for gesture in task.classes])
+    weights = np.array([float(by_gesture.get(gesture, 1.0)) for gesture in gestures])
+    return weights[list(task.gesture_of)] if task.gesture_of else weights
 
 
 def _has_droppable(batch: FeatureBatch) -> bool:
