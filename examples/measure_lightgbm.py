@@ -1,160 +1,161 @@
 """Measure the LightGBM member on a feature folder: the figures of docs/lightgbm.md.
 
-    python examples/measure_lightgbm.py features/ --reference-folds 1
+    python examples/measure_lightgbm.py features/ kept/
+    python examples/measure_lightgbm.py features/ kept/ --folds 0 1 --ways defaults num_leaves=15,learning_rate=0.05
+    python examples/measure_lightgbm.py features/ kept/ --folds 0 --ways defaults plain
 
-Trains every fold with the defaults, with each change named in VARIANTS, and, on the first folds, what one would write
-without this package: LGBMClassifier with its own defaults on the same rows. Prints one table row a training, with the
-out-of-fold scores of both scenarios, then the F1 of every class, in Markdown.
+A way to train is `defaults`, settings of the member that differ from them, joined by commas, or `plain`: what one would
+write without this package, LGBMClassifier with its own defaults on the same rows. Every fold of every way is kept in
+a file as soon as it is trained, and read from there the next time, so that a long list can be measured in parts.
+Prints Markdown: a row a way, with the out-of-fold scores of both scenarios and what a fold cost, a row a fold, and the
+F1 of every class of the first way.
 """
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bfrbctl import oof
+from bfrbctl.config import build
 from bfrbctl.dataset import FeatureBatch, read_features
 from bfrbctl.folders import open_folder
 from bfrbctl.metrics import f1_by_class, log_loss, merged_labels, score_proba
 from bfrbctl.models import FoldTask
 from bfrbctl.models.lightgbm_library import lgb, silence
 from bfrbctl.models.lightgbm_model import Config, fit
-from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, NON_TARGET, SCENARIOS
+from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, NON_TARGET
 
-VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "defaults": {},
-    "stop_on=logloss": {"stop_on": "logloss"},
-    "modality_dropout=0": {"modality_dropout": 0.0},
-}
+DEFAULTS, PLAIN = "defaults", "plain"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Measured:
-    """Out-of-fold predictions of one way to train, and what they cost."""
+    """Held-out predictions of one way to train on one fold (or more, put together), and what a fold cost."""
 
-    seconds: float = 0.0
-    processor_seconds: float = 0.0
-    rounds: list[int] = field(default_factory=list)
-    truth: list[np.ndarray] = field(default_factory=list)
-    probas: dict[str, list[np.ndarray]] = field(default_factory=lambda: {name: [] for name in SCENARIOS})
+    truth: np.ndarray
+    proba_all: np.ndarray
+    proba_imu: np.ndarray
+    rounds: np.ndarray
+    seconds: np.ndarray
+    processor_seconds: np.ndarray
 
-    def add(self, other: "Measured") -> None:
-        """Add what was measured on another fold."""
-        self.seconds += other.seconds
-        self.processor_seconds += other.processor_seconds
-        self.rounds += other.rounds
-        self.truth += other.truth
-        for scenario, probas in other.probas.items():
-            self.probas[scenario] += probas
+    @classmethod
+    def together(cls, parts: Sequence["Measured"]) -> "Measured":
+        """Put folds one behind the other."""
+        return cls(*(np.concatenate([vars(part)[name] for part in parts]) for name in cls.__dataclass_fields__))
 
 
-def fold_tasks(path: Path, seed: int) -> Iterator[FoldTask]:
+def fold_task(path: Path, fold: int, seed: int) -> FoldTask:
+    """Give the task of one fold, as `bfrbctl train lgbm` makes it."""
     folder = open_folder(path, "features")
     index, batch = read_features(folder, parts=frozenset({"table"}))
     classes = tuple(folder.content["classes"])
     labels = oof.class_positions(index["gesture"].to_list(), classes)
     folds = index["fold"].to_numpy()
-    for fold in np.unique(folds).tolist():
-        fitted, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        yield FoldTask(
-            fold=fold,
-            classes=classes,
-            targets=tuple(folder.content["targets"]),
-            train=batch.take(fitted),
-            train_labels=labels[fitted],
-            valid=batch.take(held_out),
-            valid_labels=labels[held_out],
-            seed=seed,
-            rate_hz=float(folder.content["rate_hz"]),
-            scratch=path,
-            on_progress=lambda row: None,
-        )
-
-
-def train_ours(task: FoldTask, settings: Mapping[str, Any], into: Measured) -> None:
-    started, processor = time.perf_counter(), time.process_time()
-    model = fit(task, Config(**settings))
-    into.seconds += time.perf_counter() - started
-    into.processor_seconds += time.process_time() - processor
-    into.rounds += model.summary["best_round"]
-    keep(
-        into, task, {ALL_SENSORS: model.predict_proba(task.valid), IMU_ONLY: model.predict_proba(task.valid.imu_only())}
+    fitted, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+    return FoldTask(
+        fold=fold,
+        classes=classes,
+        targets=tuple(folder.content["targets"]),
+        train=batch.take(fitted),
+        train_labels=labels[fitted],
+        valid=batch.take(held_out),
+        valid_labels=labels[held_out],
+        seed=seed,
+        rate_hz=float(folder.content["rate_hz"]),
+        scratch=path,
+        on_progress=lambda row: None,
     )
 
 
-def train_plain(task: FoldTask, settings: Mapping[str, Any], into: Measured) -> None:
+def train(task: FoldTask, way: str) -> Measured:
+    """Train one fold one way; the reading of the features is not timed."""
     started, processor = time.perf_counter(), time.process_time()
-    model = lgb.LGBMClassifier(verbosity=-1, **settings).fit(task.train.table, task.train_labels)
-    into.seconds += time.perf_counter() - started
-    into.processor_seconds += time.process_time() - processor
-    into.rounds.append(model.n_estimators)
-    keep(into, task, {ALL_SENSORS: plain_proba(model, task.valid), IMU_ONLY: plain_proba(model, task.valid.imu_only())})
+    if way == PLAIN:
+        model: Any = lgb.LGBMClassifier(verbosity=-1).fit(task.train.table, task.train_labels)
+        rounds = [model.n_estimators]
+    else:
+        model = fit(task, build(Config, overrides=() if way == DEFAULTS else way.split(",")))
+        rounds = model.summary["best_round"]
+    seconds, processor_seconds = time.perf_counter() - started, time.process_time() - processor
+
+    def predicted(batch: FeatureBatch) -> np.ndarray:
+        return np.asarray(model.booster_.predict(batch.table) if way == PLAIN else model.predict_proba(batch))
+
+    return Measured(
+        truth=task.valid_labels,
+        proba_all=predicted(task.valid),
+        proba_imu=predicted(task.valid.imu_only()),
+        rounds=np.asarray(rounds),
+        seconds=np.array([seconds]),
+        processor_seconds=np.array([processor_seconds]),
+    )
 
 
-def plain_proba(model: Any, batch: FeatureBatch) -> np.ndarray:
-    return np.asarray(model.booster_.predict(batch.table))
+def measured(chosen: argparse.Namespace, way: str, fold: int) -> Measured:
+    """Read what was kept of a way and fold, or train it and keep it."""
+    file = chosen.kept / f"{way}_seed{chosen.seed}_fold{fold}.npz"
+    if not file.exists():
+        found = train(fold_task(chosen.features, fold, chosen.seed), way)
+        np.savez_compressed(file, **vars(found))
+    with np.load(file) as stored:
+        return Measured(**stored)
 
 
-def keep(into: Measured, task: FoldTask, probas: Mapping[str, np.ndarray]) -> None:
-    into.truth.append(task.valid_labels)
-    for scenario, proba in probas.items():
-        into.probas[scenario].append(proba)
-
-
-def table_row(name: str, measured: Measured, targets: tuple[bool, ...]) -> str:
-    truth = np.concatenate(measured.truth)
-    probas = {scenario: np.concatenate(each) for scenario, each in measured.probas.items()}
-    scores = [score_proba(proba, truth, targets).score for proba in probas.values()]
-    losses = [log_loss(proba, truth) for proba in probas.values()]
-    n_folds = len(measured.truth)
+def table_row(name: str, found: Measured, targets: Sequence[bool]) -> str:
+    probas = {ALL_SENSORS: found.proba_all, IMU_ONLY: found.proba_imu}
+    scores = [score_proba(proba, found.truth, targets).score for proba in probas.values()]
+    losses = [log_loss(proba, found.truth) for proba in probas.values()]
     figures = [f"{value:.4f}" for value in (*scores, float(np.mean(scores)))] + [f"{value:.3f}" for value in losses]
-    cost = [f"{measured.seconds / n_folds:.0f}", f"{measured.processor_seconds / n_folds:.0f}"]
-    return " | ".join([f"| {name}", str(n_folds), *figures, *cost, f"{np.mean(measured.rounds):.0f} |"])
+    cost = [f"{np.mean(found.seconds):.0f}", f"{np.mean(found.processor_seconds):.0f}"]
+    return " | ".join([f"| {name}", *figures, *cost, ", ".join(map(str, found.rounds.tolist())) + " |"])
 
 
-def class_rows(measured: Measured, classes: tuple[str, ...], targets: tuple[bool, ...]) -> list[str]:
-    truth = merged_labels(np.concatenate(measured.truth), targets)
+def class_rows(found: Measured, classes: Sequence[str], targets: Sequence[bool]) -> list[str]:
+    truth = merged_labels(found.truth, targets)
     names = [name for name, target in zip(classes, targets, strict=True) if target] + [NON_TARGET]
     columns = [
-        f1_by_class(truth, merged_labels(np.concatenate(each).argmax(axis=1), targets), len(names))
-        for each in measured.probas.values()
+        f1_by_class(truth, merged_labels(proba.argmax(axis=1), targets), len(names))
+        for proba in (found.proba_all, found.proba_imu)
     ]
     return [f"| {name} | {columns[0][i]:.3f} | {columns[1][i]:.3f} |" for i, name in enumerate(names)]
+
+
+def report(results: Mapping[str, Mapping[int, Measured]], content: Mapping[str, Any]) -> None:
+    """Print what was measured."""
+    head = "all | imu | mean | logloss all | imu | s a fold | cpu s a fold | rounds |"
+    line = "|---|---|---|---|---|---|---|---|---|"
+    targets = content["targets"]
+    print(f"| settings | {head}\n{line}")
+    for way, folds in results.items():
+        print(table_row(way, Measured.together(list(folds.values())), targets))
+    print(f"\n| fold | {head}\n{line}")
+    for way, folds in results.items():
+        for fold, found in folds.items():
+            print(table_row(f"{way}, fold {fold}", found, targets))
+    first, folds = next(iter(results.items()))
+    print(f"\n| F1, {first} | all | imu |\n|---|---|---|")
+    print("\n".join(class_rows(Measured.together(list(folds.values())), content["classes"], targets)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("features", type=Path, help="feature folder")
+    parser.add_argument("kept", type=Path, help="folder that keeps what was measured")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folds", type=int, default=99, help="so many of the first folds")
-    parser.add_argument("--reference-folds", type=int, default=0, help="plain LGBMClassifier on so many first folds")
-    parser.add_argument("--reference-rounds", type=int, default=100, help="its n_estimators; 100 is its default")
-    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--folds", type=int, nargs="*", help="these folds only")
+    parser.add_argument("--ways", nargs="*", default=[DEFAULTS, "stop_on=logloss", "modality_dropout=0"])
     chosen = parser.parse_args()
+    chosen.kept.mkdir(parents=True, exist_ok=True)
     silence()
-    results: dict[str, Measured] = {}
-    print("| training | folds | all | imu | mean | logloss all | imu | s a fold | cpu s a fold | rounds |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for place, task in enumerate(fold_tasks(chosen.features, chosen.seed)):
-        if place >= chosen.folds:
-            break
-        for name in chosen.variants:
-            one = Measured()
-            train_ours(task, VARIANTS[name], one)
-            print(table_row(f"{name}, fold {task.fold}", one, task.targets), flush=True)
-            results.setdefault(name, Measured()).add(one)
-        if place < chosen.reference_folds:
-            plain = Measured()
-            train_plain(task, {"n_estimators": chosen.reference_rounds}, plain)
-            print(table_row(f"LGBMClassifier, fold {task.fold}", plain, task.targets), flush=True)
-    for name, measured in results.items():
-        print(table_row(f"{name}, all of these", measured, task.targets))
-    print("\n| F1, defaults | all | imu |\n|---|---|---|")
-    print("\n".join(class_rows(results[chosen.variants[0]], task.classes, task.targets)))
+    content = open_folder(chosen.features, "features").content
+    folds = range(content["n_folds"]) if chosen.folds is None else chosen.folds
+    report({way: {fold: measured(chosen, way, fold) for fold in folds} for way in chosen.ways}, content)
 
 
 if __name__ == "__main__":
