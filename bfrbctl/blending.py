@@ -1,236 +1,32 @@
-"""Blend out-of-fold predictions: a temperature for each member, weights on the simplex, an honest score.
+"""Blend folders: members joined by sequence_id, weights fitted on their out-of-fold predictions, an honest score.
 
-Members are joined by sequence_id. For each scenario, each member gets the temperature that minimises its log-loss, and
-the members are averaged with weights that start from the best log-loss and are then searched, without derivatives, for
-the competition metric. The score that is told comes from weights and temperatures fitted on the other folds; the
-in-sample one stands beside it. Weights that make no difference stay equal.
+The score that is told comes from weights, temperatures and thresholds fitted on the other folds; the in-sample one
+stands beside it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy.optimize import minimize, minimize_scalar
 
 from bfrbctl import oof
+from bfrbctl.assignment import joint_proba, score_orders
 from bfrbctl.config import as_mapping
 from bfrbctl.errors import ArtefactError, DataError, UsageError, examples
 from bfrbctl.folders import Folder
-from bfrbctl.metrics import hierarchical_f1, log_loss, score_proba
+from bfrbctl.labels import JOINT_OOF, JointLabels, read_joint
+from bfrbctl.metrics import hierarchical_f1, score_proba
+from bfrbctl.mixing import RULES, BlendConfig, Mixture, decide, fit_mixture, nested, subject_interval
 from bfrbctl.oof import OofScenario
 from bfrbctl.outputs import Output
 from bfrbctl.schema import GESTURE, SCENARIOS, SEQUENCE_ID, SUBJECT
-from bfrbctl.segments import AnyArray, Float32, Float64, Int64
+from bfrbctl.segments import Float32
 from bfrbctl.storage import Content, encode_json
 
 WEIGHTS = "weights.json"
 METRICS = "metrics.json"
-_TEMPERATURES = (0.2, 5.0)
-_STEPS = (0.2, 0.1, 0.05, 0.02)
-_EQUALITY_PULL = 1e-3
-_BOOTSTRAPS = 1000
-
-
-@dataclass(frozen=True)
-class BlendConfig:
-    """Settings of `oof-blend`.
-
-    Parameters
-    ----------
-    pooling
-        `arithmetic` (weighted mean of probabilities) or `logarithmic` (of their logarithms, normalised).
-    epsilon
-        Probabilities are floored at this and normalised before they are pooled.
-    weights
-        `name=value` for every member: fixed weights instead of fitted ones.
-    seed
-        Seed of the bootstrap.
-    """
-
-    pooling: str = "arithmetic"
-    epsilon: float = 1e-4
-    weights: tuple[str, ...] = ()
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.pooling not in ("arithmetic", "logarithmic"):
-            raise UsageError(f"--pooling {self.pooling}: unknown", hint="choose arithmetic or logarithmic")
-        if not 0 < self.epsilon < 0.05:
-            raise UsageError(f"--epsilon {self.epsilon}: expected a small positive number below 0.05")
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """How the members of one scenario are put together.
-
-    Parameters
-    ----------
-    temperatures, weights
-        One a member; weights are at least 0 and sum to 1.
-    pooling, epsilon
-        As in `BlendConfig`.
-    """
-
-    temperatures: tuple[float, ...]
-    weights: tuple[float, ...]
-    pooling: str
-    epsilon: float
-
-    def mix(self, probas: Sequence[AnyArray]) -> Float32:
-        """Blend the members' probabilities, each (n_sequences, n_classes), into float32 of that shape."""
-        scaled = [temper(p, t, self.epsilon) for p, t in zip(probas, self.temperatures, strict=True)]
-        return pool(scaled, self.weights, self.pooling).astype(np.float32)
-
-
-def temper(proba: AnyArray, temperature: float, epsilon: float) -> Float64:
-    """Soften (temperature > 1) or sharpen probabilities, floored at epsilon first; rows sum to 1."""
-    logs = np.log(np.maximum(np.asarray(proba, dtype=np.float64), epsilon)) / temperature
-    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
-def pool(probas: Sequence[Float64], weights: Sequence[float], pooling: str) -> Float64:
-    """Average probabilities, or their logarithms, with weights; rows sum to 1."""
-    terms = probas if pooling == "arithmetic" else [np.log(p) for p in probas]
-    mixed = np.zeros_like(terms[0])
-    for weight, term in zip(weights, terms, strict=True):
-        mixed = mixed + weight * term
-    if pooling == "logarithmic":
-        mixed = np.exp(mixed - mixed.max(axis=1, keepdims=True))
-    return np.asarray(mixed / mixed.sum(axis=1, keepdims=True))
-
-
-# --------------------------------------------------------------------------------------------------------- fitting
-
-
-def fit_mixture(
-    probas: Sequence[Float32],
-    truth: Int64,
-    targets: Sequence[bool],
-    config: BlendConfig,
-    *,
-    fixed: Sequence[float] | None = None,
-) -> Mixture:
-    """Fit temperatures and weights on out-of-fold predictions of one scenario.
-
-    Parameters
-    ----------
-    probas
-        One a member, float32 (n_sequences, n_classes), rows aligned.
-    truth
-        int64, (n_sequences,).
-    targets
-        One flag a class.
-    config
-        Pooling and floor.
-    fixed
-        Weights to take as they are.
-    """
-    temperatures = [fit_temperature(proba, truth, config.epsilon) for proba in probas]
-    scaled = [temper(proba, t, config.epsilon) for proba, t in zip(probas, temperatures, strict=True)]
-    if fixed is not None:
-        weights = np.asarray(fixed, dtype=np.float64)
-    elif len(probas) == 1:
-        weights = np.ones(1)
-    else:
-        weights = _search(scaled, truth, targets, config.pooling, start=_by_log_loss(scaled, truth, config.pooling))
-    return Mixture(
-        tuple(float(t) for t in temperatures), tuple(float(w) for w in weights), config.pooling, config.epsilon
-    )
-
-
-def fit_temperature(proba: AnyArray, truth: Int64, epsilon: float) -> float:
-    """Find the temperature (0.2 to 5) with the least log-loss, to four digits."""
-
-    def loss(log_t: float) -> float:
-        return log_loss(temper(proba, float(np.exp(log_t)), epsilon), truth)
-
-    bounds = (float(np.log(_TEMPERATURES[0])), float(np.log(_TEMPERATURES[1])))
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-4})
-    return round(float(np.exp(found.x)), 4)
-
-
-def _by_log_loss(scaled: Sequence[Float64], truth: Int64, pooling: str) -> Float64:
-    """Weights with the least log-loss, searched from equal ones through a softmax."""
-
-    def weights(free: Float64) -> Float64:
-        powers = np.exp(free - free.max())
-        return np.asarray(powers / powers.sum())
-
-    def loss(free: Float64) -> float:
-        return log_loss(pool(scaled, weights(free).tolist(), pooling), truth) + 1e-4 * float(np.sum(free**2))
-
-    found = minimize(loss, np.zeros(len(scaled)), method="L-BFGS-B", bounds=[(-6.0, 6.0)] * len(scaled))
-    return weights(np.asarray(found.x))
-
-
-def _search(
-    scaled: Sequence[Float64], truth: Int64, targets: Sequence[bool], pooling: str, *, start: Float64
-) -> Float64:
-    """Move weight from one member to another as long as the competition metric gains; ties go to equal weights."""
-    n = len(scaled)
-    equal = np.full(n, 1.0 / n)
-
-    def value(weights: Float64) -> float:
-        predicted = np.argmax(pool(scaled, weights.tolist(), pooling), axis=1).astype(np.int64)
-        return hierarchical_f1(truth, predicted, targets).score - _EQUALITY_PULL * float(np.sum((weights - equal) ** 2))
-
-    best, best_value = max(((w, value(w)) for w in (equal, np.round(start, 3))), key=lambda pair: pair[1])
-    for step in _STEPS:
-        improved = True
-        while improved:
-            improved = False
-            for giver in range(n):
-                for taker in range(n):
-                    moved = min(step, float(best[giver]))
-                    if giver == taker or moved <= 0:
-                        continue
-                    candidate = best.copy()
-                    candidate[giver] -= moved
-                    candidate[taker] += moved
-                    candidate_value = value(candidate)
-                    if candidate_value > best_value + 1e-9:
-                        best, best_value, improved = candidate, candidate_value, True
-    return np.asarray(np.round(best / best.sum(), 6))
-
-
-def nested_proba(
-    probas: Sequence[Float32],
-    part: OofScenario,
-    targets: Sequence[bool],
-    config: BlendConfig,
-    *,
-    fixed: Sequence[float] | None = None,
-) -> Float32:
-    """Blend each fold with temperatures and weights fitted on the other folds alone: float32, aligned with `part`."""
-    folds = part.folds
-    out = np.empty_like(probas[0])
-    for fold in np.unique(folds):
-        held, rest = folds == fold, folds != fold
-        fitted = fit_mixture([p[rest] for p in probas], part.truth[rest], targets, config, fixed=fixed)
-        out[held] = fitted.mix([p[held] for p in probas])
-    return out
-
-
-def subject_interval(
-    proba: AnyArray, part: OofScenario, targets: Sequence[bool], *, seed: int, n_draws: int = _BOOTSTRAPS
-) -> tuple[float, float]:
-    """95 % bootstrap interval of the competition score, drawing whole subjects with replacement."""
-    predicted = np.argmax(proba, axis=1).astype(np.int64)
-    subjects, group = np.unique(part.keys[SUBJECT].to_numpy(), return_inverse=True)
-    rng = np.random.default_rng(seed)
-    scores = []
-    for _ in range(n_draws):
-        times = np.bincount(rng.integers(0, len(subjects), len(subjects)), minlength=len(subjects))
-        weights = times[group].astype(np.float64)
-        scores.append(hierarchical_f1(part.truth, predicted, targets, weights=weights).score)
-    low, high = np.quantile(scores, [0.025, 0.975])
-    return float(low), float(high)
-
-
-# ---------------------------------------------------------------------------------------------------- blend folders
 
 
 def member_names(folders: Sequence[Folder]) -> list[str]:
@@ -309,33 +105,101 @@ def blend(folders: Sequence[Folder], output: Output, config: BlendConfig) -> Fol
     DataError
         When the members do not fit each other; the first difference is named.
     UsageError
-        When fixed weights do not name the members.
+        When fixed weights do not name the members, or an assignment is asked for and no member has joint labels.
     """
     names = member_names(folders)
     tables = aligned_members(folders)
     targets, classes = folders[0].content["targets"], folders[0].content["classes"]
     fixed = _fixed_weights(config, names)
+    joint, within = joint_members(folders, tables) if config.assign == "causal" else (None, {})
     mixtures: dict[str, Mixture] = {}
-    nested: dict[str, OofScenario] = {}
-    told: dict[str, Any] = {"optimistic": {}, "interval": {}, "members": {name: {} for name in names}}
+    honest: dict[str, OofScenario] = {}
+    told: dict[str, Any] = {key: {} for key in ("optimistic", "interval", "rules", "assignment")}
+    told["members"] = {name: {} for name in names}
     for scenario in SCENARIOS:
-        part = tables[0][scenario]
         probas = [table[scenario].proba for table in tables]
-        mixtures[scenario] = fit_mixture(probas, part.truth, targets, config, fixed=fixed)
-        proba = nested_proba(probas, part, targets, config, fixed=fixed)
-        nested[scenario] = OofScenario(part.keys, part.truth, proba)
-        told["optimistic"][scenario] = asdict(score_proba(mixtures[scenario].mix(probas), part.truth, targets))
-        told["interval"][scenario] = list(subject_interval(proba, part, targets, seed=config.seed))
+        part, mixture, rules = _fit_scenario(probas, tables[0][scenario], targets, config, fixed=fixed)
+        mixtures[scenario], honest[scenario] = mixture, part
+        told["rules"][scenario] = rules
+        told["optimistic"][scenario] = asdict(_decided(mixture, probas, part, targets).score(targets))
+        told["interval"][scenario] = list(subject_interval(part, targets, seed=config.seed))
         for name, member in zip(names, probas, strict=True):
             told["members"][name][scenario] = asdict(score_proba(member, part.truth, targets))
-    summary = {**oof.summarise(nested, targets, classes), **told}
+        if joint:
+            spread = joint_proba(part.proba, within[scenario], joint)
+            scores = score_orders(part, spread, joint, targets, seed=config.seed)
+            told["assignment"][scenario] = {"orders": [asdict(score) for score in scores]} | {
+                "score": float(np.mean([score.score for score in scores]))
+            }
+    summary = {**oof.summarise(honest, targets, classes), **told}
     summary["best_member"] = max(names, key=lambda name: _mean_of(told["members"][name]))
     summary["gain"] = summary["score"] - _mean_of(told["members"][summary["best_member"]])
-    output.publish("blend", _blend_files(folders, names, mixtures, nested, summary=summary))
+    if joint:
+        summary["assignment"]["score"] = _mean_of(told["assignment"])
+        summary["assignment"]["gain"] = summary["assignment"]["score"] - summary["score"]
+    output.publish("blend", _blend_files(folders, names, mixtures, honest, summary=summary))
     kept = ("rate_hz", "thm", "tof", "classes", "targets", "n_folds", "prior")
     content = {key: folders[0].content[key] for key in kept}
     layout = {key: sorted({n for folder in folders for n in folder.content[key]}) for key in ("thm", "tof")}
-    return output.finish({**content, **layout, "members": names, "score": summary["score"]})
+    assignment = {"joint": joint.as_content(), "assign": config.assign} if joint else {}
+    return output.finish({**content, **layout, **assignment, "members": names, "score": summary["score"]})
+
+
+def _fit_scenario(
+    probas: Sequence[Float32],
+    part: OofScenario,
+    targets: Sequence[bool],
+    config: BlendConfig,
+    *,
+    fixed: Sequence[float] | None,
+) -> tuple[OofScenario, Mixture, dict[str, Any]]:
+    """Fit one scenario: its honest predictions, the mixture of all folds, and the scores of both decoding rules."""
+    held_out = nested(probas, part, targets, config, fixed=fixed)
+    rule = config.decode if config.decode != "auto" else held_out.best_rule(part.truth, targets)
+    mixture = fit_mixture(probas, part.truth, targets, config, fixed=fixed)
+    scores = {each: hierarchical_f1(part.truth, held_out.predicted[each], targets).score for each in RULES}
+    honest = OofScenario(part.keys, part.truth, held_out.proba, held_out.predicted[rule])
+    rules = {"chosen": rule, "threshold": mixture.threshold, "scores": scores}
+    return honest, mixture if rule == "threshold" else replace(mixture, threshold=None), rules
+
+
+def _decided(mixture: Mixture, probas: Sequence[Float32], part: OofScenario, targets: Sequence[bool]) -> OofScenario:
+    proba = mixture.mix(probas)
+    return OofScenario(part.keys, part.truth, proba, decide(proba, targets, mixture.threshold))
+
+
+def joint_members(
+    folders: Sequence[Folder], tables: Sequence[Mapping[str, OofScenario]]
+) -> tuple[JointLabels, dict[str, Float32]]:
+    """Give the joint labels of the members that have them, and, by scenario, P(joint label | gesture) out of fold.
+
+    The mean over those members: float32, (n_sequences, n_joint), rows as in `tables`.
+
+    Raises
+    ------
+    UsageError
+        When no member has joint labels.
+    DataError
+        When two members have different ones.
+    """
+    found = [(folder, read_joint(folder.content, what=str(folder.path))) for folder in folders]
+    having = [(folder, joint) for folder, joint in found if joint]
+    if not having:
+        raise UsageError(
+            "--assign causal: no member has joint labels", hint="train one with bfrbctl train lgbm --labels joint"
+        )
+    first, joint = having[0]
+    parts: dict[str, list[Float32]] = {scenario: [] for scenario in SCENARIOS}
+    for folder, own in having:
+        if own != joint:
+            raise _differ(first, folder, "joint labels")
+        table = folder.read_parquet(JOINT_OOF)
+        for scenario in SCENARIOS:
+            rows = table.filter(pl.col("scenario") == scenario).sort(SEQUENCE_ID)
+            if not rows[SEQUENCE_ID].equals(tables[0][scenario].keys[SEQUENCE_ID]):
+                raise ArtefactError(f"{folder.path / JOINT_OOF}: its sequences are not those of {oof.OOF}")
+            parts[scenario].append(joint.within(rows.select(oof.proba_columns(len(joint.names))).to_numpy()))
+    return joint, {scenario: np.mean(values, axis=0, dtype=np.float32) for scenario, values in parts.items()}
 
 
 def _mean_of(scores: Mapping[str, Mapping[str, float]]) -> float:
@@ -366,7 +230,7 @@ def _blend_files(
     folders: Sequence[Folder],
     names: Sequence[str],
     mixtures: Mapping[str, Mixture],
-    nested: Mapping[str, OofScenario],
+    honest: Mapping[str, OofScenario],
     *,
     summary: Mapping[str, Any],
 ) -> dict[str, Content]:
@@ -382,7 +246,13 @@ def _blend_files(
     }
     files[WEIGHTS] = encode_json(weights)
     files[METRICS] = encode_json(summary)
-    rows = [oof.oof_rows(part.keys, {scenario: part.proba}) for scenario, part in nested.items()]
+    classes = np.array(folders[0].content["classes"])
+    rows = [
+        oof.oof_rows(part.keys, {scenario: part.proba}).with_columns(
+            pl.Series(oof.ANSWER, classes[part.predicted], dtype=pl.String)
+        )
+        for scenario, part in honest.items()
+    ]
     files[oof.OOF] = pl.concat(rows).sort("scenario", SEQUENCE_ID)
     return files
 
@@ -406,6 +276,7 @@ def read_mixtures(folder: Folder) -> dict[str, Mixture]:
                 tuple(float(w) for w in values["weights"]),
                 str(values["pooling"]),
                 float(values["epsilon"]),
+                None if values.get("threshold") is None else float(values["threshold"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(f"{folder.path / WEIGHTS}: does not tell the weights of scenario {scenario}") from error
@@ -416,6 +287,7 @@ def read_mixtures(folder: Folder) -> dict[str, Mixture]:
             and min(mixture.temperatures) > 0.01
             and 0 < mixture.epsilon < 0.05
             and abs(sum(mixture.weights) - 1) < 1e-3
+            and (mixture.threshold is None or 0 < mixture.threshold < 1)
             and mixture.pooling in ("arithmetic", "logarithmic")
         )
         if not sound:

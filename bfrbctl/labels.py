@@ -18,6 +18,9 @@ from bfrbctl.segments import AnyArray, Float32, Int64
 
 BEHAVIOR_FIRST = "behavior_first"
 JOINT_COLUMNS = (GESTURE, ORIENTATION, BEHAVIOR_FIRST)
+JOINT_OOF = "joint.parquet"
+"""Out-of-fold predictions of joint labels; columns as in oof.parquet, gesture still the gesture's name."""
+
 MAX_JOINT = 4096
 Sort = Literal["gesture", "joint"]
 

@@ -1,7 +1,8 @@
 """Out-of-fold predictions: a table joined by sequence_id, never by position.
 
-Columns: sequence_id, subject, fold, scenario (all | imu), gesture, p_0 ... p_<n-1> in the order of the class list.
-Each labelled sequence of the folds done appears exactly once a scenario.
+Columns: sequence_id, subject, fold, scenario (all | imu), gesture, p_0 ... p_<n-1> in the order of the class list, and,
+of blends, answer: the gesture by the blend's decoding rule. Each labelled sequence of the folds done appears exactly
+once a scenario.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +14,12 @@ import polars as pl
 
 from bfrbctl.errors import ArtefactError, examples
 from bfrbctl.folders import Folder
-from bfrbctl.metrics import Score, f1_by_class, log_loss, merged_labels, score_proba
+from bfrbctl.metrics import Score, f1_by_class, hierarchical_f1, log_loss, merged_labels
 from bfrbctl.schema import GESTURE, NON_TARGET, SCENARIOS, SEQUENCE_ID, SUBJECT
 from bfrbctl.segments import Float32, Int64
 
 OOF = "oof.parquet"
+ANSWER = "answer"
 KEYS = (SEQUENCE_ID, SUBJECT, "fold", "scenario", GESTURE)
 
 
@@ -38,11 +40,25 @@ class OofScenario:
         int64, (n_sequences,): positions in the class list.
     proba
         float32, (n_sequences, n_classes).
+    decided
+        int64, (n_sequences,): positions of the gestures answered, where that is not the most probable one (blends
+        with a threshold); None otherwise.
     """
 
     keys: pl.DataFrame
     truth: Int64
     proba: Float32
+    decided: Int64 | None = None
+
+    @property
+    def predicted(self) -> Int64:
+        """int64, (n_sequences,): positions of the gestures answered."""
+        return np.argmax(self.proba, axis=1).astype(np.int64) if self.decided is None else self.decided
+
+    def score(self, targets: Sequence[bool], *, fold: int | None = None) -> Score:
+        """Score the gestures answered, of one fold or of all."""
+        held = slice(None) if fold is None else self.folds == fold
+        return hierarchical_f1(self.truth[held], self.predicted[held], targets)
 
     @property
     def folds(self) -> Int64:
@@ -84,7 +100,10 @@ def read_oof(folder: Folder) -> dict[str, OofScenario]:
         probabilities is not finite or does not sum to 1.
     """
     classes: Sequence[str] = folder.content["classes"]
-    table = folder.read_parquet(OOF, [*KEYS, *proba_columns(len(classes))])
+    table = folder.read_parquet(OOF)
+    lacking = [name for name in (*KEYS, *proba_columns(len(classes))) if name not in table.columns]
+    if lacking:
+        raise ArtefactError(f"{folder.path / OOF}: has no column {examples(lacking)}")
     return split_scenarios(table, classes, what=f"{folder.path / OOF}")
 
 
@@ -97,14 +116,16 @@ def split_scenarios(table: pl.DataFrame, classes: Sequence[str], *, what: str = 
         twice = rows.filter(pl.col(SEQUENCE_ID).is_duplicated())[SEQUENCE_ID].unique().sort().to_list()
         if twice:
             raise ArtefactError(f"{what}: sequence {examples(twice)} is there twice in scenario {scenario}")
-        strange = rows.filter(~pl.col(GESTURE).is_in(list(classes)))[GESTURE].unique().to_list()
-        if strange or rows[GESTURE].null_count():
-            raise ArtefactError(f"{what}: gesture {examples(strange or ['null'])} is not among its classes")
+        for column in (GESTURE, ANSWER) if ANSWER in rows.columns else (GESTURE,):
+            strange = rows.filter(~pl.col(column).is_in(list(classes)))[column].unique().to_list()
+            if strange or rows[column].null_count():
+                raise ArtefactError(f"{what}: {column} {examples(strange or ['null'])} is not among its classes")
         proba = np.asarray(rows.select(names).to_numpy(), dtype=np.float32)
         if not np.all(np.isfinite(proba)) or np.any(np.abs(proba.sum(axis=1) - 1) > 1e-3) or np.any(proba < 0):
             raise ArtefactError(f"{what}: has probabilities that are not finite or do not sum to 1")
         truth = class_positions(rows[GESTURE].to_list(), classes)
-        found[scenario] = OofScenario(rows.select(SEQUENCE_ID, SUBJECT, "fold", GESTURE), truth, proba)
+        decided = class_positions(rows[ANSWER].to_list(), classes) if ANSWER in rows.columns else None
+        found[scenario] = OofScenario(rows.select(SEQUENCE_ID, SUBJECT, "fold", GESTURE), truth, proba, decided)
     ids = {scenario: part.keys[SEQUENCE_ID] for scenario, part in found.items()}
     if not all(ids[scenario].equals(ids[SCENARIOS[0]]) for scenario in SCENARIOS) or not len(ids[SCENARIOS[0]]):
         raise ArtefactError(f"{what}: its two scenarios do not have the same sequences")
@@ -121,7 +142,7 @@ def summarise(scenarios: Mapping[str, OofScenario], targets: Sequence[bool], cla
     """Score out-of-fold predictions in both scenarios, overall, by fold and by class; JSON values only."""
     told: dict[str, Any] = {"scenarios": {}, "folds": []}
     for scenario, part in scenarios.items():
-        score = score_proba(part.proba, part.truth, targets)
+        score = part.score(targets)
         told["scenarios"][scenario] = {
             **asdict(score),
             "log_loss": log_loss(part.proba, part.truth),
@@ -131,8 +152,7 @@ def summarise(scenarios: Mapping[str, OofScenario], targets: Sequence[bool], cla
     for fold in sorted(set(scenarios[SCENARIOS[0]].folds.tolist())):
         row: dict[str, Any] = {"fold": fold}
         for scenario, part in scenarios.items():
-            held = part.folds == fold
-            row[scenario] = score_proba(part.proba[held], part.truth[held], targets).score
+            row[scenario] = part.score(targets, fold=fold).score
         told["folds"].append(row)
     told["score"] = mean_score([told["scenarios"][scenario]["score"] for scenario in scenarios])
     return told
@@ -140,9 +160,8 @@ def summarise(scenarios: Mapping[str, OofScenario], targets: Sequence[bool], cla
 
 def class_f1(part: OofScenario, targets: Sequence[bool], classes: Sequence[str]) -> dict[str, float | None]:
     """F1 of every target and of the merged non-target class; None where a class is absent altogether."""
-    predicted = np.argmax(part.proba, axis=1).astype(np.int64)
     names = [name for name, target in zip(classes, targets, strict=True) if target] + [NON_TARGET]
-    values = f1_by_class(merged_labels(part.truth, targets), merged_labels(predicted, targets), len(names))
+    values = f1_by_class(merged_labels(part.truth, targets), merged_labels(part.predicted, targets), len(names))
     return {name: None if np.isnan(value) else float(value) for name, value in zip(names, values, strict=True)}
 
 

@@ -14,13 +14,14 @@ import numpy as np
 import polars as pl
 
 from bfrbctl import features
-from bfrbctl.blending import Mixture, read_mixtures
+from bfrbctl.blending import read_mixtures
 from bfrbctl.config import from_mapping
 from bfrbctl.dataset import FeatureBatch, RecordingBatch
 from bfrbctl.errors import ArtefactError, DataError
 from bfrbctl.features import FeatureConfig
 from bfrbctl.folders import MANIFEST, Folder, open_folder
 from bfrbctl.labels import JointLabels, read_joint
+from bfrbctl.mixing import Mixture
 from bfrbctl.models import FoldModel, kind_module
 from bfrbctl.preparation import clean_frames
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, TOF_MISSING, SensorLayout
@@ -99,15 +100,22 @@ class Predictor:
     mixtures: Mapping[str, Mixture] | None = field(repr=False)
 
     @classmethod
-    def open(cls, path: Path | str) -> "Predictor":
-        """Open a model or blend folder.
+    def open(cls, path: Path | str, *, expect_sha256: str | None = None) -> "Predictor":
+        """Open a model or blend folder, packed or not.
+
+        Parameters
+        ----------
+        path
+            The folder.
+        expect_sha256
+            The digest that it must have (`Folder.sha256`, as `bfrbctl pack` tells it); any when None.
 
         Raises
         ------
         ArtefactError
-            When the folder is not one, is damaged or unsafe, or its parts do not fit each other.
+            When the folder is not one, is damaged or unsafe, has another digest, or its parts do not fit each other.
         """
-        folder = open_folder(Path(path), "model", "blend")
+        folder = open_folder(Path(path), "model", "blend").expect(expect_sha256)
         content = folder.content
         try:
             prior = np.asarray(content["prior"], dtype=np.float32)
@@ -270,7 +278,10 @@ def _member(folder: Folder, name: str, content: Mapping[str, Any], *, prefix: st
         files = {file[len(start) :]: folder.read(file) for file in folder.files if file.startswith(start)}
         if not files:
             raise ArtefactError(f"{folder.path}: has no model of fold {fold} of {name}")
-        models.append(module.load(files, classes=classes))
+        try:
+            models.append(module.load(files, classes=classes))
+        except ArtefactError as error:
+            raise ArtefactError(f"{folder.path / start}*: {error.what}", hint=error.hint) from error
     if not models:
         raise ArtefactError(f"{folder.path}: member {name} has no folds")
     known = FeatureConfig.__dataclass_fields__

@@ -17,7 +17,7 @@ from bfrbctl.config import as_mapping
 from bfrbctl.dataset import FeatureBatch, read_features
 from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.folders import PART, Folder
-from bfrbctl.labels import JointLabels, Sort, joint_labels, postures
+from bfrbctl.labels import JOINT_OOF, JointLabels, Sort, joint_labels, postures
 from bfrbctl.metrics import score_proba
 from bfrbctl.models import FoldModel, FoldTask, HistoryRow, Kind
 from bfrbctl.outputs import Output
@@ -28,7 +28,6 @@ from bfrbctl.storage import Content, decode_parquet, encode_json, parse_json
 METRICS = "metrics.json"
 HISTORY = "history.jsonl"
 IMPORTANCE = "importance.parquet"
-JOINT_OOF = "joint.parquet"
 OnProgress = Callable[[HistoryRow], None]
 
 

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import settings
 
 from bfrbctl import models
-from bfrbctl.blending import BlendConfig, blend
+from bfrbctl.blending import blend
 from bfrbctl.config import as_mapping
 from bfrbctl.features import FeatureConfig
 from bfrbctl.featurization import featurize
 from bfrbctl.folders import Folder, open_folder
+from bfrbctl.mixing import BlendConfig
 from bfrbctl.outputs import Job, open_output
 from bfrbctl.preparation import PrepareConfig, prepare, split_refs
 from bfrbctl.raw import find_splits

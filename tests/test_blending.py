@@ -7,21 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bfrbctl import oof
-from bfrbctl.blending import (
-    BlendConfig,
-    aligned_members,
-    blend,
-    fit_mixture,
-    fit_temperature,
-    nested_proba,
-    pool,
-    read_mixtures,
-    subject_interval,
-    temper,
-)
+from bfrbctl.blending import aligned_members, blend, read_mixtures
 from bfrbctl.errors import ArtefactError, DataError, UsageError
 from bfrbctl.folders import Folder
 from bfrbctl.metrics import log_loss, score_proba
+from bfrbctl.mixing import (
+    BlendConfig,
+    fit_mixture,
+    fit_temperature,
+    nested,
+    pool,
+    subject_interval,
+    temper,
+)
 from bfrbctl.oof import OofScenario
 from bfrbctl.outputs import Job, open_output
 from bfrbctl.storage import encode_json
@@ -93,18 +91,20 @@ def test_in_sample_the_blend_is_no_worse_than_equal_weights() -> None:
 
 def test_the_nested_blend_of_a_fold_does_not_see_that_fold() -> None:
     probas, part = members()
-    nested = nested_proba(probas, part, TARGETS, BlendConfig())
+    honest = nested(probas, part, TARGETS, BlendConfig())
     lied = part.truth.copy()
     held = part.folds == 2
     lied[held] = (lied[held] + 1) % 3
-    again = nested_proba(probas, OofScenario(part.keys, lied, part.proba), TARGETS, BlendConfig())
-    assert np.array_equal(nested[held], again[held])
-    assert not np.array_equal(nested[~held], again[~held])
+    again = nested(probas, OofScenario(part.keys, lied, part.proba), TARGETS, BlendConfig())
+    assert np.array_equal(honest.proba[held], again.proba[held])
+    assert not np.array_equal(honest.proba[~held], again.proba[~held])
+    for rule, predicted in honest.predicted.items():
+        assert np.array_equal(predicted[held], again.predicted[rule][held])
 
 
 def test_the_interval_holds_the_score() -> None:
     probas, part = members()
-    low, high = subject_interval(probas[0], part, TARGETS, seed=0, n_draws=200)
+    low, high = subject_interval(part, TARGETS, seed=0, n_draws=200)
     assert low < score_proba(probas[0], part.truth, TARGETS).score < high
 
 

@@ -17,10 +17,11 @@ PACKAGE = ROOT / "bfrbctl"
 LAYERS = (
     {"errors", "schema"},
     {"segments", "rotation", "metrics"},
-    {"config", "storage", "folders", "outputs", "workers", "dataset", "raw"},
+    {"config", "storage", "folders", "outputs", "cluster", "workers", "dataset", "raw"},
     {"cleaning", "folds", "preparation", "simulation", "features", "featurization"},
     {"models"},
-    {"labels", "oof", "training", "blending", "prediction", "submission", "kaggle", "inspection"},
+    {"labels", "oof", "mixing", "assignment"},
+    {"training", "blending", "prediction", "submission", "kaggle", "packing", "inspection"},
     {"cli", "__main__", ""},
 )
 """Rooms from the bottom up; each imports from its own layer and those before it."""

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bfrbctl.blending import subject_interval
 from bfrbctl.inspection.bootstrap import Tally, drawings, interval
 from bfrbctl.inspection.calibration import ece, reliability
 from bfrbctl.inspection.datasets import sparkline
@@ -18,6 +17,7 @@ from bfrbctl.inspection.features import kolmogorov_smirnov, stability
 from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Series, told
 from bfrbctl.inspection.view import cell_text
 from bfrbctl.metrics import score_proba
+from bfrbctl.mixing import subject_interval
 from bfrbctl.oof import OofScenario
 
 LINES = Lines("Score", "step", "score", (Series("a", (1.0, 2.0, 3.0), (0.1, None, 0.4)),), (1.0, 2.0, "gesture"))
@@ -105,7 +105,7 @@ def test_the_interval_is_that_of_the_slow_bootstrap() -> None:
     part, targets = scenario(np.random.default_rng(3)), [True, True, False, False]
     tally = Tally.of(part, targets)
     fast = interval(tally.scores(drawings(len(tally.binary), seed=5)))
-    assert fast == pytest.approx(subject_interval(part.proba, part, targets, seed=5), abs=1e-12)
+    assert fast == pytest.approx(subject_interval(part, targets, seed=5), abs=1e-12)
 
 
 def test_perfect_confidence_has_no_calibration_error() -> None:

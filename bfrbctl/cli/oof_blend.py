@@ -1,7 +1,7 @@
 """bfrbctl oof-blend: model folders -> blend folder."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,14 @@ def oof_blend(
     weights: Annotated[
         str | None, typer.Option(help="Fixed weights instead of fitted ones.", metavar="NAME=W,NAME=W")
     ] = None,
+    decode: Annotated[
+        Literal["auto", "argmax", "threshold"] | None,
+        typer.Option(help="How probabilities become a gesture [default: auto, what scores better on other folds]."),
+    ] = None,
+    assign: Annotated[
+        Literal["off", "causal"] | None,
+        typer.Option(help="causal: no joint label twice for one wearer; needs a member with --labels joint."),
+    ] = None,
     config_file: shared.Config = None,
     settings: shared.Set = None,
     force: shared.Force = False,
@@ -37,9 +45,10 @@ def oof_blend(
     Example: bfrbctl oof-blend lgbm/ keras/ blend/
     """
     from bfrbctl import config as configuration
-    from bfrbctl.blending import METRICS, BlendConfig, blend
+    from bfrbctl.blending import METRICS, blend
     from bfrbctl.errors import UsageError
     from bfrbctl.folders import open_folder
+    from bfrbctl.mixing import BlendConfig
     from bfrbctl.oof import score_line
     from bfrbctl.outputs import Job, open_output
 
@@ -51,6 +60,8 @@ def oof_blend(
         file=config_file,
         overrides=settings or (),
         pooling=pooling,
+        decode=decode,
+        assign=assign,
         weights=tuple(weights.split(",")) if weights else None,
     )
     opened = [open_folder(path, "model") for path in members]
@@ -61,7 +72,11 @@ def oof_blend(
     summary = finished.read_json(METRICS)
     best = summary["best_member"]
     told = f"better than its best member {best} by" if summary["gain"] > 0 else f"NOT better than {best}:"
-    lines = [f"wrote {target}: {score_line(summary)}", f"      {told} {summary['gain']:+.4f}"]
+    lines = [
+        f"wrote {target}: {score_line(summary)}",
+        f"      {told} {summary['gain']:+.4f}",
+        *_assignment_line(summary),
+    ]
     shared.tell(
         {"output": target, **summary},
         lines=lines,
@@ -69,3 +84,11 @@ def oof_blend(
         quiet=quiet,
         next_command=f"bfrbctl predict RAW {target} PREDICTIONS",
     )
+
+
+def _assignment_line(summary: dict[str, Any]) -> list[str]:
+    told = summary["assignment"]
+    if not told:
+        return []
+    orders = [len(part["orders"]) for part in told.values() if isinstance(part, dict)]
+    return [f"      with causal assignment {told['score']:.4f} ({told['gain']:+.4f}; mean of {orders[0]} orders)"]

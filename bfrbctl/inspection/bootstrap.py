@@ -31,8 +31,8 @@ class Tally:
 
     @classmethod
     def of(cls, part: OofScenario, targets: Sequence[bool]) -> "Tally":
-        """Count the most probable gestures of one scenario."""
-        predicted = np.argmax(part.proba, axis=1).astype(np.int64)
+        """Count the answers of one scenario."""
+        predicted = part.predicted
         subjects, group = np.unique(part.keys[SUBJECT].to_numpy(), return_inverse=True)
         n_merged = sum(targets) + 1
         truth_m, predicted_m = merged_labels(part.truth, targets), merged_labels(predicted, targets)

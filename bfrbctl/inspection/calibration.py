@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from bfrbctl import oof
-from bfrbctl.blending import BlendConfig, fit_temperature, temper
 from bfrbctl.folders import Folder
 from bfrbctl.inspection.figures import Lines, Series
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.view import Table, View
 from bfrbctl.metrics import log_loss
+from bfrbctl.mixing import BlendConfig, fit_temperature, temper
 from bfrbctl.oof import OofScenario
 from bfrbctl.schema import SCENARIOS
 from bfrbctl.segments import AnyArray, Float32, Int64

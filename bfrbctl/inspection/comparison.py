@@ -11,7 +11,7 @@ from bfrbctl.folders import Folder
 from bfrbctl.inspection.bootstrap import Tally, drawings, interval
 from bfrbctl.inspection.figures import Bars
 from bfrbctl.inspection.options import Options
-from bfrbctl.inspection.scores import Scenarios, by_class, predicted_of
+from bfrbctl.inspection.scores import Scenarios, by_class
 from bfrbctl.inspection.view import Table, View
 from bfrbctl.oof import OofScenario
 from bfrbctl.schema import SCENARIOS
@@ -29,7 +29,7 @@ def compare_view(folder: Folder, options: Options) -> View:
         a, b = ours[scenario], theirs[scenario]
         row, facts[f"verdict_{scenario}"] = _compared(scenario, a, b, targets, seed=options.seed)
         rows.append(row)
-        right_a, right_b = predicted_of(a) == a.truth, predicted_of(b) == b.truth
+        right_a, right_b = a.predicted == a.truth, b.predicted == b.truth
         both = [int(x.sum()) for x in (right_a & right_b, right_a & ~right_b, ~right_a & right_b, ~right_a & ~right_b)]
         moves.append((scenario, *both))
     columns = ("scenario", "A", "B", "B - A", "low 95", "high 95", "share of draws B is ahead")

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from bfrbctl import oof
-from bfrbctl.blending import Mixture, read_mixtures
+from bfrbctl.blending import read_mixtures
 from bfrbctl.dataset import FeatureBatch, read_features
 from bfrbctl.errors import ArtefactError, DataError, UsageError
 from bfrbctl.folders import Folder
@@ -17,11 +17,13 @@ from bfrbctl.inspection.figures import Bars, Lines, Series
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.scores import matching_index
 from bfrbctl.inspection.view import Table, View, filled
-from bfrbctl.metrics import score_proba
+from bfrbctl.labels import read_joint
+from bfrbctl.metrics import hierarchical_f1
+from bfrbctl.mixing import RULES, Mixture, decide
 from bfrbctl.models import kind_module
 from bfrbctl.oof import OofScenario
 from bfrbctl.schema import SCENARIOS
-from bfrbctl.segments import Float64
+from bfrbctl.segments import Float32, Float64, Int64
 from bfrbctl.storage import decode_parquet
 from bfrbctl.training import HISTORY, METRICS
 
@@ -216,7 +218,10 @@ def _shap(folder: Folder, names: Sequence[str], table: pl.DataFrame, options: Op
 
 
 def _fold_shap(folder: Folder, prefix: str, batch: FeatureBatch) -> dict[str, float]:
-    classes = tuple(folder.content["classes"])
+    member = prefix.partition("fold-")[0]
+    content = folder.read_json(f"{member.removesuffix('.')}.json")["content"] if member else folder.content
+    joint = read_joint(content, what=str(folder.path))
+    classes = joint.names if joint else tuple(folder.content["classes"])
     files = {name.removeprefix(prefix): folder.read(name) for name in folder.names(rf"{re.escape(prefix)}lgbm.*")}
     model: Any = kind_module("lgbm").load(files, classes=classes)
     if not batch.n_sequences:
@@ -234,6 +239,7 @@ def blend_view(folder: Folder, _: Options) -> View:
     names = [str(name) for name in folder.content["members"]]
     try:
         members, scores = _member_scores(names, mixtures, metrics), _blend_scores(metrics)
+        decoding = _decoding(metrics)
         facts = {
             "score": metrics["score"],
             "best_member": metrics["best_member"],
@@ -249,9 +255,29 @@ def blend_view(folder: Folder, _: Options) -> View:
     removed = _removed(folder, names, mixtures)
     if removed is None and len(names) > 1:
         notes.append("what each member adds is not known: this blend was written without its members' predictions")
-    tables = (members, scores, *([removed] if removed else []))
+    tables = (members, scores, *decoding, *([removed] if removed else []))
     figures = [_weight_bars(names, mixtures)] + ([_removed_bars(removed)] if removed and len(names) > 1 else [])
     return View(f"blend {folder.path.name}", facts, filled(*tables), tuple(notes), tuple(figures))
+
+
+def _decoding(metrics: Mapping[str, Any]) -> list[Table]:
+    """Scores of the decoding rules, and of the assignment of joint labels where there is one; all honest."""
+    rows = []
+    for scenario, told in metrics["rules"].items():
+        threshold = told["threshold"]
+        scores = [told["scores"][rule] for rule in RULES]
+        rows.append((scenario, *scores, told["chosen"], "-" if threshold is None else threshold))
+    tables = [Table("decoding", ("scenario", *RULES, "chosen", "threshold"), tuple(rows))]
+    assignment = [
+        (scenario, metrics["scenarios"][scenario]["score"], told["score"], *(each["score"] for each in told["orders"]))
+        for scenario, told in metrics["assignment"].items()
+        if scenario in SCENARIOS
+    ]
+    if assignment:
+        orders = [f"order {number + 1}" for number in range(len(assignment[0]) - 3)]
+        columns = ("scenario", "without", "with, mean", *orders)
+        tables.append(Table("causal assignment", columns, tuple(assignment)))
+    return tables
 
 
 def _member_scores(names: Sequence[str], mixtures: Mapping[str, Mixture], metrics: Mapping[str, Any]) -> Table:
@@ -288,20 +314,17 @@ def _removed(folder: Folder, names: Sequence[str], mixtures: Mapping[str, Mixtur
         cells: list[Any] = [name]
         for scenario, mixture in mixtures.items():
             probas, truth = [member[scenario].proba for member in members], members[0][scenario].truth
-            whole = score_proba(mixture.mix(probas), truth, targets).score
+            whole = _score(mixture, probas, truth, targets)
             rest = [i for i in range(len(names)) if i != number]
-            without = score_proba(_only(mixture, rest).mix([probas[i] for i in rest]), truth, targets).score
+            without = _score(mixture.only(rest), [probas[i] for i in rest], truth, targets)
             cells += [without, whole - without]
         rows.append(tuple(cells))
     columns = [f"{what} {scenario}" for scenario in SCENARIOS for what in ("score without it", "it adds")]
     return Table("what each member adds", ("member", *columns), tuple(rows))
 
 
-def _only(mixture: Mixture, chosen: Sequence[int]) -> Mixture:
-    weights = [mixture.weights[i] for i in chosen]
-    total = sum(weights)
-    scaled = tuple(weight / total for weight in weights) if total > 0 else (1 / len(weights),) * len(weights)
-    return Mixture(tuple(mixture.temperatures[i] for i in chosen), scaled, mixture.pooling, mixture.epsilon)
+def _score(mixture: Mixture, probas: Sequence[Float32], truth: Int64, targets: Sequence[bool]) -> float:
+    return hierarchical_f1(truth, decide(mixture.mix(probas), targets, mixture.threshold), targets).score
 
 
 def _member_oof(folder: Folder, number: int) -> dict[str, OofScenario] | None:

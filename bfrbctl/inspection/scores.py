@@ -61,18 +61,13 @@ def _scores(scenarios: Scenarios, summary: Mapping[str, Any], targets: Sequence[
     return Table("scores", columns, tuple(rows))
 
 
-def predicted_of(part: OofScenario) -> Int64:
-    """Give the most probable gesture of each sequence: int64, (n_sequences,)."""
-    return np.asarray(np.argmax(part.proba, axis=1), dtype=np.int64)
-
-
 def by_class(scenarios: Scenarios, classes: Sequence[str], targets: Sequence[bool]) -> Table:
     """Precision, recall and F1 of each target and of the merged non-target class, both scenarios side by side."""
     names = [*(name for name, target in zip(classes, targets, strict=True) if target), NON_TARGET]
     counts = np.bincount(merged_labels(scenarios[SCENARIOS[0]].truth, targets), minlength=len(names))
     cells: list[list[Any]] = [[name, int(count)] for name, count in zip(names, counts, strict=True)]
     for part in scenarios.values():
-        truth, predicted = merged_labels(part.truth, targets), merged_labels(predicted_of(part), targets)
+        truth, predicted = merged_labels(part.truth, targets), merged_labels(part.predicted, targets)
         hits = np.bincount(truth[truth == predicted], minlength=len(names))
         said, there = np.bincount(predicted, minlength=len(names)), np.bincount(truth, minlength=len(names))
         for row, hit, p, t in zip(cells, hits.tolist(), said.tolist(), there.tolist(), strict=True):
@@ -93,7 +88,7 @@ def _class_bars(table: Table) -> Bars:
 def _group_scores(scenarios: Scenarios, labels: AnyArray, targets: Sequence[bool]) -> list[tuple[Any, ...]]:
     """Score each group of sequences in each scenario: label, n, scores; in the order of the labels."""
     rows: list[tuple[Any, ...]] = []
-    predicted = {scenario: predicted_of(part) for scenario, part in scenarios.items()}
+    predicted = {scenario: part.predicted for scenario, part in scenarios.items()}
     for label in np.unique(labels):
         held = labels == label
         scores = [
@@ -183,7 +178,7 @@ def confusion_view(folder: Folder, _: Options) -> View:
 
 def confusion(part: OofScenario, n_classes: int) -> Int64:
     """Count truth and prediction: int64, (n_classes, n_classes), truth by row."""
-    pairs = part.truth * n_classes + predicted_of(part)
+    pairs = part.truth * n_classes + part.predicted
     return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes).astype(np.int64)
 
 
