@@ -28,8 +28,8 @@ class BfrbError(Exception):
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, what: str, *, hint: str | None = None) -> None:
-        super().__init__(what, hint)
+    def __init__(self, what: str, hint: str | None = None) -> None:
+        super().__init__(what, hint)  # by position, as pickle brings an error back from another process
         self.what = what
         self.hint = hint
 

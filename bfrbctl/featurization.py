@@ -1,14 +1,18 @@
 """From a prepared dataset to a feature folder: all that training needs, computed once.
 
 Every frames file of the dataset becomes one frames file of features, by `features.compute`, which is the same function
-that `predict` calls. Files are independent of each other, so that any number of processes give the same bytes.
+that `predict` calls. Files are independent of each other, so that any number of workers give the same bytes, and no
+more than some files' features are ever in memory.
 """
 
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from bfrbctl import features, workers
 from bfrbctl.dataset import (
@@ -19,12 +23,19 @@ from bfrbctl.dataset import (
     feature_frames,
     feature_table,
     frames_file,
+    read_accelerations,
     read_recordings,
 )
 from bfrbctl.folders import PART, Folder, open_folder
 from bfrbctl.outputs import Output
 from bfrbctl.schema import GESTURE, ORIENTATION, SEQUENCE_ID, SEQUENCE_TYPE, SUBJECT
-from bfrbctl.storage import parquet_bytes, temporary_path, write_bytes
+from bfrbctl.storage import Content, parquet_bytes, temporary_path, write_bytes, writing
+from bfrbctl.workers import ALONE, Crew
+
+_MERGED_ROWS = 4096
+"""Sequences in a row group of the merged table, at least: the 2,400 features of so many take 40 MB."""
+
+_PARQUET = {"compression": "zstd", "compression_level": 1, "write_statistics": False, "use_dictionary": False}
 
 _INDEX_COLUMNS = (
     SEQUENCE_ID,
@@ -50,7 +61,7 @@ def featurize(
     config: features.FeatureConfig,
     *,
     table: bool = True,
-    n_processes: int = 1,
+    crew: Crew = ALONE,
     on_file: Callable[[int], None] | None = None,
 ) -> Folder:
     """Compute the features of a whole dataset.
@@ -65,8 +76,8 @@ def featurize(
         Which features.
     table
         Whether to compute the sequence table (what trees need) at all.
-    n_processes
-        How many processes; 0 is one a core.
+    crew
+        Who computes the files.
     on_file
         Called with the number of frames of every file done.
 
@@ -74,44 +85,88 @@ def featurize(
     -------
     The finished feature folder.
     """
+    config = with_flips(dataset, config)
     sequences = dataset.read_parquet("sequences.parquet")
     frames_by_file = dict(sequences.group_by("file").agg(pl.col("n_frames").sum()).sort("file").iter_rows())
     todo = [number for number in frames_by_file if not output.has(frames_file(number))]
     for number, n_frames in frames_by_file.items():
         if on_file and number not in todo:
             on_file(n_frames)
-    tasks = [(dataset.path, number, config, table, output.path) for number in todo]
-    for number in workers.run(_featurize_file, tasks, workers=n_processes):
-        names = [frames_file(number), *([_part(number)] if table else [])]
-        output.publish(frames_file(number), {name: temporary_path(output.path / name) for name in names})
+    if todo:
+        crew.see(output.path, dataset.path)
+    tasks = [(dataset.path.absolute(), number, config, table, output.path.absolute()) for number in todo]
+    for number, made in workers.run(_featurize_file, tasks, crew=crew, in_order=False):
+        output.publish(frames_file(number), made)
         if on_file:
             on_file(frames_by_file[number])
     layout = dataset_layout(dataset)
     columns, channels = features.columns(config, layout)
-    files = {
+    files: dict[str, Content] = {
         INDEX: sequences.select(_INDEX_COLUMNS),
         CATALOGUE: catalogue_table(columns if table else (), channels),
     }
     if table:
-        parts = [pl.read_parquet(output.path / _part(number)) for number in frames_by_file]
-        files["sequences.parquet"] = pl.concat(parts)
+        merged = temporary_path(output.path / "sequences.parquet")
+        with writing(merged):
+            _merge([output.path / _part(number) for number in frames_by_file], merged)
+        files["sequences.parquet"] = merged
     output.publish("tables", files)
     kept = ("rate_hz", "thm", "tof", "classes", "targets", "n_folds", "n_frames", "n_files", "n_sequences")
     counts = {"n_features": len(columns) if table else 0, "n_channels": len(channels)}
     return output.finish({**{key: dataset.content[key] for key in kept}, **counts})
 
 
-def _featurize_file(data_path: Path, number: int, config: features.FeatureConfig, table: bool, out_path: Path) -> int:
-    """Compute one file in a worker; it writes temporary files, the caller publishes them."""
+def with_flips(dataset: Folder, config: features.FeatureConfig) -> features.FeatureConfig:
+    """Find who wore the device upside down, where `undo_flips` is `auto`; every other config stays as it is.
+
+    All recordings of a person count, labelled or not, and nothing but their accelerations and handedness does.
+
+    Raises
+    ------
+    DataError
+        When it would be more than a quarter of the people.
+    """
+    if config.undo_flips != "auto":
+        return config
+    sequences, acc, offsets = read_accelerations(dataset)
+    scores = features.raised(acc, offsets, sequences["handedness"].cast(pl.Float32).to_numpy())
+    found = features.upside_down(scores, sequences[SUBJECT].to_list())
+    return replace(config, flipped_subjects=found)
+
+
+def _featurize_file(
+    data_path: Path, number: int, config: features.FeatureConfig, table: bool, out_path: Path
+) -> tuple[int, dict[str, Path]]:
+    """Compute one file in a worker, which writes files of its own; the caller publishes them.
+
+    Their names are drawn: a worker that was taken for dead may still be writing when another one does the same file.
+    """
     dataset = open_folder(data_path, "dataset")
     sequences = dataset.read_parquet("sequences.parquet")
     recordings, phase = read_recordings(dataset, sequences, number)
     batch = replace(features.compute(recordings, config, table=table), phase=phase)
     tof = recordings.layout.tof if batch.tof.shape[1] else ()
-    write_bytes(temporary_path(out_path / frames_file(number)), parquet_bytes(feature_frames(batch, tof)))
+    tables = {frames_file(number): feature_frames(batch, tof)}
     if table:
-        write_bytes(temporary_path(out_path / _part(number)), parquet_bytes(feature_table(batch)))
-    return number
+        tables[_part(number)] = feature_table(batch)
+    made = {}
+    for name, frame in tables.items():
+        made[name] = temporary_path(out_path / f"{secrets.token_hex(8)}-{name}")
+        write_bytes(made[name], parquet_bytes(frame))
+    return number, made
+
+
+def _merge(parts: Sequence[Path], merged: Path) -> None:
+    """Join tables of some sequences each into one file, of which no more than a row group is ever in memory."""
+    with pq.ParquetWriter(merged, pq.read_schema(parts[0]), **_PARQUET) as writer:
+        pending: list[pa.Table] = []
+        for part in parts:
+            pending.append(pq.read_table(part))
+            if sum(table.num_rows for table in pending) >= _MERGED_ROWS:
+                writer.write_table(pa.concat_tables(pending))
+                pending = []
+        if pending:
+            writer.write_table(pa.concat_tables(pending))
 
 
 def _part(number: int) -> str:

@@ -1,17 +1,48 @@
-"""Run many independent pieces of work, in this process or in several, with the same result.
+"""Share many independent pieces of work out: here, among processes of this machine, or to a Dask cluster.
 
-Pieces are plain functions of plain arguments (paths and numbers, never arrays). Processes are started by loky, never
-forked, since polars' threads do not survive a fork.
+Pieces are module-level functions of plain arguments (paths, numbers, settings; never arrays). Whoever runs them, the
+caller gets the same results and does all publishing itself. Processes are started by loky, never forked, since polars'
+threads do not survive a fork. A piece whose worker dies is done again.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol, TypeVar
 
 import joblib
+from joblib.externals import loky
+
+from bfrbctl.cluster import Cluster, WorkerLost, join
+from bfrbctl.errors import BfrbError, UsageError
 
 T = TypeVar("T")
+
+MAX_TRIES = 3
+"""How often a piece is begun before the run gives up: whatever kills its workers will kill the next one too."""
+
+_LOOK_S = 0.25
+_IDLE_S = 60
+_AHEAD = 2
+"""Pieces handed out beyond those that can run, so that no worker waits for the next one."""
+
+_THREAD_LIMITS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+    "LOKY_MAX_CPU_COUNT",  # what joblib.cpu_count() tells inside
+)
 
 
 def n_workers(asked: int) -> int:
@@ -19,38 +50,263 @@ def n_workers(asked: int) -> int:
     return asked if asked > 0 else max(joblib.cpu_count(), 1)
 
 
-def run(function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], *, workers: int) -> Iterator[T]:
-    """Call `function(*task)` for every task; results come in the order of the tasks, as they are ready.
+@dataclass(frozen=True)
+class Crew:
+    """Who does the pieces of a run.
+
+    Parameters
+    ----------
+    workers
+        Processes of this machine; 0 is one a core, 1 is this process alone.
+    cluster
+        A Dask cluster, joined by `open_crew`; then `workers` means nothing.
+    """
+
+    workers: int = 1
+    cluster: Cluster | None = None
+
+    def at_once(self, n_pieces: int) -> int:
+        """How many pieces run at the same time."""
+        return max(min(self.cluster.slots if self.cluster else n_workers(self.workers), n_pieces), 1)
+
+    def here(self, n_pieces: int) -> bool:
+        """Whether all of them run in this process, one after the other."""
+        return self.cluster is None and self.at_once(n_pieces) == 1
+
+    def threads(self, n_pieces: int) -> int:
+        """How many threads a piece may take without two of them sharing a core."""
+        return self.cluster.threads if self.cluster else max(joblib.cpu_count() // self.at_once(n_pieces), 1)
+
+    def see(self, output: Path, *inputs: Path) -> None:
+        """See that the workers read and write the same folders as this process does.
+
+        Raises
+        ------
+        OutputError, UsageError
+            When one of them does not; the message names it.
+        """
+        if self.cluster:
+            self.cluster.see(output.absolute(), [path.absolute() for path in inputs])
+
+
+ALONE = Crew()
+
+
+@contextmanager
+def open_crew(workers: int = 1, scheduler: str | None = None) -> Iterator[Crew]:
+    """Find those who will do the work, and see that they are able to.
+
+    Parameters
+    ----------
+    workers
+        Processes of this machine; 0 is one a core.
+    scheduler
+        Address of a Dask scheduler, such as `tcp://host:8786`; None to work here.
+
+    Raises
+    ------
+    UsageError
+        When the cluster cannot be used; within seconds.
+    """
+    if scheduler is None:
+        yield Crew(workers)
+        return
+    if workers:
+        raise UsageError("--workers and --scheduler exclude each other", hint="the cluster has workers of its own")
+    with join(scheduler) as cluster:
+        yield Crew(cluster=cluster)
+
+
+def run(
+    function: Callable[..., T],
+    tasks: Iterable[tuple[Any, ...]],
+    *,
+    crew: Crew = ALONE,
+    in_order: bool = True,
+    on_wait: Callable[[], None] | None = None,
+) -> Iterator[T]:
+    """Call `function(*task)` for every task.
 
     Parameters
     ----------
     function
         A module-level function.
     tasks
-        Its arguments, one tuple a call.
-    workers
-        How many processes; 1 means here.
+        Its arguments, one tuple a call; drawn as they are needed, a few ahead.
+    crew
+        Who works.
+    in_order
+        Whether results come in the order of the tasks, or each as soon as it is there.
+    on_wait
+        Called a few times a second while pieces run elsewhere.
+
+    Yields
+    ------
+    The results. Closing the iterator, or an exception, stops the workers.
+
+    Raises
+    ------
+    BfrbError
+        When a piece has killed its worker again and again, or the cluster is gone.
     """
-    count = min(n_workers(workers), len(tasks))
-    if count <= 1:
+    n_tasks = len(tasks) if isinstance(tasks, Sized) else n_workers(crew.workers)
+    if crew.here(n_tasks):
         for task in tasks:
             yield function(*task)
         return
-    with _threads_a_worker(max(joblib.cpu_count() // count, 1)):
-        parallel = joblib.Parallel(n_jobs=count, backend="loky", return_as="generator", pre_dispatch=count + 2)
-        yield from parallel(joblib.delayed(function)(*task) for task in tasks)
-
-
-@contextmanager
-def _threads_a_worker(threads: int) -> Iterator[None]:
-    """Let the processes started inside take that many polars threads each, so that cores are not oversubscribed."""
-    before = os.environ.get("POLARS_MAX_THREADS")
-    os.environ["POLARS_MAX_THREADS"] = str(threads)
+    at_once = crew.at_once(n_tasks)
+    team: Team = crew.cluster.team() if crew.cluster else _Processes(at_once, crew.threads(n_tasks))
+    board = _Board(team, function, enumerate(tasks), size=at_once + _AHEAD, in_order=in_order)
+    finished = False
     try:
-        with joblib.parallel_config(backend="loky", inner_max_num_threads=threads):
-            yield
+        yield from board.results(on_wait or (lambda: None))
+        finished = True
     finally:
-        if before is None:
-            del os.environ["POLARS_MAX_THREADS"]
-        else:
-            os.environ["POLARS_MAX_THREADS"] = before
+        team.close(kill=not finished)
+
+
+class Team(Protocol):
+    """Workers to whom a call can be handed."""
+
+    def submit(self, function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
+        """Hand a call out; gives a future."""
+
+    def result(self, future: Any) -> Any:
+        """Give what a finished future holds; WorkerLost when its worker died."""
+
+    def check(self) -> None:
+        """See, while waiting, that there is still somebody at work."""
+
+    def close(self, *, kill: bool) -> None:
+        """Let the workers go, in the middle of their work if need be."""
+
+
+@dataclass
+class _Piece:
+    number: int
+    task: tuple[Any, ...]
+    tries: int
+    future: Any = None
+
+
+class _Board:
+    """The pieces that are handed out, and the results that wait for their turn."""
+
+    def __init__(
+        self,
+        team: Team,
+        function: Callable[..., Any],
+        coming: Iterator[tuple[int, tuple[Any, ...]]],
+        *,
+        size: int,
+        in_order: bool,
+    ) -> None:
+        self.team = team
+        self.function = function
+        self.coming = coming
+        self.size = size
+        self.in_order = in_order
+        self.out: dict[int, _Piece] = {}
+        self.ready: dict[int, Any] = {}
+        self.done: SimpleQueue[int] = SimpleQueue()
+        self.tickets = count()
+
+    def results(self, on_wait: Callable[[], None]) -> Iterator[Any]:
+        """Hand pieces out and give results until there are no more."""
+        following = 0
+        self._fill()
+        while self.out:
+            try:
+                ticket = self.done.get(timeout=_LOOK_S)
+            except Empty:
+                self.team.check()
+                on_wait()
+                continue
+            piece = self.out.pop(ticket, None)
+            if piece is None or not self._take(piece):
+                continue
+            on_wait()
+            while self.ready:
+                number = following if self.in_order else next(iter(self.ready))
+                if number not in self.ready:
+                    break
+                following += 1
+                yield self.ready.pop(number)
+            self._fill()
+
+    def _fill(self) -> None:
+        while len(self.out) + len(self.ready) < self.size:
+            drawn = next(self.coming, None)
+            if drawn is None:
+                return
+            self._hand_out(_Piece(*drawn, tries=0))
+
+    def _hand_out(self, piece: _Piece) -> None:
+        piece.tries += 1
+        ticket = next(self.tickets)
+        piece.future = self.team.submit(self.function, piece.task)
+        self.out[ticket] = piece
+        piece.future.add_done_callback(partial(_note, self.done, ticket))
+
+    def _take(self, piece: _Piece) -> bool:
+        """Keep the result of a piece, or hand it out anew when its worker died."""
+        try:
+            self.ready[piece.number] = self.team.result(piece.future)
+        except WorkerLost as lost:
+            if piece.tries >= MAX_TRIES or lost.hopeless:
+                raise BfrbError(
+                    f"a worker died {max(piece.tries, lost.deaths)} times at the same piece of work ({lost})",
+                    hint="it may be out of memory: use fewer --workers, or workers with more memory, then --resume",
+                ) from lost
+            self._hand_out(piece)
+            return False
+        return True
+
+
+def _note(done: "SimpleQueue[int]", ticket: int, _future: object) -> None:
+    done.put(ticket)
+
+
+class _Processes:
+    """Processes of this machine; started anew when one of them died, since loky then ends them all."""
+
+    def __init__(self, size: int, threads: int) -> None:
+        self.size = size
+        self.environment: Mapping[str, str] = dict.fromkeys(_THREAD_LIMITS, str(threads))
+        self.executor = self._start()
+
+    def _start(self) -> Any:
+        return loky.ProcessPoolExecutor(
+            self.size, timeout=_IDLE_S, env=self.environment, initializer=_begin, initargs=(os.getpid(),)
+        )
+
+    def submit(self, function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
+        try:
+            return self.executor.submit(function, *task)
+        except loky.BrokenProcessPool:
+            self.executor = self._start()
+            return self.executor.submit(function, *task)
+
+    def result(self, future: Any) -> Any:
+        try:
+            return future.result()
+        except loky.process_executor.TerminatedWorkerError as error:
+            raise WorkerLost("its process ended abruptly") from error
+
+    def check(self) -> None:
+        """Nothing can be wrong: a process that dies is told by its future."""
+
+    def close(self, *, kill: bool) -> None:
+        self.executor.shutdown(wait=True, kill_workers=kill)
+
+
+def _begin(client: int) -> None:
+    """Start a worker: Ctrl-C is the client's to answer, and a worker does not outlive its client."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow, args=(client,), daemon=True).start()
+
+
+def _follow(client: int) -> None:
+    while os.getppid() == client:
+        time.sleep(0.5)
+    os._exit(1)

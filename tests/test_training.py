@@ -14,6 +14,7 @@ from bfrbctl.folders import Folder
 from bfrbctl.models import kind_module
 from bfrbctl.outputs import Job, open_output
 from bfrbctl.training import CrossValidation, cross_validate
+from bfrbctl.workers import Crew
 from tests import toy_model
 from tests.conftest import train_toy
 
@@ -127,5 +128,5 @@ def test_features_do_not_depend_on_workers_or_files(dataset_folder: Folder, tmp_
     made = []
     for workers in (1, 2):
         with open_output(tmp_path / f"f{workers}", Job("features", {})) as output:
-            made.append(featurize(dataset_folder, output, config, n_processes=workers))
+            made.append(featurize(dataset_folder, output, config, crew=Crew(workers)))
     assert made[0].files == made[1].files

@@ -24,8 +24,15 @@ def featurize(
     ] = None,
     mirror_left: Annotated[bool, typer.Option(help="Mirror left-handers to the right.")] = True,
     undo_flips: Annotated[
-        Path | None,
-        typer.Option(help="Text file with a subject a line who wore the device upside down.", metavar="FILE"),
+        str | None,
+        typer.Option(
+            help="Turn round again whose device was upside down: found from accelerations (auto), or named in a text "
+            "file, a subject a line; nobody by default (off).",
+            metavar="auto|off|FILE",
+        ),
+    ] = None,
+    rate_hz: Annotated[
+        float | None, typer.Option(help="Refuse the dataset unless it has so many frames a second.", metavar="HZ")
     ] = None,
     tof_images: Annotated[bool, typer.Option(help="Keep the 8x8 ToF images, which nets train on.")] = True,
     only_for: Annotated[
@@ -34,6 +41,7 @@ def featurize(
     config_file: shared.Config = None,
     settings: shared.Set = None,
     workers: shared.Workers = 0,
+    scheduler: shared.Scheduler = None,
     force: shared.Force = False,
     resume: shared.Resume = False,
     quiet: shared.Quiet = False,
@@ -50,6 +58,7 @@ def featurize(
     from bfrbctl.errors import UsageError
     from bfrbctl.features import FeatureConfig
     from bfrbctl.featurization import featurize as run
+    from bfrbctl.featurization import with_flips
     from bfrbctl.folders import open_folder
     from bfrbctl.outputs import Job, open_output
 
@@ -63,25 +72,29 @@ def featurize(
         modalities=tuple(modalities) if modalities else None,
         mirror_left=None if mirror_left else False,
         tof_images=None if tof_images else False,
-        **(_flips(undo_flips) if undo_flips else {}),
+        **_flips(undo_flips),
     )
     dataset = open_folder(data, "dataset")
+    _see_rate(rate_hz, dataset.content["rate_hz"], data)
+    config = with_flips(dataset, config)
     effective = {**configuration.as_mapping(config), "table": only_for != "keras"}
     job = Job("features", effective, (dataset.ref(),), shared.command_line())
     with (
+        shared.crew(workers, scheduler, quiet=quiet) as crew,
         open_output(features, job, force=force, resume=resume) as output,
         shared.progress("featurize", dataset.content["n_frames"], quiet=quiet, unit="frames") as advance,
     ):
-        folder = run(dataset, output, config, table=only_for != "keras", n_processes=workers, on_file=advance)
+        folder = run(dataset, output, config, table=only_for != "keras", crew=crew, on_file=advance)
         reused = [name for name in output.reused if name.startswith("frames")]
     content = folder.content
     lines = [
         f"wrote {features}: {content['n_features']} sequence features, {content['n_channels']} frame channels",
+        *([f"      turned round again: {', '.join(config.flipped_subjects)}"] if config.flipped_subjects else []),
         *([f"      reused {len(reused)} files of the earlier run"] if reused else []),
     ]
     kind = only_for or "lgbm"
     shared.tell(
-        {"output": features, **content, "reused": reused},
+        {"output": features, **content, "flipped_subjects": config.flipped_subjects, "reused": reused},
         lines=lines,
         next_command=f"bfrbctl train {kind} {features} {kind}" if content["classes"] else None,
         as_json=as_json,
@@ -89,14 +102,30 @@ def featurize(
     )
 
 
-def _flips(file: Path) -> dict[str, Any]:
-    """Read who wore the device upside down."""
+def _see_rate(told: float | None, rate_hz: float, data: Path) -> None:
+    """Refuse a rate that is not the dataset's: features know no other one."""
     from bfrbctl.errors import UsageError
 
+    if told is not None and told != rate_hz:
+        raise UsageError(
+            f"--rate-hz {told:g}: {data} was prepared at {rate_hz:g} frames a second",
+            hint=f"leave --rate-hz out, or prepare the recordings anew with --rate-hz {told:g}",
+        )
+
+
+def _flips(told: str | None) -> dict[str, Any]:
+    """Give the settings that --undo-flips stands for; a file that is called auto or off is told as ./auto."""
+    from bfrbctl.errors import UsageError
+
+    if told in (None, "auto", "off"):
+        return {"undo_flips": told}
     try:
-        subjects = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+        lines = Path(told).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--undo-flips {file}: cannot be read ({error})", hint="give a text file") from error
+        raise UsageError(
+            f"--undo-flips {told}: cannot be read ({error})", hint="choose auto, off, or give a text file"
+        ) from error
+    subjects = tuple(line.strip() for line in lines if line.strip())
     if not subjects:
-        raise UsageError(f"--undo-flips {file}: names nobody", hint="one subject a line")
+        raise UsageError(f"--undo-flips {told}: names nobody", hint="one subject a line")
     return {"undo_flips": "listed", "flipped_subjects": subjects}

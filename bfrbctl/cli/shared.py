@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from bfrbctl.models import HistoryRow
     from bfrbctl.training import FoldResult
+    from bfrbctl.workers import Crew
 
 Force = Annotated[bool, typer.Option("--force", help="Replace the output if it is there already.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an unfinished run in the output folder.")]
@@ -22,6 +23,10 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came f
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.", metavar="FILE")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="One setting; may be repeated.", metavar="KEY=VALUE")]
 Workers = Annotated[int, typer.Option("--workers", help="Processes; 0 means one a core.", min=0)]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="Work on the Dask cluster with this scheduler, such as tcp://host:8786.", metavar="ADDRESS"),
+]
 
 Advance = Callable[[float], None]
 OnRow = Callable[["HistoryRow"], None]
@@ -31,6 +36,17 @@ OnFold = Callable[["FoldResult"], None]
 def command_line() -> tuple[str, ...]:
     """Give the exact command, for the manifest."""
     return ("bfrbctl", *sys.argv[1:])
+
+
+@contextmanager
+def crew(workers: int, scheduler: str | None, *, quiet: bool) -> Iterator["Crew"]:
+    """Find those who will do the work, and tell of a cluster on stderr."""
+    from bfrbctl.workers import open_crew
+
+    with open_crew(workers, scheduler) as found:
+        if found.cluster and not quiet:
+            print(f"cluster {found.cluster.about}", file=sys.stderr)
+        yield found
 
 
 @contextmanager

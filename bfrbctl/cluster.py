@@ -1,0 +1,382 @@
+"""A Dask cluster that is there already: join it, see that it can do our work, hand pieces to it.
+
+Everything that would make a cluster hang in silence, or give other bytes than this machine would, is looked at before
+the first piece is handed out: an address where nobody answers, no workers, a side that lacks this package or has other
+versions of the libraries that results depend on, workers that do not see the same files.
+"""
+
+import hashlib
+import logging
+import os
+import platform
+import secrets
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import ModuleType
+from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
+
+from bfrbctl.errors import BfrbError, OutputError, UsageError, examples
+from bfrbctl.folders import MANIFEST
+from bfrbctl.outputs import library_versions
+from bfrbctl.storage import temporary_path, write_bytes
+
+T = TypeVar("T")
+
+ANSWER_S = 5.0
+"""How long a scheduler may take to answer, and a cluster to have its first worker."""
+
+PROBE_S = 30.0
+"""How long all workers may take for the first look: they import the package for it."""
+
+DESERTED_S = 20.0
+"""How long a cluster may be without any worker before the run gives up."""
+
+_CHECK_S = 2.0
+
+
+class WorkerLost(Exception):
+    """The worker of a piece died; the piece may be handed out anew.
+
+    Parameters
+    ----------
+    what
+        How it died.
+    deaths
+        How many workers died at it.
+    hopeless
+        Whether the piece has been tried often enough.
+    """
+
+    def __init__(self, what: str, *, deaths: int = 1, hopeless: bool = False) -> None:
+        super().__init__(what)
+        self.deaths = deaths
+        self.hopeless = hopeless
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that was found able to work for us; made by `join`.
+
+    Parameters
+    ----------
+    address
+        Of its scheduler.
+    slots
+        Pieces that it runs at once: the threads of all workers.
+    threads
+        Threads that a piece may take for itself where its host has more cores than the workers on it have threads.
+    n_workers
+        How many workers it had when it was joined.
+    client
+        Dask's own client.
+    """
+
+    address: str
+    slots: int
+    threads: int
+    n_workers: int
+    client: Any = field(repr=False)
+
+    @property
+    def about(self) -> str:
+        """What it is, for people."""
+        workers = f"{self.n_workers} worker{'s' if self.n_workers > 1 else ''}"
+        told = f"{self.address}: {workers}, {self.slots} piece{'s' if self.slots > 1 else ''} at once"
+        return told if self.slots > 1 else f"{told}: no faster than this machine alone"
+
+    def team(self) -> "ClusterTeam":
+        """Give what pieces can be handed to."""
+        return ClusterTeam(self)
+
+    def see(self, output: Path, inputs: Sequence[Path]) -> None:
+        """See that all workers read what we write and have the same inputs.
+
+        Parameters
+        ----------
+        output
+            Folder that workers write into, absolute.
+        inputs
+            Folders of ours or files that they read, absolute.
+
+        Raises
+        ------
+        OutputError, UsageError
+            When a worker does not; the message names it and the path.
+        """
+        token = secrets.token_hex(16)
+        probe = temporary_path(output / f"probe-{token}")
+        write_bytes(probe, token.encode())
+        wanted = {str(path): _digest(path) for path in inputs}
+        try:
+            answers = _within(PROBE_S, self.address, self.client.run, look, str(probe), list(wanted))
+        finally:
+            probe.unlink(missing_ok=True)
+        hint = "the workers must see the same files as this process, under the same paths: use a shared file system"
+        for worker, (seen, trouble, found) in sorted(answers.items()):
+            if seen != token:
+                raise OutputError(f"worker {worker}: does not see what is written to {output} ({trouble})", hint=hint)
+            other = [path for path, digest in wanted.items() if found[path] != digest]
+            if other:
+                raise UsageError(f"worker {worker}: has not the same {examples(other)}", hint=hint)
+
+
+@contextmanager
+def join(address: str) -> Iterator[Cluster]:
+    """Join a cluster and see that it can do our work.
+
+    Parameters
+    ----------
+    address
+        Of the scheduler, such as `tcp://host:8786`.
+
+    Raises
+    ------
+    UsageError
+        When Dask is not installed here, nobody answers, there are no workers, or a side lacks this package or has
+        other versions than we have.
+    """
+    distributed = _distributed()
+    _knock(address)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Dask compares versions too, of other libraries and in other words
+        try:
+            client = distributed.Client(address, timeout=ANSWER_S, set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise UsageError(
+                f"--scheduler {address}: what answers there is no Dask scheduler ({_line(error)})", hint=_HINT
+            ) from error
+    try:
+        yield _examined(address, client)
+    finally:
+        client.close(timeout=ANSWER_S)
+
+
+_HINT = "start one with `dask scheduler`, and give the address that it prints"
+
+
+def _distributed() -> ModuleType:
+    try:
+        distributed = import_module("distributed")
+    except ImportError as error:
+        raise UsageError(
+            f"--scheduler needs Dask, which cannot be imported here ({error})", hint='pip install "bfrbctl[dask]"'
+        ) from error
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters arrives as an exception too
+    return distributed
+
+
+def _knock(address: str) -> None:
+    """See that something listens there, which Dask would try for half a minute."""
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port or parts.scheme not in ("tcp", "tls", "ws", "wss", "ucx"):
+        raise UsageError(f"--scheduler {address}: expected an address such as tcp://host:8786", hint=_HINT)
+    try:
+        socket.create_connection((host, port), timeout=ANSWER_S).close()
+    except OSError as error:
+        raise UsageError(f"--scheduler {address}: nobody answers ({_line(error)})", hint=_HINT) from error
+
+
+def _examined(address: str, client: Any) -> Cluster:
+    deadline = time.monotonic() + ANSWER_S
+    while not (threads := client.nthreads()):
+        if time.monotonic() > deadline:
+            raise UsageError(
+                f"--scheduler {address}: the cluster has no workers",
+                hint=f"start some with `dask worker {address} --nthreads 1`",
+            )
+        time.sleep(0.1)
+    ours = library_versions()
+    told = _within(PROBE_S, address, client.get_versions, check=False, packages=["bfrbctl", *ours])
+    _compare(address, told, ours)
+    hosts = _within(PROBE_S, address, client.run, whereabouts)
+    cores: dict[str, int] = dict(hosts.values())
+    busy = {name: sum(threads.get(worker, 0) for worker, (host, _) in hosts.items() if host == name) for name in cores}
+    share = min(cores[name] // max(busy[name], 1) for name in cores)
+    return Cluster(address, sum(threads.values()), max(share, 1), len(threads), client)
+
+
+def _compare(address: str, told: Mapping[str, Any], ours: Mapping[str, str]) -> None:
+    """See that scheduler and workers have this package, and all of them the libraries that results depend on."""
+    sides = {"the scheduler": told["scheduler"], **{f"worker {name}": one for name, one in told["workers"].items()}}
+    found = {side: one["packages"] for side, one in sides.items()}
+    without = [side for side, packages in found.items() if packages.get("bfrbctl") is None]
+    if without:
+        raise UsageError(
+            f"--scheduler {address}: bfrbctl is not installed for {examples(without)}",
+            hint="install the same bfrbctl in the environment of the scheduler and of every worker",
+        )
+    here = {"bfrbctl": told["client"]["packages"]["bfrbctl"], **ours, "python": platform.python_version()}
+    different = [
+        f"{side} has {name} {_version(name, packages[name])} (here {_version(name, here[name])})"
+        for side, packages in found.items()
+        for name in here
+        if side != "the scheduler" or name in ("bfrbctl", "python")
+        if _version(name, packages.get(name)) != _version(name, here[name])
+    ]
+    if different:
+        raise UsageError(
+            f"--scheduler {address}: {examples(different)}",
+            hint="other versions may give other results: install the same ones on all sides, from one constraints file",
+        )
+
+
+def _version(name: str, version: str | None) -> str:
+    """Write a version for comparison: of Python only 3.N counts."""
+    if version is None:
+        return "not installed"
+    return ".".join(version.split(".")[:2]) if name == "python" else version
+
+
+def whereabouts() -> tuple[str, int]:
+    """Tell, on a worker, its host and how many cores it may use there."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return socket.gethostname(), len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def look(probe: str, inputs: Sequence[str]) -> tuple[str | None, str, dict[str, str | None]]:
+    """Look, on a worker, for a file just written and for the inputs: content, what went wrong, digests."""
+    try:
+        seen, trouble = Path(probe).read_text(encoding="ascii"), ""
+        with Path(f"{probe}.{secrets.token_hex(8)}").open("xb") as handle:
+            os.unlink(handle.name)
+    except OSError as error:
+        seen, trouble = None, error.strerror or str(error)
+    return seen, trouble, {path: _digest(Path(path)) for path in inputs}
+
+
+def _digest(path: Path) -> str | None:
+    """Digest of a folder's manifest, or size of a file; None where there is nothing."""
+    try:
+        if path.is_dir():
+            return hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
+        return str(path.stat().st_size)
+    except OSError:
+        return None
+
+
+class ClusterTeam:
+    """Hands pieces to a cluster; Dask itself repeats the piece of a worker that is gone."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.client = cluster.client
+        self.distributed = _distributed()
+        self.open: dict[str, Any] = {}
+        self.looked = self.peopled = time.monotonic()
+
+    def submit(self, function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
+        """Hand a call out; gives a future."""
+        future = self.client.submit(function, *task, key=f"bfrbctl-{secrets.token_hex(16)}", pure=False)
+        self.open[future.key] = future
+        return future
+
+    def result(self, future: Any) -> Any:
+        """Give what a finished future holds.
+
+        Raises
+        ------
+        WorkerLost
+            When several workers died at it.
+        BfrbError
+            When the cluster is gone.
+        """
+        try:
+            while True:
+                try:
+                    return future.result(timeout=_CHECK_S)
+                except self.distributed.TimeoutError:
+                    if future.status == "error":
+                        raise  # the piece's own
+                    self.check()
+        except self.distributed.KilledWorker as error:
+            raise WorkerLost(_line(error), deaths=4, hopeless=True) from error
+        except (CancelledError, self.distributed.CancelledError) as error:
+            raise self._gone() from error
+        finally:
+            self.open.pop(future.key, None)
+
+    def check(self) -> None:
+        """See, every few seconds, that the cluster still has workers.
+
+        Raises
+        ------
+        BfrbError
+            When it had none for long.
+        """
+        now = time.monotonic()
+        if now - self.looked < _CHECK_S:
+            return
+        self.looked = now
+        if self.client.status not in ("running", "connecting"):
+            raise self._gone()
+        try:
+            if self.client.nthreads():
+                self.peopled = now
+        except OSError:
+            pass
+        if now - self.peopled > DESERTED_S:
+            raise BfrbError(
+                f"{self.cluster.address}: the cluster has had no workers for {DESERTED_S:.0f} s",
+                hint="start workers again, then continue with --resume",
+            )
+
+    def close(self, *, kill: bool) -> None:
+        """Forget what is still handed out; what runs already runs to its end, and nobody asks for it."""
+        if kill and self.open and self.client.status == "running":
+            self.client.cancel(list(self.open.values()), force=True)
+        self.open.clear()
+
+    def _gone(self) -> BfrbError:
+        return BfrbError(
+            f"{self.cluster.address}: the connection to the scheduler was lost",
+            hint="see that it runs, then continue with --resume",
+        )
+
+
+def _within(seconds: float, address: str, call: Callable[..., T], *args: Any, **options: Any) -> T:
+    """Ask the cluster something that it must answer in time.
+
+    Raises
+    ------
+    UsageError
+        When it does not, or answers with an error.
+    """
+    answer: SimpleQueue[tuple[T | None, Exception | None]] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answer.put((call(*args, **options), None))
+        except Exception as error:
+            answer.put((None, error))
+
+    threading.Thread(target=ask, daemon=True).start()  # a daemon, so that one that hangs does not keep us from ending
+    try:
+        given, error = answer.get(timeout=seconds)
+    except Empty:
+        raise UsageError(
+            f"--scheduler {address}: its workers did not answer within {seconds:.0f} s", hint="see their logs"
+        ) from None
+    if error is not None:
+        raise UsageError(
+            f"--scheduler {address}: a worker cannot do our work ({_line(error)})",
+            hint="see that bfrbctl can be imported in the environment of every worker",
+        ) from error
+    return cast(T, given)
+
+
+def _line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
