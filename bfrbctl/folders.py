@@ -1,8 +1,11 @@
 """Finished folders: what a manifest tells, and reading one that may come from a stranger.
 
 Checked in this order, before a byte is parsed: the path is a folder; no symlink and no unlisted file is in it; the
-manifest is small and well formed; each file has the size and the sha256 that the manifest tells; a Parquet footer does
-not promise more than could be true.
+manifest is small and well formed, and lists only kinds of files that we write; each file has the size and the sha256
+that the manifest tells; a Parquet footer does not promise more than could be true.
+
+A folder packed for an upload is the folder it was, manifest and digest included, with a few files beside it that
+`pack.json` lists in the same way; no other name is welcome there.
 """
 
 import hashlib
@@ -16,7 +19,7 @@ from typing import Any
 
 import polars as pl
 
-from bfrbctl.errors import ArtefactError, DataError, examples
+from bfrbctl.errors import ArtefactError, DataError, UsageError, examples
 from bfrbctl.storage import (
     MAX_JSON_BYTES,
     TEMPORARY,
@@ -34,10 +37,18 @@ JOURNAL = "journal.json"
 LOCK = ".lock"
 PART = "part-"
 """Prefix of files that a later piece of the same run merges; they are removed when the folder is finished."""
-_ALONGSIDE = frozenset({MANIFEST, JOURNAL, LOCK, "dataset-metadata.json"})
-"""Files that need not be in the manifest; dataset-metadata.json is what an upload to Kaggle adds."""
+PACK = "pack.json"
+METADATA = "dataset-metadata.json"
+_ALONGSIDE = frozenset({MANIFEST, JOURNAL, LOCK, METADATA, PACK})
+"""Files that need not be in the manifest; dataset-metadata.json is for Kaggle, which keeps it to itself."""
+
+MAX_FILE_BYTES = 4 << 30
+"""No file that is read whole is as large as this."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+_SUFFIXES = (".json", ".jsonl", ".parquet", ".npz", ".txt", ".csv")
+_PACKED = re.compile(r"bfrbctl-[0-9][0-9A-Za-z.]*-py3-none-any\.whl|submission\.py|README\.md")
+"""The only names that pack.json may list."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,8 @@ class Folder:
         entry = self.files.get(name)
         if entry is None:
             raise ArtefactError(f"{self.path}: has no {name}", hint=f"there is {examples(sorted(self.files))}")
+        if entry.size > MAX_FILE_BYTES:
+            raise ArtefactError(f"{self.path / name}: has {entry.size} bytes, we read at most {MAX_FILE_BYTES}")
         content = read_regular(self.path / name, limit=entry.size)
         if len(content) != entry.size or hashlib.sha256(content).hexdigest() != entry.sha256:
             raise ArtefactError(
@@ -84,6 +97,25 @@ class Folder:
                 hint="it was damaged or changed; make or download the folder again",
             )
         return content
+
+    def expect(self, sha256: str | None) -> "Folder":
+        """Give the folder back if its digest is the expected one, or none is expected.
+
+        Raises
+        ------
+        ArtefactError
+            When it is another folder; both digests are named.
+        UsageError
+            When what is expected is no digest.
+        """
+        if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+            raise UsageError(f"--expect-sha256 {sha256}: expected 64 hexadecimal digits")
+        if sha256 is not None and sha256.lower() != self.sha256:
+            raise ArtefactError(
+                f"{self.path}: has the digest {self.sha256}, expected {sha256.lower()}",
+                hint="it is not the folder you mean; get that one, or expect this one if you trust it",
+            )
+        return self
 
     def read_json(self, name: str) -> Any:
         """Read a JSON file of the folder."""
@@ -121,15 +153,23 @@ def open_folder(path: Path, *kinds: str) -> Folder:
         raise ArtefactError(f"{path}: has no {MANIFEST}, so it is unfinished or not a folder of ours", hint=hint)
     raw = read_regular(path / MANIFEST, limit=MAX_JSON_BYTES)
     manifest = parse_json(raw, str(path / MANIFEST))
-    files = _file_entries(manifest, path)
-    _check_files(path, names, files)
+    files = _file_entries(manifest, path / MANIFEST)
+    unwelcome = sorted(name for name in files if not name.endswith(_SUFFIXES))
+    if unwelcome:
+        raise ArtefactError(
+            f"{path / unwelcome[0]}: is no kind of file that folders of ours hold",
+            hint="do not trust this folder",
+        )
+    sha256 = _identity_digest(manifest)
+    packed = _packed(path, sha256) if PACK in names else {}
+    _check_files(path, names, {**packed, **files})
     folder = Folder(
         path=path,
         kind=_expect(manifest, "kind", str, path),
         config=_expect(manifest, "config", dict, path),
         content=_expect(manifest, "content", dict, path),
         files=MappingProxyType(files),
-        sha256=_identity_digest(manifest),
+        sha256=sha256,
         manifest=manifest,
     )
     if kinds and folder.kind not in kinds:
@@ -182,13 +222,37 @@ def _check_files(path: Path, names: set[str], files: Mapping[str, FileEntry]) ->
             )
 
 
-def _file_entries(manifest: Any, path: Path) -> dict[str, FileEntry]:
+def _packed(path: Path, sha256: str) -> dict[str, FileEntry]:
+    """Read which files lie beside a packed folder, and see that they are what they were; nobody else reads them."""
+    told = parse_json(read_regular(path / PACK, limit=MAX_JSON_BYTES), str(path / PACK))
+    files = _file_entries(told, path / PACK)
+    if told.get("artefact") != sha256:
+        raise ArtefactError(
+            f"{path / PACK}: speaks of the folder {told.get('artefact')}, this one has the digest {sha256}",
+            hint="pack the folder again",
+        )
+    for name, entry in files.items():
+        if not _PACKED.fullmatch(name):
+            raise ArtefactError(f"{path / PACK}: lists {name}, which no packed folder has beside it")
+        try:
+            same = (path / name).stat().st_size == entry.size and file_sha256(path / name) == entry.sha256
+        except OSError as error:
+            raise ArtefactError(f"{path / name}: cannot be read ({error.strerror})") from error
+        if not same:
+            raise ArtefactError(
+                f"{path / name}: is not the file that {PACK} tells of (sha256 differs)",
+                hint="it was damaged or changed; pack or download the folder again",
+            )
+    return files
+
+
+def _file_entries(manifest: Any, source: Path) -> dict[str, FileEntry]:
     found: dict[str, FileEntry] = {}
-    for name, entry in _expect(manifest, "files", dict, path).items():
+    for name, entry in _expect(manifest, "files", dict, source.parent, source.name).items():
         sound = isinstance(entry, dict) and set(entry) == {"size", "sha256"}
         if not sound or type(entry["size"]) is not int or not isinstance(entry["sha256"], str) or entry["size"] < 0:
-            raise ArtefactError(f"{path / MANIFEST}: tells no size and sha256 of {name!r}")
-        found[file_name(name, str(path / MANIFEST))] = FileEntry(entry["size"], entry["sha256"])
+            raise ArtefactError(f"{source}: tells no size and sha256 of {name!r}")
+        found[file_name(name, str(source))] = FileEntry(entry["size"], entry["sha256"])
     return found
 
 
@@ -199,10 +263,10 @@ def file_name(name: str, what: str) -> str:
     return name
 
 
-def _expect(manifest: Any, key: str, kind: type[Any], path: Path) -> Any:
+def _expect(manifest: Any, key: str, kind: type[Any], path: Path, name: str = MANIFEST) -> Any:
     value = manifest.get(key) if isinstance(manifest, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise ArtefactError(f"{path / MANIFEST}: {key!r} is missing or not a {kind.__name__}")
+        raise ArtefactError(f"{path / name}: {key!r} is missing or not a {kind.__name__}")
     return value
 
 

@@ -48,18 +48,22 @@ def answering(open_predictor: Callable[[], Predictor]) -> Answer:
         model = predictor()
         try:
             return model.predict(sequence, demographics)
-        except Exception:
-            named = (
-                sequence[SEQUENCE_ID][0] if SEQUENCE_ID in sequence.columns and sequence.height else "without a name"
-            )
-            _log.exception("sequence %s failed and is answered with the most frequent gesture", named)
+        except (Exception, pl.exceptions.PanicException):  # polars' panics are no Exception
+            _log.exception("sequence %s failed and is answered with the most frequent gesture", _name(sequence))
             return model.classes[int(np.argmax(model.prior))]
 
     predict.warm = predictor  # type: ignore[attr-defined]
     return predict
 
 
-def serve(path: Path | str, data_paths: Sequence[Path | str] = ()) -> None:
+def _name(sequence: object) -> object:
+    """Name a sequence as far as it has a name; what came may be no table at all."""
+    if isinstance(sequence, pl.DataFrame) and SEQUENCE_ID in sequence.columns and sequence.height:
+        return sequence[SEQUENCE_ID][0]
+    return "without a name"
+
+
+def serve(path: Path | str, data_paths: Sequence[Path | str] = (), *, expect_sha256: str | None = None) -> None:
     """Run a model or blend behind the competition's gateway.
 
     In the competition's rerun it serves until the gateway is done; elsewhere it runs the local gateway over
@@ -71,9 +75,13 @@ def serve(path: Path | str, data_paths: Sequence[Path | str] = ()) -> None:
         Model or blend folder.
     data_paths
         test.csv and test_demographics.csv, for the local gateway.
+    expect_sha256
+        The digest that the folder must have; any when None.
 
     Raises
     ------
+    ArtefactError
+        When the folder is damaged, unsafe, or has another digest.
     UsageError
         When Kaggle's package is not there, or there is nothing to run over.
     """
@@ -83,7 +91,7 @@ def serve(path: Path | str, data_paths: Sequence[Path | str] = ()) -> None:
             f"{len(data_paths)} data paths, expected test.csv and test_demographics.csv",
             hint=f"give both with --data-paths, or set {RERUN} as the competition does",
         )
-    answer = answering(lambda: Predictor.open(path))
+    answer = answering(lambda: Predictor.open(path, expect_sha256=expect_sha256))
     try:
         server = import_module(_SERVER_MODULE).CMIInferenceServer(answer)
     except ModuleNotFoundError as error:

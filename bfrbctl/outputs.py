@@ -157,9 +157,16 @@ class Output:
             "content": content,
             "files": {name: vars(entry) for name, entry in kept.items()},
         }
-        write_bytes(self.path / MANIFEST, encode_json(manifest))
-        self.sweep(keep=set(kept) | {MANIFEST, LOCK})
-        return open_folder(self.path, self.job.kind)
+        return self._close(encode_json(manifest), kept)
+
+    def finish_copy(self, manifest: bytes) -> "Folder":
+        """Finish a copy of another folder: its manifest as it is, beside all that was published."""
+        return self._close(manifest, {name for files in self.pieces.values() for name in files})
+
+    def _close(self, manifest: bytes, kept: Iterable[str]) -> "Folder":
+        write_bytes(self.path / MANIFEST, manifest)
+        self.sweep(keep={*kept, MANIFEST, LOCK})
+        return open_folder(self.path)
 
     def _note(self) -> None:
         pieces = {piece: {name: vars(entry) for name, entry in files.items()} for piece, files in self.pieces.items()}

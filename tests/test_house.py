@@ -21,7 +21,7 @@ LAYERS = (
     {"cleaning", "folds", "preparation", "simulation", "features", "featurization"},
     {"models"},
     {"labels", "oof", "mixing", "assignment"},
-    {"training", "blending", "prediction", "submission", "kaggle", "packing", "inspection"},
+    {"training", "blending", "prediction", "submission", "kaggle", "wheel", "packing", "inspection"},
     {"cli", "__main__", ""},
 )
 """Rooms from the bottom up; each imports from its own layer and those before it."""

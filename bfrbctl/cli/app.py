@@ -12,7 +12,7 @@ from bfrbctl import __version__
 from bfrbctl.errors import BfrbError
 
 # In the order of the pipeline.
-VERBS = ("simulate", "prepare", "featurize", "train", "oof_blend", "predict", "serve", "inspect")
+VERBS = ("simulate", "prepare", "featurize", "train", "oof_blend", "predict", "pack", "serve", "inspect")
 
 INTERRUPTED = 130
 TERMINATED = 143

@@ -21,6 +21,9 @@ def predict(
         str | None, typer.Option(help="train or test, where the input has both [default: test].", metavar="NAME")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at a sequence that cannot be used.")] = False,
+    expect_sha256: Annotated[
+        str | None, typer.Option(help="Refuse the model unless it has this digest.", metavar="HEX")
+    ] = None,
     force: shared.Force = False,
     resume: shared.Resume = False,
     quiet: shared.Quiet = False,
@@ -39,7 +42,7 @@ def predict(
     from bfrbctl.submission import input_refs, open_input
     from bfrbctl.submission import predict as run
 
-    predictor = Predictor.open(model)
+    predictor = Predictor.open(model, expect_sha256=expect_sha256)
     source = open_input(recordings, predictor, split=split)
     refs = (*input_refs(recordings), open_folder(model).ref())
     job = Job("predictions", {"split": split, "strict": strict}, refs, shared.command_line())

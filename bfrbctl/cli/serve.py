@@ -19,6 +19,9 @@ def serve(
         tuple[Path, Path] | None,
         typer.Option(help="test.csv and test_demographics.csv for a local run.", metavar="TEST DEMOGRAPHICS"),
     ] = None,
+    expect_sha256: Annotated[
+        str | None, typer.Option(help="Refuse the model unless it has this digest.", metavar="HEX")
+    ] = None,
     debug: shared.Debug = False,
 ) -> None:
     """Answer the competition's gateway, one sequence a call.
@@ -29,4 +32,4 @@ def serve(
     """
     from bfrbctl.kaggle import serve as run
 
-    run(model, data_paths or ())
+    run(model, data_paths or (), expect_sha256=expect_sha256)
