@@ -10,11 +10,14 @@ from bfrbctl import oof
 from bfrbctl.blending import aligned_members, blend, read_mixtures
 from bfrbctl.errors import ArtefactError, DataError, UsageError
 from bfrbctl.folders import Folder
-from bfrbctl.metrics import log_loss, score_proba
+from bfrbctl.metrics import hierarchical_f1, log_loss, score_proba
 from bfrbctl.mixing import (
     BlendConfig,
+    Mixture,
+    decide,
     fit_mixture,
     fit_temperature,
+    fit_threshold,
     nested,
     pool,
     subject_interval,
@@ -116,7 +119,7 @@ def test_a_blend_travels_with_its_members(blend_folder: Folder, model_folders: t
     assert told["optimistic"]["all"]["score"] >= 0
     parts = oof.read_oof(blend_folder)
     assert told["score"] == pytest.approx(
-        np.mean([score_proba(p.proba, p.truth, blend_folder.content["targets"]).score for p in parts.values()])
+        np.mean([part.score(blend_folder.content["targets"]).score for part in parts.values()])
     )
 
 
@@ -182,3 +185,64 @@ def test_settings_out_of_range_are_refused() -> None:
         BlendConfig(pooling="median")
     with pytest.raises(UsageError, match="--epsilon"):
         BlendConfig(epsilon=0.5)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.95))
+def test_the_threshold_decides_between_targets_and_the_rest(seed: int, threshold: float) -> None:
+    rng = np.random.default_rng(seed)
+    proba = rng.dirichlet(np.ones(3), size=50)
+    for row, answer in zip(proba, decide(proba, TARGETS, threshold), strict=True):
+        if row[:2].sum() >= threshold:
+            assert answer == np.argmax(row[:2])
+        else:
+            assert answer == 2
+
+
+def test_without_a_threshold_or_without_two_sides_the_most_probable_gesture_is_answered() -> None:
+    proba = np.random.default_rng(0).dirichlet(np.ones(3), size=50)
+    best = np.argmax(proba, axis=1)
+    assert np.array_equal(decide(proba, TARGETS, None), best)
+    assert np.array_equal(decide(proba, [True] * 3, 0.9), best)
+    assert fit_threshold(proba, best, [False] * 3) is None
+
+
+def test_a_threshold_mends_probabilities_that_favour_one_side() -> None:
+    probas, part = members(n=600, noise=(1.0,))
+    biased = probas[0] * np.array([0.3, 0.3, 1.0], dtype=np.float32)
+    biased /= biased.sum(axis=1, keepdims=True)
+    threshold = fit_threshold(biased, part.truth, TARGETS)
+    assert threshold is not None and threshold < 0.5
+    mended = hierarchical_f1(part.truth, decide(biased, TARGETS, threshold), TARGETS).score
+    assert mended > score_proba(biased, part.truth, TARGETS).score
+
+
+def test_a_mixture_of_some_members_keeps_their_proportions() -> None:
+    mixture = Mixture((1.0, 2.0, 3.0), (0.5, 0.2, 0.3), "arithmetic", 1e-4, 0.4)
+    some = mixture.only([1, 2])
+    assert some.temperatures == (2.0, 3.0)
+    assert some.weights == pytest.approx((0.4, 0.6))
+    assert some.threshold == 0.4
+    assert Mixture((1.0, 1.0), (1.0, 0.0), "arithmetic", 1e-4).only([1]).weights == (1.0,)
+
+
+def test_the_answers_in_a_blend_are_those_of_the_rule_it_chose(
+    model_folders: tuple[Folder, Folder], tmp_path: Path
+) -> None:
+    for decode in ("argmax", "threshold"):
+        config = BlendConfig(decode=decode)
+        with open_output(tmp_path / decode, Job("blend", {"decode": decode})) as output:
+            made = blend(model_folders, output, config)
+        told = made.read_json("metrics.json")
+        for scenario, mixture in read_mixtures(made).items():
+            assert (mixture.threshold is None) == (decode == "argmax")
+            assert told["scenarios"][scenario]["score"] == told["rules"][scenario]["scores"][decode]
+        parts = oof.read_oof(made)
+        assert told["score"] == np.mean([part.score(made.content["targets"]).score for part in parts.values()])
+
+
+def test_assignment_without_joint_labels_is_refused(model_folders: tuple[Folder, Folder], tmp_path: Path) -> None:
+    with (
+        pytest.raises(UsageError, match="no member has joint labels"),
+        open_output(tmp_path / "blend", Job("blend", {})) as output,
+    ):
+        blend(model_folders, output, BlendConfig(assign="causal"))
