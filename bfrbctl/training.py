@@ -1,34 +1,44 @@
-"""Train a model by subject-grouped cross-validation, one fold at a time, and assemble its out-of-fold predictions.
+"""Train a model by subject-grouped cross-validation and assemble its out-of-fold predictions.
 
 Each fold is published as soon as it is done - its model, its predictions, its history - so that a killed run continues
-with the next one. The folds are those stored in the dataset, so that every model of a blend is judged by the same ones.
+with the others. The folds are those stored in the dataset, so that every model of a blend is judged by the same ones.
+Folds know nothing of each other: they are trained here one after the other, or several at once by a crew.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from bfrbctl import oof
-from bfrbctl.config import as_mapping
+from bfrbctl import oof, workers
+from bfrbctl.config import as_mapping, from_mapping
 from bfrbctl.dataset import FeatureBatch, read_features
 from bfrbctl.errors import DataError, UsageError, examples
-from bfrbctl.folders import PART, Folder
+from bfrbctl.folders import PART, Folder, open_folder
 from bfrbctl.labels import JOINT_OOF, JointLabels, Sort, joint_labels, postures
 from bfrbctl.metrics import score_proba
-from bfrbctl.models import FoldModel, FoldTask, HistoryRow, Kind
+from bfrbctl.models import FoldModel, FoldTask, HistoryRow, Kind, kind_module
 from bfrbctl.outputs import Output
 from bfrbctl.schema import ALL_SENSORS, GESTURE, IMU_ONLY
 from bfrbctl.segments import Float32, Int64
-from bfrbctl.storage import Content, decode_parquet, encode_json, parse_json
+from bfrbctl.storage import Content, decode_parquet, encode_json, parquet_bytes, parse_json
+from bfrbctl.workers import ALONE, Crew
 
 METRICS = "metrics.json"
 HISTORY = "history.jsonl"
 IMPORTANCE = "importance.parquet"
 OnProgress = Callable[[HistoryRow], None]
+
+_PROGRESS = "progress.jsonl"
+"""In a fold's scratch folder: its history rows, as another process comes to know them."""
+
+_CORES_A_FOLD = {"lgbm": 4}
+"""How many cores a fold is worth before a second one is trained beside it; a kind that is not here takes all."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +100,16 @@ class CrossValidation:
         return {"model": self.kind_name, "folds": list(self.folds), "labels": self.labels, "settings": settings}
 
 
+def folds_at_once(kind_name: str) -> int:
+    """How many folds of a kind fill the cores of this machine, with the threads that each of them takes."""
+    cores = workers.n_workers(0)
+    return max(cores // _CORES_A_FOLD.get(kind_name, cores), 1)
+
+
 def cross_validate(
-    job: CrossValidation, output: Output, *, on_progress: OnProgress | None = None
+    job: CrossValidation, output: Output, *, crew: Crew = ALONE, on_progress: OnProgress | None = None
 ) -> Iterator[FoldResult]:
-    """Train the folds one after the other, then write what belongs to all of them.
+    """Train the folds, then write what belongs to all of them.
 
     Parameters
     ----------
@@ -101,12 +117,15 @@ def cross_validate(
         What to train on what.
     output
         The model folder, opened by `outputs.open_output`.
+    crew
+        Who trains the folds; the result does not depend on it.
     on_progress
         Called with every history row as it is known.
 
     Yields
     ------
-    The result of each fold as it is done. The folder is finished when the iterator is exhausted.
+    The result of each fold as it is done: those of an earlier run first, the others in any order where several are
+    trained at once. The folder is finished when the iterator is exhausted.
 
     Raises
     ------
@@ -115,18 +134,94 @@ def cross_validate(
     UsageError
         When a fold is asked for that the dataset does not have.
     """
-    index, batch = read_features(job.features, parts=job.kind.NEEDS)
+    index, _ = read_features(job.features, parts=())
     classes = tuple(job.features.content["classes"])
     if not index.height:
         raise DataError(f"{job.features.path}: has no labelled sequence", hint="train on a dataset with gestures")
     chosen = _chosen_folds(job, index)
+    targets = job.features.content["targets"]
+    todo = [fold for fold in chosen if not output.has(f"fold-{fold}")]
     for fold in chosen:
-        piece = f"fold-{fold}"
-        reused = output.has(piece)
-        if not reused:
-            _train_fold(job, output, fold, index=index, batch=batch, on_progress=on_progress or (lambda _: None))
-        yield _fold_result(output, fold, classes, job.features.content["targets"], reused=reused)
+        if fold not in todo:
+            yield _fold_result(output, fold, classes, targets, reused=True)
+    train = _train_here if crew.here(len(todo)) else _train_elsewhere
+    for fold in train(job, output, todo, crew=crew, on_progress=on_progress or (lambda _: None)):
+        yield _fold_result(output, fold, classes, targets, reused=False)
     _finish(job, output, chosen, _labelling(job, index)[0])
+
+
+def _train_here(
+    job: CrossValidation, output: Output, folds: Sequence[int], *, crew: Crew, on_progress: OnProgress
+) -> Iterator[int]:
+    """Train folds in this process, one after the other; gives each when it is published."""
+    if not folds:
+        return
+    index, batch = read_features(job.features, parts=job.kind.NEEDS)
+    for fold in folds:
+        with output.scratch(f"fold-{fold}") as scratch:
+            files = _train_fold(job, fold, index=index, batch=batch, scratch=scratch, on_progress=on_progress)
+            output.publish(f"fold-{fold}", files)
+        yield fold
+
+
+def _train_elsewhere(
+    job: CrossValidation, output: Output, folds: Sequence[int], *, crew: Crew, on_progress: OnProgress
+) -> Iterator[int]:
+    """Train folds in other processes, which get paths and settings and give files; gives each when it is published."""
+    crew.see(output.path, job.features.path)
+    settings = as_mapping(job.config)
+    if settings.get("threads") == 0:
+        settings["threads"] = crew.threads(len(folds))
+    told = (job.features.path.absolute(), job.kind_name, settings, job.seed, job.labels)
+    held = {fold: ExitStack() for fold in folds}
+    scratch = {fold: held[fold].enter_context(output.scratch(f"fold-{fold}")).absolute() for fold in folds}
+    rows = {fold: _Rows(scratch[fold] / _PROGRESS) for fold in folds}
+
+    def tell() -> None:
+        for row in (row for known in rows.values() for row in known.new()):
+            on_progress(row)
+
+    tasks = [(*told, fold, scratch[fold]) for fold in folds]
+    for fold, files in workers.run(_fold_elsewhere, tasks, crew=crew, in_order=False, on_wait=tell):
+        output.publish(f"fold-{fold}", files)
+        del rows[fold]
+        held[fold].close()
+        yield fold
+
+
+def _fold_elsewhere(
+    features_path: Path, kind_name: str, settings: Mapping[str, Any], seed: int, labels: Sort, fold: int, scratch: Path
+) -> tuple[int, dict[str, bytes]]:
+    """Train one fold in a worker; it publishes nothing."""
+    kind = kind_module(kind_name)
+    config = from_mapping(kind.Config, settings, f"settings of fold {fold}")
+    job = CrossValidation(open_folder(features_path, "features"), kind_name, kind, config, (fold,), seed, labels)
+    index, batch = read_features(job.features, parts=kind.NEEDS)
+    with (scratch / _PROGRESS).open("w", encoding="utf-8", buffering=1) as progress:
+
+        def note(row: HistoryRow) -> None:
+            progress.write(json.dumps(row) + "\n")
+
+        return fold, _train_fold(job, fold, index=index, batch=batch, scratch=scratch, on_progress=note)
+
+
+class _Rows:
+    """Rows that a worker appends to a file, read as they come."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.n_read = 0
+
+    def new(self) -> Iterator[HistoryRow]:
+        """Give the whole lines since the last call; from the start again when the worker began anew."""
+        if not self.path.exists():
+            return
+        content = self.path.read_bytes()
+        if len(content) < self.n_read:
+            self.n_read = 0
+        lines, newline, _ = content[self.n_read :].rpartition(b"\n")
+        self.n_read += len(lines) + len(newline)
+        yield from (json.loads(line) for line in lines.splitlines())
 
 
 def _chosen_folds(job: CrossValidation, index: pl.DataFrame) -> list[int]:
@@ -141,13 +236,14 @@ def _chosen_folds(job: CrossValidation, index: pl.DataFrame) -> list[int]:
 
 def _train_fold(
     job: CrossValidation,
-    output: Output,
     fold: int,
     *,
     index: pl.DataFrame,
     batch: FeatureBatch,
+    scratch: Path,
     on_progress: OnProgress,
-) -> None:
+) -> dict[str, bytes]:
+    """Train one fold; gives the files that are to be published of it."""
     gestures, targets = tuple(job.features.content["classes"]), job.features.content["targets"]
     joint, labels = _labelling(job, index)
     gesture_of = joint.gesture_of if joint else tuple(range(len(gestures)))
@@ -155,33 +251,32 @@ def _train_fold(
     fitted, held_out = np.flatnonzero(~held), np.flatnonzero(held)
     orientations, orientation = postures(index)
     valid = batch.take(held_out)
-    with output.scratch(f"fold-{fold}") as scratch:
-        task = FoldTask(
-            fold=fold,
-            classes=joint.names if joint else gestures,
-            targets=tuple(targets[gesture] for gesture in gesture_of),
-            train=batch.take(fitted),
-            train_labels=labels[fitted],
-            valid=valid,
-            valid_labels=labels[held_out],
-            seed=job.seed,
-            rate_hz=float(job.features.content["rate_hz"]),
-            scratch=scratch,
-            on_progress=on_progress,
-            gestures=gestures,
-            gesture_of=joint.gesture_of if joint else (),
-            orientations=orientations,
-            train_orientation=None if orientation is None else orientation[fitted],
-        )
-        model = job.kind.fit(task, job.config)
-        probas = predict_scenarios(model, valid)
-        rows = index.filter(pl.Series(held))
-        files = _fold_files(model, fold)
-        if joint:
-            files[_part("joint", fold, "parquet")] = oof.oof_rows(rows, probas)
-            probas = {scenario: joint.gestures(proba) for scenario, proba in probas.items()}
-        files[_part("oof", fold, "parquet")] = oof.oof_rows(rows, probas)
-        output.publish(f"fold-{fold}", files)
+    task = FoldTask(
+        fold=fold,
+        classes=joint.names if joint else gestures,
+        targets=tuple(targets[gesture] for gesture in gesture_of),
+        train=batch.take(fitted),
+        train_labels=labels[fitted],
+        valid=valid,
+        valid_labels=labels[held_out],
+        seed=job.seed,
+        rate_hz=float(job.features.content["rate_hz"]),
+        scratch=scratch,
+        on_progress=on_progress,
+        gestures=gestures,
+        gesture_of=joint.gesture_of if joint else (),
+        orientations=orientations,
+        train_orientation=None if orientation is None else orientation[fitted],
+    )
+    model = job.kind.fit(task, job.config)
+    probas = predict_scenarios(model, valid)
+    rows = index.filter(pl.Series(held))
+    files = _fold_files(model, fold)
+    if joint:
+        files[_part("joint", fold, "parquet")] = oof.oof_rows(rows, probas)
+        probas = {scenario: joint.gestures(proba) for scenario, proba in probas.items()}
+    files[_part("oof", fold, "parquet")] = oof.oof_rows(rows, probas)
+    return {name: content if isinstance(content, bytes) else parquet_bytes(content) for name, content in files.items()}
 
 
 def _labelling(job: CrossValidation, index: pl.DataFrame) -> tuple[JointLabels | None, Int64]:
@@ -201,8 +296,10 @@ def predict_scenarios(model: FoldModel, batch: FeatureBatch) -> dict[str, Float3
     return {ALL_SENSORS: proba, IMU_ONLY: model.predict_proba(batch.imu_only())}
 
 
-def _fold_files(model: FoldModel, fold: int) -> dict[str, Content]:
-    files: dict[str, Content] = {f"fold-{fold}.{suffix}": content for suffix, content in model.encode().items()}
+def _fold_files(model: FoldModel, fold: int) -> dict[str, bytes | pl.DataFrame]:
+    files: dict[str, bytes | pl.DataFrame] = {
+        f"fold-{fold}.{suffix}": content for suffix, content in model.encode().items()
+    }
     files[_part("summary", fold, "json")] = encode_json({"summary": model.summary, "history": model.history})
     importance = getattr(model, "importance", None)
     if importance is not None:

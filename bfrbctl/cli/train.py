@@ -18,6 +18,7 @@ Labels = Annotated[
     typer.Option(help="What to tell apart: gestures, or also their postures and first behaviours."),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the run.", min=0)]
+Workers = Annotated[int, typer.Option(help="Folds trained at once; 0 means as many as fill the cores.", min=0)]
 
 
 def register(app: typer.Typer) -> None:
@@ -48,6 +49,8 @@ def lgbm(
     top_features: Annotated[int | None, typer.Option(help="Keep so many features, by gain; 0 keeps all.")] = None,
     config_file: shared.Config = None,
     settings: shared.Set = None,
+    workers: Workers = 0,
+    scheduler: shared.Scheduler = None,
     force: shared.Force = False,
     resume: shared.Resume = False,
     quiet: shared.Quiet = False,
@@ -69,7 +72,8 @@ def lgbm(
         "class_weight": _class_weight(class_weight),
         "top_features": top_features,
     }
-    given, ways = Given(config_file, settings, options), Ways(force, resume, quiet, as_json)
+    given = Given(config_file, settings, options)
+    ways = Ways(workers, scheduler, force, resume, quiet, as_json)
     train("lgbm", features, model, which=Which(folds, labels, seed), given=given, ways=ways)
 
 
@@ -88,6 +92,8 @@ def keras(
     modality_dropout: Dropout = None,
     config_file: shared.Config = None,
     settings: shared.Set = None,
+    workers: Workers = 0,
+    scheduler: shared.Scheduler = None,
     force: shared.Force = False,
     resume: shared.Resume = False,
     quiet: shared.Quiet = False,
@@ -107,7 +113,8 @@ def keras(
         "pad": pad,
         "modality_dropout": modality_dropout,
     }
-    given, ways = Given(config_file, settings, options), Ways(force, resume, quiet, as_json)
+    given = Given(config_file, settings, options)
+    ways = Ways(workers, scheduler, force, resume, quiet, as_json)
     train("keras", features, model, which=Which(folds, labels, seed), given=given, ways=ways)
 
 
@@ -140,8 +147,10 @@ class Given:
 
 @dataclass(frozen=True)
 class Ways:
-    """How a command goes about its output; the options of these names."""
+    """Who works, and how a command goes about its output; the options of these names."""
 
+    workers: int
+    scheduler: str | None
     force: bool
     resume: bool
     quiet: bool
@@ -155,17 +164,21 @@ def train(kind: str, features: Path, model: Path, *, which: Which, given: Given,
     from bfrbctl.models import kind_module
     from bfrbctl.oof import score_line
     from bfrbctl.outputs import Job, open_output
-    from bfrbctl.training import METRICS, CrossValidation, cross_validate
+    from bfrbctl.training import METRICS, CrossValidation, cross_validate, folds_at_once
 
     module = kind_module(kind)
     config = configuration.build(module.Config, file=given.file, overrides=given.overrides or (), **given.options)
     folder = open_folder(features, "features")
     run = CrossValidation(folder, kind, module, config, tuple(which.folds or ()), which.seed, which.labels)
     job = Job("model", run.settings, (folder.ref(),), shared.command_line(), which.seed)
-    with open_output(model, job, force=ways.force, resume=ways.resume) as output:
+    at_once = ways.workers if ways.scheduler or ways.workers else folds_at_once(kind)
+    with (
+        shared.crew(at_once, ways.scheduler, quiet=ways.quiet) as crew,
+        open_output(model, job, force=ways.force, resume=ways.resume) as output,
+    ):
         watch = shared.watch_folds(kind, n_folds=len(run.folds) or folder.content["n_folds"], quiet=ways.quiet)
         with watch as (on_progress, on_fold):
-            for result in cross_validate(run, output, on_progress=on_progress):
+            for result in cross_validate(run, output, crew=crew, on_progress=on_progress):
                 on_fold(result)
     finished = open_folder(model, "model")
     summary = finished.read_json(METRICS)
