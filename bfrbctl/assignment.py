@@ -71,6 +71,11 @@ class Assigner:
         _, columns = linear_sum_assignment(np.stack(rows))
         return int(self._gesture_of[columns[-1]])
 
+    def answers(self, subjects: Sequence[str | None], spread: Float32, *, otherwise: Int64) -> list[int]:
+        """Answer sequences in the order in which they arrive; `otherwise` stands where nothing is assigned."""
+        found = [self.answer(subject, row) for subject, row in zip(subjects, spread, strict=True)]
+        return [stands if got is None else got for got, stands in zip(found, otherwise.tolist(), strict=True)]
+
 
 def joint_proba(proba: Float32, within: Float32, joint: JointLabels) -> Float32:
     """Spread the probability of each gesture over its joint labels.
@@ -102,12 +107,10 @@ def assigned(part: OofScenario, spread: Float32, joint: JointLabels, *, seed: in
         Of the order.
     """
     assigner = Assigner(joint, max_subjects=part.keys.height + 1)
-    subjects = part.keys[SUBJECT].to_list()
-    out = part.predicted.copy()
-    for row in np.random.default_rng(seed).permutation(part.keys.height).tolist():
-        answer = assigner.answer(subjects[row], spread[row])
-        if answer is not None:
-            out[row] = answer
+    order = np.random.default_rng(seed).permutation(part.keys.height)
+    subjects = part.keys[SUBJECT].gather(order).to_list()
+    out = np.empty_like(part.predicted)
+    out[order] = assigner.answers(subjects, spread[order], otherwise=part.predicted[order])
     return out
 
 

@@ -5,7 +5,7 @@ folds are averaged; a blend puts its members together with the weights of the sc
 sensors, or IMU-only when it has no valid thermopile and no valid ToF frame.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from bfrbctl import features
+from bfrbctl.assignment import Assigner, joint_proba
 from bfrbctl.blending import read_mixtures
 from bfrbctl.config import from_mapping
 from bfrbctl.dataset import FeatureBatch, RecordingBatch
@@ -21,11 +22,11 @@ from bfrbctl.errors import ArtefactError, DataError
 from bfrbctl.features import FeatureConfig
 from bfrbctl.folders import MANIFEST, Folder, open_folder
 from bfrbctl.labels import JointLabels, read_joint
-from bfrbctl.mixing import Mixture
+from bfrbctl.mixing import Mixture, decide
 from bfrbctl.models import FoldModel, kind_module
 from bfrbctl.preparation import clean_frames
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, TOF_MISSING, SensorLayout
-from bfrbctl.segments import Bool, Float32
+from bfrbctl.segments import Bool, Float32, Int64
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,25 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What a model says of some recordings.
+
+    Parameters
+    ----------
+    proba
+        float32, (n_sequences, n_classes): probability of every gesture; rows sum to 1.
+    positions
+        int64, (n_sequences,): the gesture by the decoding rule.
+    spread
+        float32, (n_sequences, n_joint): probability of every joint label, of blends that assign them; None otherwise.
+    """
+
+    proba: Float32
+    positions: Int64
+    spread: Float32 | None = None
+
+
+@dataclass(frozen=True)
 class Predictor:
     """A model or blend, ready to answer.
 
@@ -88,6 +108,9 @@ class Predictor:
         The models.
     mixtures
         Scenario -> how the members are put together; None for a model by itself.
+    assigns
+        The joint labels that the blend assigns to each wearer at most once (`oof-blend --assign causal`); None where
+        it does not.
     """
 
     path: Path
@@ -98,6 +121,7 @@ class Predictor:
     prior: Float32
     members: tuple[Member, ...]
     mixtures: Mapping[str, Mixture] | None = field(repr=False)
+    assigns: JointLabels | None = None
 
     @classmethod
     def open(cls, path: Path | str, *, expect_sha256: str | None = None) -> "Predictor":
@@ -128,29 +152,32 @@ class Predictor:
                 prior=prior,
                 members=tuple(_members(folder)),
                 mixtures=read_mixtures(folder) if folder.kind == "blend" else None,
+                assigns=read_joint(content, what=str(folder.path / MANIFEST)) if folder.kind == "blend" else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(
                 f"{folder.path / MANIFEST}: lacks what a {folder.kind} needs ({error})",
                 hint="make or download the folder again",
             ) from error
+        if predictor.assigns and not any(member.joint == predictor.assigns for member in predictor.members):
+            raise ArtefactError(f"{folder.path / MANIFEST}: assigns joint labels that no member has")
         n_classes = len(predictor.classes)
         if prior.shape != (n_classes,) or len(predictor.targets) != n_classes or not np.all(np.isfinite(prior)):
             raise ArtefactError(f"{folder.path / MANIFEST}: classes, targets and prior do not fit each other")
         return predictor
 
     def predict_proba(self, batch: RecordingBatch) -> Float32:
-        """Give the probability of every gesture.
+        """Give the probability of every gesture: float32, (n_sequences, n_classes); rows sum to 1. As `answer`."""
+        return self.answer(batch).proba
+
+    def answer(self, batch: RecordingBatch) -> Answers:
+        """Give probabilities and gestures.
 
         Parameters
         ----------
         batch
             Recordings; sensors that the model does not know are ignored, those it knows and the batch lacks are
             missing.
-
-        Returns
-        -------
-        float32, (n_sequences, n_classes); rows sum to 1.
 
         Raises
         ------
@@ -163,19 +190,38 @@ class Predictor:
                 hint="resample them, or train on recordings of that rate",
             )
         if not batch.n_sequences:
-            return np.zeros((0, len(self.classes)), dtype=np.float32)
+            nothing = np.zeros((0, len(self.classes)), dtype=np.float32)
+            return Answers(nothing, np.zeros(0, dtype=np.int64), self._spread(nothing, [nothing] * len(self.members)))
         computed = self._features(batch)
         told = [member.predict_proba(computed[member.config, member.layout]) for member in self.members]
         probas = [m.joint.gestures(proba) if m.joint else proba for m, proba in zip(self.members, told, strict=True)]
         if self.mixtures is None:
-            return probas[0]
+            return Answers(probas[0], decide(probas[0], self.targets, None))
+        mixture = self.mixtures[ALL_SENSORS]
+        mixed = mixture.mix(probas)
+        positions = decide(mixed, self.targets, mixture.threshold)
         imu_only = _imu_only(batch.conform(self.layout)) if self.layout.thm or self.layout.tof else None
-        mixed = self.mixtures[ALL_SENSORS].mix(probas)
         if imu_only is not None and imu_only.any():
-            mixed[imu_only] = self.mixtures[IMU_ONLY].mix([proba[imu_only] for proba in probas])
-        return mixed
+            mixture = self.mixtures[IMU_ONLY]
+            mixed[imu_only] = mixture.mix([proba[imu_only] for proba in probas])
+            positions[imu_only] = decide(mixed[imu_only], self.targets, mixture.threshold)
+        return Answers(mixed, positions, self._spread(mixed, told))
 
-    def predict_many(self, frames: Any, demographics: Any = None) -> dict[str, str]:
+    def _spread(self, mixed: Float32, told: Sequence[Float32]) -> Float32 | None:
+        """Spread the blend's probabilities over joint labels as the members that have them do, on average."""
+        joint = self.assigns
+        if joint is None or not len(mixed):
+            return None if joint is None else np.zeros((0, len(joint.names)), dtype=np.float32)
+        within = [joint.within(each) for member, each in zip(self.members, told, strict=True) if member.joint]
+        return joint_proba(mixed, np.mean(within, axis=0, dtype=np.float32), joint)
+
+    def new_assigner(self) -> Assigner | None:
+        """Give the memory of a serving run, for `predict` and `predict_many`; None where the blend assigns nothing."""
+        return Assigner(self.assigns) if self.assigns else None
+
+    def predict_many(
+        self, frames: Any, demographics: Any = None, *, assigner: Assigner | None = None
+    ) -> dict[str, str]:
         """Answer each sequence of a table.
 
         Parameters
@@ -185,18 +231,23 @@ class Predictor:
             columns; sensors may lack columns, values may be null.
         demographics
             polars or pandas table with one row a subject; None when unknown.
+        assigner
+            From `new_assigner`: what it remembers of each wearer is used and added to, in the order of the sequences.
 
         Returns
         -------
         sequence_id -> gesture. A sequence that cannot be used gets the gesture most frequent in training.
         """
         cleaned = clean_frames(as_polars(frames), _people(demographics), layout=self.layout, rate_hz=self.rate_hz)
-        proba = self.predict_proba(cleaned.batch)
+        answers = self.answer(cleaned.batch)
+        best = answers.positions.tolist()
+        if assigner is not None and answers.spread is not None:
+            best = assigner.answers(cleaned.batch.subjects, answers.spread, otherwise=answers.positions)
         ids = [*cleaned.batch.sequence_ids, *(fault.sequence_id for fault in cleaned.faults)]
-        best = [*np.argmax(proba, axis=1).tolist(), *([int(np.argmax(self.prior))] * len(cleaned.faults))]
+        best = [*best, *([int(np.argmax(self.prior))] * len(cleaned.faults))]
         return {name: self.classes[position] for name, position in zip(ids, best, strict=True)}
 
-    def predict(self, sequence: Any, demographics: Any = None) -> str:
+    def predict(self, sequence: Any, demographics: Any = None, *, assigner: Assigner | None = None) -> str:
         """Answer one sequence: the call that the competition's gateway makes.
 
         Parameters
@@ -205,6 +256,8 @@ class Predictor:
             polars or pandas table with the frames of one sequence.
         demographics
             polars or pandas table with the row of its subject; None when unknown.
+        assigner
+            As in `predict_many`.
 
         Returns
         -------
@@ -215,7 +268,7 @@ class Predictor:
         DataError
             When the table has frames of several sequences.
         """
-        answers = self.predict_many(sequence, demographics)
+        answers = self.predict_many(sequence, demographics, assigner=assigner)
         if len(answers) > 1:
             raise DataError(f"{len(answers)} sequences, expected one", hint="use predict_many for several")
         return next(iter(answers.values()), self.classes[int(np.argmax(self.prior))])
