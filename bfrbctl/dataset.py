@@ -327,6 +327,24 @@ def read_recordings(folder: Folder, sequences: pl.DataFrame, number: int) -> tup
     return batch, np.array(frame[PHASE].to_numpy(), dtype=np.uint8)
 
 
+def read_accelerations(folder: Folder) -> tuple[pl.DataFrame, Float32, Int64]:
+    """Read the accelerations of a whole prepared dataset, and nothing else of its frames.
+
+    Returns
+    -------
+    Its sequences.parquet by file; float32, (n_frames, 3), m/s^2, NaN where missing; int64, (n_sequences + 1,), the
+    offsets of its rows.
+    """
+    sequences = folder.read_parquet("sequences.parquet").sort("file", maintain_order=True)
+    offsets = offsets_of(sequences["n_frames"].to_numpy())
+    files = sequences["file"].unique(maintain_order=True)
+    acc = [float_matrix(folder.read_parquet(frames_file(number), ACC), ACC) for number in files]
+    together = np.concatenate([np.empty((0, len(ACC)), dtype=np.float32), *acc])
+    if len(together) != offsets[-1]:
+        raise ArtefactError(f"{folder.path}: has {len(together)} frames, its sequences tell {offsets[-1]}")
+    return sequences, together, offsets
+
+
 def transpose_into(matrix: Int16, out: Int16) -> None:
     """Write the transpose of a matrix into `out`, in blocks that stay in the processor's cache."""
     rows, columns = matrix.shape

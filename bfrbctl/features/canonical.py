@@ -74,7 +74,7 @@ def canonical(batch: RecordingBatch, config: FeatureConfig) -> Canonical:
     thm = np.array(batch.thm, dtype=np.float64) if layout.thm else np.empty((batch.n_frames, 0))
     images = _as_images(batch.tof) if layout.tof else np.empty((batch.n_frames, 0, 64), dtype=np.uint8)
     measured_rot = np.asarray(~np.isnan(rot).any(axis=1))
-    if config.undo_flips == "listed":
+    if config.flipped_subjects:
         flipped = np.repeat(np.isin(batch.subjects, config.flipped_subjects), lengths)
         acc[flipped, :2] *= -1.0
         rot[flipped] = rotation.turned(rot[flipped])

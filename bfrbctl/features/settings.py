@@ -30,7 +30,7 @@ FAMILIES: dict[str, str] = {
 """Families of features and channels, and what each holds."""
 
 MODALITIES = (IMU, THM, TOF)
-FLIP_MODES = ("off", "listed")
+FLIP_MODES = ("off", "listed", "auto")
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,11 @@ class FeatureConfig:
     mirror_left
         Mirror the recordings of left-handers (handedness 0), so that both hands look like a right hand.
     undo_flips
-        `listed` turns the recordings of `flipped_subjects` round again; `off` leaves every recording as it is.
+        `listed` turns the recordings of `flipped_subjects` round again, `auto` too, but that
+        `featurization.with_flips` finds them first; `off` leaves every recording as it is.
     flipped_subjects
-        Who wore the device upside down.
+        Who wore the device upside down. Nobody else is turned round: what becomes of a recording is told by its
+        subject and these settings alone.
     tof_images
         Hand the 8x8 ToF images on beside the channels.
 
@@ -76,7 +78,7 @@ class FeatureConfig:
                 hint=f"choose one of {', '.join(FLIP_MODES)}",
             )
         object.__setattr__(self, "flipped_subjects", tuple(sorted(self.flipped_subjects)))
-        if bool(self.flipped_subjects) != (self.undo_flips == "listed"):
+        if self.undo_flips != "auto" and bool(self.flipped_subjects) != (self.undo_flips == "listed"):
             raise UsageError(
                 f"undo_flips is {self.undo_flips!r} with {len(self.flipped_subjects)} flipped_subjects",
                 hint="name subjects with undo_flips listed, none with off",
