@@ -1,11 +1,12 @@
 """Measure the Keras member: the figures of docs/keras.md.
 
-    python examples/measure_keras.py oof features/ --folds 0 1 --set epochs=20
-    python examples/measure_keras.py ablation features/ --folds 0 --set epochs=20
+    python examples/measure_keras.py oof features/ --folds 0 1 --set epochs=20 --keep runs/
+    python examples/measure_keras.py ablation features/ --folds 0 --set epochs=20 --keep runs/
     python examples/measure_keras.py speed
 
 `oof` trains both networks, `ablation` helios with one thing switched off at a time; both print a Markdown row a
-training with the out-of-fold scores of both scenarios. `speed` times a training step of both networks beside the
+training with the out-of-fold scores of both scenarios, over the folds done so far. With --keep a run that was stopped
+goes on where it was when the same command is given again. `speed` times a training step of both networks beside the
 two-branch network built plainly from stock layers, in the same process, taking turns.
 """
 
@@ -13,6 +14,8 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from bfrbctl.config import build
 from bfrbctl.dataset import read_features
 from bfrbctl.folders import open_folder
 from bfrbctl.metrics import score_proba
-from bfrbctl.models import FoldTask
+from bfrbctl.models import FoldTask, keras_training
 from bfrbctl.models.keras_backend import keras, ops
 from bfrbctl.models.keras_losses import HierarchicalLoss
 from bfrbctl.models.keras_model import NEEDS, Config, fit
@@ -31,8 +34,10 @@ from bfrbctl.models.keras_networks import NETWORKS, NetworkSpec, build_network
 from bfrbctl.models.keras_optimizer import FlatAdamW
 from bfrbctl.schema import SCENARIOS
 
+UNMASKED = "padding counts as frames"
 ABLATIONS: Mapping[str, Sequence[str]] = {
     "all of it": (),
+    "padding not masked": (UNMASKED,),
     "no modality dropout": ("modality_dropout=0.0",),
     "no mixup": ("mixup=0.0",),
     "no phase, merged and binary loss": ("phase_weight=0.0", "merged_weight=0.0", "binary_weight=0.0"),
@@ -43,7 +48,34 @@ ABLATIONS: Mapping[str, Sequence[str]] = {
 BATCH, TIME, N_IMU, N_OTHER, N_TOF, N_CLASSES = 64, 100, 20, 25, 5, 18
 
 
-def fold_tasks(path: Path, folds: Sequence[int], scratch: Path) -> Iterator[FoldTask]:
+@dataclass
+class Tally:
+    """Held-out predictions of one training, over the folds done so far."""
+
+    targets: tuple[bool, ...]
+    labels: list[np.ndarray] = field(default_factory=list)
+    probas: dict[str, list[np.ndarray]] = field(default_factory=lambda: {scenario: [] for scenario in SCENARIOS})
+    seconds: list[float] = field(default_factory=list)
+
+    def row(self, name: str) -> str:
+        """Give a row of the table."""
+        labels = np.concatenate(self.labels)
+        scores = {
+            scenario: score_proba(np.concatenate(parts), labels, self.targets)
+            for scenario, parts in self.probas.items()
+        }
+        cells = [f"{scores[scenario].score:.4f}" for scenario in SCENARIOS]
+        both = np.mean([score.score for score in scores.values()])
+        macro = [f"{scores[scenario].gesture_macro_f1:.4f}" for scenario in SCENARIOS]
+        figures = [str(len(self.labels)), *cells, f"{both:.4f}", *macro, f"{np.median(self.seconds):.1f}"]
+        return f"| {name} | {' | '.join(figures)} |"
+
+
+HEADER = "| training | folds | all | IMU-only | mean | gestures, all | gestures, IMU-only | seconds an epoch |"
+
+
+def fold_tasks(path: Path, folds: Sequence[int]) -> Iterator[FoldTask]:
+    """Read the folder once and give what each fold is trained on."""
     folder = open_folder(path, "features")
     index, batch = read_features(folder, parts=NEEDS)
     classes = tuple(folder.content["classes"])
@@ -61,31 +93,53 @@ def fold_tasks(path: Path, folds: Sequence[int], scratch: Path) -> Iterator[Fold
             valid_labels=labels[held_out],
             seed=0,
             rate_hz=float(folder.content["rate_hz"]),
-            scratch=scratch,
+            scratch=Path(),
             on_progress=lambda row: None,
         )
 
 
-def measure(name: str, path: Path, folds: Sequence[int], settings: Sequence[str]) -> None:
-    """Train the folds with these settings and print a table row."""
-    config = build(Config, overrides=settings)
-    probas: dict[str, list[np.ndarray]] = {scenario: [] for scenario in SCENARIOS}
-    truth, seconds = [], []
-    targets: tuple[bool, ...] = ()
-    with tempfile.TemporaryDirectory() as scratch:
-        for task in fold_tasks(path, folds, Path(scratch)):
-            model = fit(task, config)
-            seconds += [float(row["seconds"]) for row in model.history]
-            probas["all"].append(model.predict_proba(task.valid))
-            probas["imu"].append(model.predict_proba(task.valid.imu_only()))
-            truth.append(task.valid_labels)
-            targets = task.targets
-    labels = np.concatenate(truth)
-    scores = {scenario: score_proba(np.concatenate(parts), labels, targets) for scenario, parts in probas.items()}
-    both = np.mean([score.score for score in scores.values()])
-    cells = [f"{scores[scenario].score:.4f}" for scenario in SCENARIOS]
-    gestures = f"{scores['all'].gesture_macro_f1:.4f}"
-    print(f"| {name} | {' | '.join(cells)} | {both:.4f} | {gestures} | {np.median(seconds):.1f} |", flush=True)
+def compare(path: Path, folds: Sequence[int], variants: Mapping[str, Sequence[str]], keep: Path) -> None:
+    """Train every variant on one fold after the other and print a row after each."""
+    tallies: dict[str, Tally] = {}
+    print(f"{HEADER}\n|{'---|' * HEADER.count(' | ')}---|", flush=True)
+    for task in fold_tasks(path, folds):
+        for name, settings in variants.items():
+            tally = tallies.setdefault(name, Tally(task.targets))
+            scratch = keep / f"{name.replace(' ', '-')}-{task.fold}"
+            scratch.mkdir(parents=True, exist_ok=True)
+            measure(replace(task, scratch=scratch), settings, tally)
+            print(tally.row(name), flush=True)
+
+
+def measure(task: FoldTask, settings: Sequence[str], tally: Tally) -> None:
+    """Train one fold with these settings and add its predictions to the tally."""
+    config = build(Config, overrides=[setting for setting in settings if setting != UNMASKED])
+    with padding_counted() if UNMASKED in settings else nullcontext():
+        model = fit(task, config)
+        tally.probas["all"].append(model.predict_proba(task.valid))
+        tally.probas["imu"].append(model.predict_proba(task.valid.imu_only()))
+    tally.labels.append(task.valid_labels)
+    tally.seconds += [float(row["seconds"]) for row in model.history]
+
+
+@contextmanager
+def padding_counted() -> Iterator[None]:
+    """Hide from the network which frames are padding."""
+    training_batch, prediction_batches = keras_training.training_batch, keras_training.prediction_batches
+
+    def train(*arguments: Any) -> Any:
+        inputs, targets = training_batch(*arguments)
+        return {**inputs, "mask": np.ones_like(inputs["mask"])}, targets
+
+    def predict(*arguments: Any) -> Any:
+        for chosen, inputs in prediction_batches(*arguments):
+            yield chosen, {**inputs, "mask": np.ones_like(inputs["mask"])}
+
+    keras_training.training_batch, keras_training.prediction_batches = train, predict
+    try:
+        yield
+    finally:
+        keras_training.training_batch, keras_training.prediction_batches = training_batch, prediction_batches
 
 
 def stock_two_branch() -> Any:
@@ -164,6 +218,8 @@ def main() -> None:
     parser.add_argument("features", type=Path, nargs="?")
     parser.add_argument("--folds", type=int, nargs="*", default=[])
     parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--only", nargs="*", default=[], help="names of trainings, as in the table")
+    parser.add_argument("--keep", type=Path, help="folder for checkpoints")
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     if options.what == "speed":
@@ -171,10 +227,14 @@ def main() -> None:
         return
     if options.features is None:
         parser.error("name a feature folder")
-    print("| training | all | IMU-only | mean | gesture macro F1 | seconds an epoch |\n|---|---|---|---|---|---|")
     variants = ABLATIONS if options.what == "ablation" else {name: (f"network={name}",) for name in NETWORKS}
-    for name, changes in variants.items():
-        measure(name, options.features, options.folds, [*options.settings, *changes])
+    chosen = {
+        name: [*options.settings, *changes]
+        for name, changes in variants.items()
+        if not options.only or name in options.only
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        compare(options.features, options.folds, chosen, options.keep or Path(scratch))
 
 
 if __name__ == "__main__":

@@ -46,7 +46,9 @@ def source(pad: str = "left") -> TrainingData:
     plan = plan_inputs(batch, length=64, pad=pad)
     turned = find_turned(plan.imu)
     data = ready(batch, plan, fit_scaler(batch, plan, turned))
-    return TrainingData(data, np.eye(4, dtype=np.float32)[labels], plan, turned)
+    postures = np.eye(3, dtype=np.float32)[labels % 3]
+    postures[:4] = 0.0  # unknown
+    return TrainingData(data, np.eye(4, dtype=np.float32)[labels], postures, plan, turned)
 
 
 def batch_of(augmentation: Augmentation, seed: int = 0) -> tuple[dict, dict]:
@@ -125,6 +127,17 @@ def test_mixup_keeps_the_sum_of_labels_and_the_larger_share() -> None:
     assert sorted(partner.tolist()) == list(range(50))
     _, targets = batch_of(ALL)
     np.testing.assert_allclose(targets["gesture"].sum(axis=1), 1.0, rtol=1e-6)
+
+
+def test_an_unknown_posture_takes_its_share_of_a_mixture_away() -> None:
+    given_source = source()
+    inputs, targets = batch_of(replace(NONE, mixup=1.0))
+    weight, partner = inputs["weight"], inputs["partner"]
+    known = given_source.orientation.sum(axis=1)
+    np.testing.assert_allclose(
+        targets["orientation"].sum(axis=1), weight * known + (1 - weight) * known[partner], atol=1e-6
+    )
+    assert set(known) == {0.0, 1.0}
 
 
 def test_unknown_phase_is_minus_one_and_known_phase_is_pooled() -> None:

@@ -4,7 +4,7 @@ import pytest
 from bfrbctl.models.keras_backend import keras, ops, to_numpy
 from bfrbctl.models.keras_images import FAR, FlatPixels, ImageEncoder, Mixup, MixupMask
 from bfrbctl.models.keras_layers import ConvNorm, HalveTime, MaskedAttention, MaskedMean, SqueezeExcite
-from bfrbctl.models.keras_losses import HierarchicalLoss, PhaseLoss
+from bfrbctl.models.keras_losses import HierarchicalLoss, KnownCrossEntropy, PhaseLoss
 from bfrbctl.models.keras_optimizer import FlatAdamW
 from bfrbctl.models.keras_recurrent import Bidirectional
 
@@ -132,6 +132,29 @@ def test_loss_is_that_of_gestures_plus_that_of_merged_classes_plus_that_of_targe
     np.testing.assert_allclose(
         to_numpy(loss.call(ops.convert_to_tensor(truth), ops.convert_to_tensor(logits))), [expected], rtol=1e-5
     )
+
+
+def test_loss_of_joint_labels_adds_up_those_of_a_gesture_in_its_merged_term() -> None:
+    targets, gesture_of = (True, True, True, False, False), (0, 0, 1, 2, 2)
+    rng = np.random.default_rng(0)
+    truth = np.eye(5, dtype=np.float32)[[0, 2, 4]]
+    logits = rng.normal(size=(3, 5)).astype(np.float32)
+    proba = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    own = -np.log((truth * proba).sum(axis=1))
+    merged = -np.log([proba[0, :2].sum(), proba[1, 2], proba[2, 3:].sum()])
+    binary = -np.log([proba[0, :3].sum(), proba[1, :3].sum(), proba[2, 3:].sum()])
+    loss = HierarchicalLoss(targets, gesture_of=gesture_of, merged=0.5, binary=0.25)
+    found = to_numpy(loss.call(ops.convert_to_tensor(truth), ops.convert_to_tensor(logits)))
+    np.testing.assert_allclose(found, own + 0.5 * merged + 0.25 * binary, rtol=1e-5)
+    again = HierarchicalLoss.from_config(loss.get_config())
+    assert (again.gesture_of, again.targets) == (gesture_of, targets)
+
+
+def test_loss_of_postures_leaves_out_unknown_ones() -> None:
+    truth = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 0.5]], dtype=np.float32)
+    logits = np.array([[9.0, -9.0], [0.0, 0.0], [0.0, 0.0]], dtype=np.float32)
+    loss = KnownCrossEntropy().call(ops.convert_to_tensor(truth), ops.convert_to_tensor(logits))
+    np.testing.assert_allclose(to_numpy(loss), [0.0, np.log(2), 0.5 * np.log(2)], rtol=1e-6)
 
 
 def test_phase_loss_looks_at_known_frames_alone() -> None:

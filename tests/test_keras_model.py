@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bfrbctl.errors import ArtefactError, DataError, UsageError
-from bfrbctl.models import HistoryRow, keras_training, kind_module
+from bfrbctl.models import FoldTask, HistoryRow, Judge, keras_training, kind_module
 from bfrbctl.models.keras_augmentation import training_batch
 from bfrbctl.models.keras_backend import to_numpy
 from bfrbctl.models.keras_checkpoint import pack_arrays
-from bfrbctl.models.keras_model import NEEDS, Config, KerasFoldModel, fit, load, task_digest
+from bfrbctl.models.keras_model import NEEDS, Config, KerasFoldModel, fit, load, postures, task_digest
 from bfrbctl.models.keras_networks import NETWORKS, NetworkSpec, build_network, weight_names
-from bfrbctl.models.keras_training import rate_at
+from bfrbctl.models.keras_training import class_weights, rate_at
 from tests.keras_batches import CLASSES, made, task
 
 ROOT = Path(__file__).parent.parent
@@ -237,7 +237,9 @@ def test_a_missing_or_foreign_file_is_refused(files: dict[str, bytes]) -> None:
         (("inputs", "single"), [99], "single"),
         (("n_members",), 10**6, "n_members"),
         (("rate_hz",), "ten", "rate_hz"),
-        (("format",), 2, "format"),
+        (("format",), 3, "format"),
+        (("format",), True, "format"),
+        (("network", "n_orientations"), 65, "n_orientations"),
         (("targets",), [1, 1, 0, 0], "targets"),
         (("summary",), [], "summary"),
     ],
@@ -250,6 +252,84 @@ def test_a_changed_spec_is_refused(files: dict[str, bytes], path: tuple[str, ...
     place[path[-1]] = value
     with pytest.raises(ArtefactError, match=message):
         load({**files, "keras.json": json.dumps(spec).encode()}, classes=CLASSES)
+
+
+def test_a_spec_from_before_postures_is_read(model: KerasFoldModel, files: dict[str, bytes]) -> None:
+    spec = json.loads(files["keras.json"])
+    assert spec["format"] == 2
+    spec["format"] = 1
+    assert spec["network"].pop("n_orientations") == 0
+    loaded = load({**files, "keras.json": json.dumps(spec).encode()}, classes=CLASSES)
+    assert loaded.spec == model.spec
+
+
+JOINT = tuple(f"{name} | {posture}" for name in CLASSES for posture in ("lying", "sitting"))
+
+
+def joint_task(scratch: Path) -> FoldTask:
+    """Give the task with two postures of each gesture told apart, told as postures too."""
+    base = task(scratch)
+    rng = np.random.default_rng(0)
+    posture = rng.integers(0, 2, base.train_labels.size)
+    valid_posture = rng.integers(0, 2, base.valid_labels.size)
+    posture_known = np.where(np.arange(posture.size) % 5 == 0, -1, posture)
+    return replace(
+        base,
+        classes=JOINT,
+        targets=(True,) * 4 + (False,) * 4,
+        gestures=CLASSES,
+        gesture_of=(0, 0, 1, 1, 2, 2, 3, 3),
+        train_labels=2 * base.train_labels + posture,
+        valid_labels=2 * base.valid_labels + valid_posture,
+        orientations=("lying", "sitting"),
+        train_orientation=posture_known,
+    )
+
+
+@pytest.fixture(scope="module")
+def joint_model(tmp_path_factory: pytest.TempPathFactory) -> KerasFoldModel:
+    return fit(joint_task(tmp_path_factory.mktemp("joint")), replace(TINY, epochs=2, class_weight="balanced"))
+
+
+def test_joint_labels_are_judged_by_their_gestures(joint_model: KerasFoldModel, tmp_path: Path) -> None:
+    job, found = joint_task(tmp_path), joint_model
+    proba = found.predict_proba(job.valid)
+    assert proba.shape == (32, 8)
+    best = found.history[found.summary["best_step"][0] - 1]
+    assert best["score_all"] == pytest.approx(job.score(proba).score, abs=1e-6)
+    assert best["valid_logloss_all"] == pytest.approx(job.loss(proba), abs=1e-6)
+    again = load(found.encode(), classes=JOINT)
+    np.testing.assert_array_equal(again.predict_proba(job.valid), proba)
+    with pytest.raises(ArtefactError, match="classes"):
+        load(found.encode(), classes=CLASSES)
+
+
+def test_weights_of_joint_labels_are_those_of_their_gestures() -> None:
+    counts = np.array([1, 5, 2, 0, 8])
+    labels = np.eye(5, dtype=np.float32)[np.repeat(np.arange(5), counts)]
+    judge = Judge((True, True, True, False, False), gesture_of=(0, 0, 1, 1, 2))
+    weights = np.array(class_weights(labels, judge))
+    assert weights[0] == weights[1] and weights[2] == weights[3]
+    np.testing.assert_allclose(weights[[0, 2, 4]] * [6, 2, 8], 16 / 3)
+    assert weights @ counts == pytest.approx(16)
+
+
+def test_postures_are_learnt_by_helios_alone_where_they_are_known(joint_model: KerasFoldModel, tmp_path: Path) -> None:
+    job, quick = joint_task(tmp_path), TINY
+    assert joint_model.spec.network.n_orientations == 2
+    unknown = np.full(80, -1)
+    for other, config in [
+        (job, replace(quick, orientation_weight=0.0)),
+        (job, replace(quick, network="two-branch")),
+        (replace(job, train_orientation=None), quick),
+        (replace(job, train_orientation=unknown), quick),
+        (replace(job, orientations=("lying",), train_orientation=unknown + 1), quick),
+    ]:
+        assert postures(other, config).shape == (80, 0)
+    told = postures(job, quick)
+    assert told.shape == (80, 2)
+    np.testing.assert_array_equal(told.sum(axis=1), job.train_orientation >= 0)
+    assert task_digest(replace(job, train_orientation=unknown), quick) != task_digest(job, quick)
 
 
 def test_weights_that_do_not_fit_are_refused(model: KerasFoldModel, files: dict[str, bytes]) -> None:

@@ -68,6 +68,8 @@ class TrainingData:
         The scaled sequences.
     labels
         float32, (n_sequences, n_classes), one-hot.
+    orientation
+        float32, (n_sequences, n_orientations), one-hot, a row of zeros where unknown; no columns where nobody asks.
     plan
         The network's inputs.
     turned
@@ -76,6 +78,7 @@ class TrainingData:
 
     data: Ready
     labels: Float32
+    orientation: Float32
     plan: InputPlan
     turned: Turned
 
@@ -129,7 +132,8 @@ def training_batch(
     Returns
     -------
     Inputs of the training network, `weight` and `partner` of mixup among them, and its targets: `gesture` float32
-    (batch, n_classes) and `phase` float32 (batch, time / 4, 1), -1 where unknown.
+    (batch, n_classes), `orientation` float32 (batch, n_orientations), and `phase` float32 (batch, time / 4, 1), -1
+    where unknown.
     """
     data, plan = source.data, source.plan
     position, valid = stretched_index(data.lengths[chosen], plan, augmentation, rng)
@@ -138,10 +142,16 @@ def training_batch(
     _disturb(inputs, source, augmentation, rng)
     weight, partner = mixing(chosen.size, augmentation.mixup, rng)
     share = weight[:, None]
-    labels = source.labels[chosen]
-    mixed = labels * share + labels[partner] * (np.float32(1.0) - share)
-    targets = {"gesture": mixed, "phase": _mixed_phase(phase, share, partner)}
+    targets = {
+        "gesture": _mixed(source.labels[chosen], share, partner),
+        "orientation": _mixed(source.orientation[chosen], share, partner),
+        "phase": _mixed_phase(phase, share, partner),
+    }
     return {**inputs, "weight": weight, "partner": partner}, targets
+
+
+def _mixed(labels: Float32, share: Float32, partner: AnyArray) -> Float32:
+    return np.asarray(labels * share + labels[partner] * (np.float32(1.0) - share))
 
 
 def stretched_index(

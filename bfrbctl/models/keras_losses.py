@@ -1,13 +1,14 @@
 """What a network is trained to lower: cross-entropy over gestures, over the metric's classes, and target or not.
 
 The competition scores 9 merged classes and a binary question, so both are part of the loss: the probabilities of the
-gestures are summed into them, which needs no further output. Labels may be mixtures of two gestures (mixup).
+classes are summed into them, which needs no further output. Labels may be mixtures of two classes (mixup).
 """
 
 from typing import Any
 
 import numpy as np
 
+from bfrbctl.models import Judge
 from bfrbctl.models.keras_backend import keras, ops
 from bfrbctl.models.keras_layers import Tensor, registered
 
@@ -17,16 +18,19 @@ FLOOR = 1e-7
 
 @registered
 class HierarchicalLoss(keras.losses.Loss):  # type: ignore[misc]
-    """Cross-entropy of gestures + `merged` x that of targets and one non-target + `binary` x that of target or not.
+    """Cross-entropy of classes + `merged` x that of targets and one non-target + `binary` x that of target or not.
 
     Parameters
     ----------
     targets
         One flag a class.
+    gesture_of
+        The gesture of every class, where classes are finer than gestures: the merged term adds up all classes of a
+        target gesture. Empty where each class is a gesture.
     merged, binary
         Weights of the two further terms; a term of weight 0, or without two classes, is left out.
     smoothing
-        Share of each label spread evenly over all gestures.
+        Share of each label spread evenly over all classes.
     focal
         Exponent of (1 - probability) that plays down what is known already (Lin et al. 2017); 0 for none.
     class_weights
@@ -37,6 +41,7 @@ class HierarchicalLoss(keras.losses.Loss):  # type: ignore[misc]
         self,
         targets: tuple[bool, ...],
         *,
+        gesture_of: tuple[int, ...] = (),
         merged: float = 0.5,
         binary: float = 0.1,
         smoothing: float = 0.0,
@@ -48,7 +53,8 @@ class HierarchicalLoss(keras.losses.Loss):  # type: ignore[misc]
         self.targets, self.merged, self.binary = tuple(targets), merged, binary
         self.smoothing, self.focal = smoothing, focal
         self.class_weights = tuple(class_weights) or (1.0,) * len(self.targets)
-        self.to_merged = merging_matrix(self.targets)
+        self.gesture_of = tuple(gesture_of)
+        self.to_merged = merging_matrix(self.targets, self.gesture_of)
         flags = np.asarray(self.targets, dtype=np.float32)
         self.to_binary = np.stack([1.0 - flags, flags], axis=1)  # (n_classes, 2)
 
@@ -73,18 +79,24 @@ class HierarchicalLoss(keras.losses.Loss):  # type: ignore[misc]
     def get_config(self) -> dict[str, Any]:
         """Give what `from_config` needs."""
         own = {"merged": self.merged, "binary": self.binary, "smoothing": self.smoothing, "focal": self.focal}
-        return {**super().get_config(), **own, "targets": self.targets, "class_weights": self.class_weights}
+        return {**super().get_config(), **own, **self._classes()}
+
+    def _classes(self) -> dict[str, Any]:
+        return {"targets": self.targets, "gesture_of": self.gesture_of, "class_weights": self.class_weights}
 
 
-def merging_matrix(targets: tuple[bool, ...]) -> Any:
-    """Give the float32 (n_classes, n_targets + 1) matrix that sums gestures into targets and one non-target.
+def merging_matrix(targets: tuple[bool, ...], gesture_of: tuple[int, ...] = ()) -> Any:
+    """Give the float32 (n_classes, n_targets + 1) matrix that sums classes into target gestures and one non-target.
 
     >>> merging_matrix((True, False, False)).tolist()
     [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
+    >>> merging_matrix((True, True, False), (0, 0, 1)).tolist()
+    [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
     """
-    flags = np.asarray(targets, dtype=np.bool_)
+    flags = np.asarray(Judge(targets, gesture_of).gesture_targets, dtype=np.bool_)
     column = np.where(flags, np.cumsum(flags) - 1, int(flags.sum()))
-    return np.eye(int(flags.sum()) + 1, dtype=np.float32)[column]
+    by_gesture = np.eye(int(flags.sum()) + 1, dtype=np.float32)[column]
+    return by_gesture[list(gesture_of)] if gesture_of else by_gesture
 
 
 @registered
@@ -98,3 +110,15 @@ class PhaseLoss(keras.losses.Loss):  # type: ignore[misc]
         each = ops.softplus(logits) - label * logits
         count = ops.maximum(ops.sum(known, axis=(1, 2)), 1.0)
         return ops.sum(each * known, axis=(1, 2)) / count
+
+
+@registered
+class KnownCrossEntropy(keras.losses.Loss):  # type: ignore[misc]
+    """Cross-entropy against labels of which some are not known: a row of zeros adds nothing.
+
+    A mixture of a known and an unknown label has a row that sums to the known one's share, and counts so much.
+    """
+
+    def call(self, truth: Tensor, logits: Tensor) -> Tensor:
+        """Give the loss of each sequence: (batch, n) twice -> (batch,)."""
+        return -ops.sum(truth * ops.log_softmax(logits, axis=-1), axis=-1)

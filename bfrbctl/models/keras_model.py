@@ -64,7 +64,7 @@ class KerasFoldModel:
     history: list[HistoryRow] = field(default_factory=list)
 
     def predict_proba(self, batch: FeatureBatch) -> Float32:
-        """Give gesture probabilities: float32, (n_sequences, n_classes), rows sum to 1.
+        """Give class probabilities: float32, (n_sequences, n_classes), rows sum to 1.
 
         Raises
         ------
@@ -124,9 +124,9 @@ def fit(task: FoldTask, config: Config) -> KerasFoldModel:
     turned = find_turned(plan.imu)
     scaler = fit_scaler(task.train, plan, turned)
     labels = np.eye(len(task.classes), dtype=np.float32)[task.train_labels]
-    data = TrainingData(ready(task.train, plan, scaler), labels, plan, turned)
-    spec = ModelSpec(_network_spec(task, config, plan, data.data), plan, task.classes, task.targets, task.rate_hz)
-    valid = Validation(_scenarios(task.valid, plan, scaler), task.valid_labels, task.targets)
+    data = TrainingData(ready(task.train, plan, scaler), labels, postures(task, config), plan, turned)
+    spec = ModelSpec(_network_spec(task, config, data), plan, task.classes, task.targets, task.rate_hz)
+    valid = Validation(_scenarios(task.valid, plan, scaler), task.valid_labels, task.judge)
     digest = task_digest(task, config)
     trained = []
     for member in range(config.seeds):
@@ -137,7 +137,18 @@ def fit(task: FoldTask, config: Config) -> KerasFoldModel:
     return KerasFoldModel(spec, scaler, [one.weights for one in trained], _summary(spec, config, trained), history)
 
 
-def _network_spec(task: FoldTask, config: Config, plan: InputPlan, data: Ready) -> NetworkSpec:
+def postures(task: FoldTask, config: Config) -> Float32:
+    """Give the postures to learn: float32, (n_sequences, n_orientations), zeros where unknown; no columns for none."""
+    n_sequences, found = task.train.n_sequences, task.train_orientation
+    wanted = config.network == HELIOS and config.orientation_weight > 0
+    if not wanted or found is None or len(task.orientations) < 2 or not (found >= 0).any():
+        return np.zeros((n_sequences, 0), dtype=np.float32)
+    known = (found >= 0)[:, None]
+    return np.where(known, np.eye(len(task.orientations), dtype=np.float32)[found], np.float32(0.0))
+
+
+def _network_spec(task: FoldTask, config: Config, data: TrainingData) -> NetworkSpec:
+    plan = data.plan
     return NetworkSpec(
         network=config.network,
         n_imu=plan.n_imu,
@@ -147,7 +158,8 @@ def _network_spec(task: FoldTask, config: Config, plan: InputPlan, data: Ready) 
         width=config.width,
         dropout=config.dropout,
         precision=config.precision,
-        phase_head=config.network == HELIOS and config.phase_weight > 0 and bool((data.phase <= 1).any()),
+        phase_head=config.network == HELIOS and config.phase_weight > 0 and bool((data.data.phase <= 1).any()),
+        n_orientations=data.orientation.shape[1],
     )
 
 
@@ -174,8 +186,10 @@ def _summary(spec: ModelSpec, config: Config, trained: list[Trained]) -> dict[st
 def task_digest(task: FoldTask, config: Config) -> str:
     """Give a digest of all that training depends on; a checkpoint with another one is not continued."""
     digest = hashlib.blake2b(digest_size=20)
-    told = (task.fold, task.classes, task.targets, task.seed, task.rate_hz, config, backend_name())
+    told = (task.fold, task.classes, task.judge, task.orientations, task.seed, task.rate_hz, config, backend_name())
     digest.update(repr(told).encode())
+    if task.train_orientation is not None:
+        digest.update(np.ascontiguousarray(task.train_orientation).view(np.uint8).data)
     for batch, labels in ((task.train, task.train_labels), (task.valid, task.valid_labels)):
         digest.update(repr([batch.channels, batch.frames.shape, batch.tof.shape]).encode())
         for values in (batch.offsets, batch.frames, batch.tof, batch.phase, labels):
@@ -191,7 +205,7 @@ def load(files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> KerasFoldMo
     files
         What `KerasFoldModel.encode` gave.
     classes
-        Gesture names of the folder it lies in.
+        Names of the classes that it was trained on, gestures or joint labels, as its folder tells them.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """The networks, rebuilt from a few bounded numbers: the published two-branch design, and helios.
 
-A network reads padded frames, a mask and, where there are any, ToF images, and gives `gesture` logits; helios can
-also give `phase` logits of each four frames, which only serve training.
+A network reads padded frames, a mask and, where there are any, ToF images, and gives `gesture` logits, one a class;
+helios can also give `phase` logits of each four frames and `orientation` logits, which only serve training.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class NetworkSpec:
     n_imu, n_other, n_tof
         Columns of the first branch, of the second, and ToF sensors whose images are read.
     n_classes
-        Gestures.
+        Gestures, or joint labels.
     width
         All layers' widths are multiplied by it; 1 is the published size.
     dropout
@@ -50,6 +50,8 @@ class NetworkSpec:
         What most of it is computed in: `float32` or `mixed_bfloat16`; weights are float32 always.
     phase_head
         Whether `helios` tells the phase of every four frames, too.
+    n_orientations
+        Postures that `helios` tells, too; 0 where it does not.
     """
 
     network: str
@@ -61,6 +63,7 @@ class NetworkSpec:
     dropout: float = 1.0
     precision: str = "float32"
     phase_head: bool = False
+    n_orientations: int = 0
 
     def check(self) -> None:
         """Raise ArtefactError unless every number is one that training could have chosen."""
@@ -69,6 +72,7 @@ class NetworkSpec:
             "n_other": (0, 4096),
             "n_tof": (0, 64),
             "n_classes": (2, 4096),
+            "n_orientations": (0, 64),
             "width": (0.01, 4.0),
             "dropout": (0.0, 1.5),
         }
@@ -274,6 +278,8 @@ def _helios_heads(net: _Body, joined: Tensor, *, mask: Tensor) -> dict[str, Tens
     heads = {"gesture": net.head(vector, "gesture", spec.n_classes)}
     if spec.phase_head:
         heads["phase"] = net.head(joined, "phase", 1)
+    if spec.n_orientations:
+        heads["orientation"] = net.head(vector, "orientation", spec.n_orientations)
     return heads
 
 

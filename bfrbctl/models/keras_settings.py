@@ -31,6 +31,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "merged_weight": (0.0, 100.0),
     "binary_weight": (0.0, 100.0),
     "phase_weight": (0.0, 100.0),
+    "orientation_weight": (0.0, 100.0),
     "seeds": (1, 100),
 }
 """Smallest and largest value of each number."""
@@ -62,9 +63,11 @@ class Config:
     mixup, modality_dropout, sensor_dropout, heading, strap, stretch, shift, noise, cut
         See `keras_augmentation.Augmentation`; 0 switches each off.
     label_smoothing, focal, class_weight
-        Of the gesture's cross-entropy; `balanced` weighs classes by their rarity.
-    merged_weight, binary_weight, phase_weight
-        Weights of the further losses: 9 merged classes, target or not, phase of each four frames (`helios`).
+        Of the classes' cross-entropy; `balanced` weighs a sequence by the rarity of its gesture, so that a joint
+        label with few sequences does not outweigh the rest.
+    merged_weight, binary_weight, phase_weight, orientation_weight
+        Weights of the further losses: 9 merged classes, target or not; for `helios` phase of each four frames, and
+        posture of the wearer.
     seeds
         Networks trained one after the other and averaged.
     """
@@ -101,6 +104,7 @@ class Config:
     merged_weight: float = 0.5
     binary_weight: float = 0.1
     phase_weight: float = 0.1
+    orientation_weight: float = 0.1
     seeds: int = 1
 
     def __post_init__(self) -> None:

@@ -9,7 +9,9 @@ from bfrbctl.errors import ArtefactError
 from bfrbctl.models.keras_inputs import MAX_LENGTH, STEP, InputPlan
 from bfrbctl.models.keras_networks import NetworkSpec
 
-FORMAT = 1
+FORMAT = 2
+"""Since 2 a network may tell postures in training; specs of format 1 are read as ones that do not."""
+
 MAX_BYTES = 4 * 2**20
 MAX_CHANNELS = 4096
 MAX_MEMBERS = 100
@@ -27,7 +29,7 @@ class ModelSpec:
     inputs
         Channels in order, length, padding.
     classes, targets
-        Gesture names, and one flag each.
+        Names of gestures or joint labels, and one flag each.
     rate_hz
         Frames a second of the recordings they were trained on.
     """
@@ -66,10 +68,10 @@ def decode_spec(content: bytes, *, classes: tuple[str, ...]) -> tuple[ModelSpec,
     wanted = {"format", "n_members", "summary", "network", "inputs", "classes", "targets", "rate_hz"}
     if not isinstance(found, dict) or set(found) != wanted:
         raise ArtefactError(f"the model's spec has not the fields {', '.join(sorted(wanted))}")
-    if found["format"] != FORMAT:
+    if type(found["format"]) is not int or found["format"] not in (1, FORMAT):
         raise ArtefactError(f"the model's format is {found['format']!r}, expected {FORMAT}", hint="update bfrbctl")
     spec = ModelSpec(
-        network=_network(found["network"]),
+        network=_network(found["network"], found["format"]),
         inputs=_inputs(found["inputs"]),
         classes=_names(found["classes"], "classes"),
         targets=tuple(_list(found["targets"], bool, "targets")),
@@ -82,7 +84,9 @@ def decode_spec(content: bytes, *, classes: tuple[str, ...]) -> tuple[ModelSpec,
     return spec, n_members, found["summary"]
 
 
-def _network(found: Any) -> NetworkSpec:
+def _network(found: Any, written_as: int) -> NetworkSpec:
+    if written_as == 1 and isinstance(found, dict):
+        found = {"n_orientations": 0, **found}
     fields = _fields(found, NetworkSpec)
     for name, kind in NetworkSpec.__annotations__.items():
         if kind is float:

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from bfrbctl.errors import UsageError
-from bfrbctl.metrics import Score, log_loss, score_proba
+from bfrbctl.metrics import Score
+from bfrbctl.models import Judge
 from bfrbctl.models.keras_augmentation import Augmentation, Inputs, TrainingData, epoch_batches, training_batch
 from bfrbctl.models.keras_backend import backend_name, ops, to_numpy
 from bfrbctl.models.keras_checkpoint import in_order, load_state, numbered, save_state
 from bfrbctl.models.keras_inputs import InputPlan, Ready, prediction_batches
-from bfrbctl.models.keras_losses import HierarchicalLoss, PhaseLoss
+from bfrbctl.models.keras_losses import HierarchicalLoss, KnownCrossEntropy, PhaseLoss
 from bfrbctl.models.keras_networks import Network, NetworkSpec, build_network
 from bfrbctl.models.keras_optimizer import FlatAdamW
 from bfrbctl.models.keras_settings import Config
@@ -41,14 +42,14 @@ class Validation:
     scenarios
         Scenario -> the scaled sequences; one only, `all`, where there is nothing to take away.
     labels
-        int64, (n_sequences,).
-    targets
-        One flag a class.
+        int64, (n_sequences,): classes.
+    judge
+        Scores by the gestures that the classes belong to.
     """
 
     scenarios: dict[str, Ready]
     labels: Int64
-    targets: tuple[bool, ...]
+    judge: Judge
 
 
 @dataclass(frozen=True)
@@ -185,12 +186,12 @@ class _State:
 
 def _compile(shared: Shared, job: Job) -> None:
     config = job.config
-    weights = _class_weights(job) if config.class_weight == "balanced" else ()
+    weights = class_weights(job.train.labels, job.valid.judge) if config.class_weight == "balanced" else ()
     steps = -(-job.train.labels.shape[0] // min(config.batch_size, job.train.labels.shape[0]))
     ema = min(config.ema, max(1.0 - 2.0 / steps, 0.0))
     optimizer_part = (config.weight_decay, config.l2, config.clip, ema)
-    loss_part = (config.merged_weight, config.binary_weight, config.label_smoothing, config.focal, config.phase_weight)
-    wanted = (optimizer_part, loss_part, job.valid.targets, weights)
+    loss_part = (config.merged_weight, config.binary_weight, config.label_smoothing, config.focal)
+    wanted = (optimizer_part, loss_part, config.phase_weight, config.orientation_weight, job.valid.judge, weights)
     if shared.compiled == wanted:
         return
     optimizer = FlatAdamW(config.learning_rate, decay=config.weight_decay, l2=config.l2, clip=config.clip, memory=ema)
@@ -204,24 +205,35 @@ def _compile(shared: Shared, job: Job) -> None:
 def _losses(network: Network, job: Job, weights: tuple[float, ...]) -> tuple[dict[str, Any], dict[str, float]]:
     config = job.config
     gesture = HierarchicalLoss(
-        job.valid.targets,
+        job.valid.judge.targets,
+        gesture_of=job.valid.judge.gesture_of,
         merged=config.merged_weight,
         binary=config.binary_weight,
         smoothing=config.label_smoothing,
         focal=config.focal,
         class_weights=weights,
     )
-    losses = {"gesture": gesture, "phase": PhaseLoss()}
-    shares = {"gesture": 1.0, "phase": config.phase_weight}
+    losses = {"gesture": gesture, "phase": PhaseLoss(), "orientation": KnownCrossEntropy()}
+    shares = {"gesture": 1.0, "phase": config.phase_weight, "orientation": config.orientation_weight}
     heads = network.train.output
     return {name: losses[name] for name in heads}, {name: shares[name] for name in heads}
 
 
-def _class_weights(job: Job) -> tuple[float, ...]:
-    counts = job.train.labels.sum(axis=0)
+def class_weights(labels: Float32, judge: Judge) -> tuple[float, ...]:
+    """Weigh each class by the rarity of its gesture, so that sequences weigh 1 on average.
+
+    Parameters
+    ----------
+    labels
+        float32, (n_sequences, n_classes), one-hot.
+    judge
+        Which gesture each class is.
+    """
+    gesture_of = np.asarray(judge.gesture_of or range(labels.shape[1]), dtype=np.int64)
+    counts = np.bincount(gesture_of, weights=labels.sum(axis=0))
     present = counts > 0
-    weights = np.where(present, job.train.labels.shape[0] / np.maximum(counts, 1.0) / present.sum(), 1.0)
-    return tuple(float(weight) for weight in weights)
+    weights = np.where(present, labels.shape[0] / np.maximum(counts, 1.0) / present.sum(), 1.0)
+    return tuple(float(weight) for weight in weights[gesture_of])
 
 
 def _start(network: Network, job: Job) -> _State:
@@ -298,14 +310,14 @@ def _judge(network: Network, job: Job, state: _State, loss: float) -> Row:
     if job.config.ema > 0:
         network.train.optimizer.finalize_variable_values(trainable)
     row: Row = {"fold": job.fold, "member": job.member, "step": state.epoch + 1, "loss": round(loss, 6)}
-    ranks, scored = [], {}
+    judge, ranks, scored = job.valid.judge, [], {}
     for scenario, data in job.valid.scenarios.items():
-        proba = predict(network, data, job.train.plan, len(job.valid.targets))
-        scored[scenario] = (score_proba(proba, job.valid.labels, job.valid.targets), log_loss(proba, job.valid.labels))
+        proba = predict(network, data, job.train.plan, job.spec.n_classes)
+        scored[scenario] = (judge.score(proba, job.valid.labels), judge.loss(proba, job.valid.labels))
     for scenario in (ALL_SENSORS, IMU_ONLY):
         score, nats = scored.get(scenario, scored[ALL_SENSORS])
         row.update(_score_columns(scenario, score, nats))
-        ranks.append((ranking(score, job.valid.targets), -nats))
+        ranks.append((ranking(score, judge.targets), -nats))
     rank = (float(np.mean([first for first, _ in ranks])), float(np.mean([second for _, second in ranks])))
     row["score"] = round(rank[0], 6)
     row["lr"] = rate_at(job.config, state.epoch + 1.0)

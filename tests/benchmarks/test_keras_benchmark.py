@@ -45,7 +45,8 @@ def test_making_a_batch(benchmark: Any) -> None:
     plan = plan_inputs(batch, length=0, pad="left")
     turned = find_turned(plan.imu)
     data = ready(batch, plan, fit_scaler(batch, plan, turned))
-    source = TrainingData(data, np.eye(4, dtype=np.float32)[labels], plan, turned)
+    postures = np.zeros((512, 0), dtype=np.float32)
+    source = TrainingData(data, np.eye(4, dtype=np.float32)[labels], postures, plan, turned)
     benchmark(lambda: training_batch(source, np.arange(BATCH), augmentation_of(Config()), np.random.default_rng(0)))
 
 
