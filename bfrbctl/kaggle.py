@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from bfrbctl.assignment import Assigner
 from bfrbctl.errors import UsageError
 from bfrbctl.prediction import Predictor
 from bfrbctl.schema import SEQUENCE_ID
@@ -37,22 +38,23 @@ def answering(open_predictor: Callable[[], Predictor]) -> Answer:
     A function named `predict`. It never raises for a sequence: when one fails inside, the failure is logged with its
     sequence_id and the gesture most frequent in training is the answer.
     """
-    opened: list[Predictor] = []
+    opened: list[tuple[Predictor, Assigner | None]] = []
 
-    def predictor() -> Predictor:
+    def warm() -> tuple[Predictor, Assigner | None]:
         if not opened:
-            opened.append(open_predictor())
+            model = open_predictor()
+            opened.append((model, model.new_assigner()))
         return opened[0]
 
     def predict(sequence: pl.DataFrame, demographics: pl.DataFrame) -> str:
-        model = predictor()
+        model, assigner = warm()
         try:
-            return model.predict(sequence, demographics)
+            return model.predict(sequence, demographics, assigner=assigner)
         except (Exception, pl.exceptions.PanicException):  # polars' panics are no Exception
             _log.exception("sequence %s failed and is answered with the most frequent gesture", _name(sequence))
             return model.classes[int(np.argmax(model.prior))]
 
-    predict.warm = predictor  # type: ignore[attr-defined]
+    predict.warm = warm  # type: ignore[attr-defined]
     return predict
 
 

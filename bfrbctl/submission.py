@@ -1,52 +1,48 @@
 """Predict whole inputs: raw files or a prepared dataset in, predictions and a submission out.
 
 Inputs are read some thousand frames at a time, and each part is published when it is done, so that memory is bounded
-and a killed run can be continued. A sequence that cannot be used is answered with the class prior, and told.
+and a killed run can be continued. A sequence that cannot be used is answered with the class prior, and told. Batches
+know nothing of each other, so that a crew can predict several at once: it gets the number of a dataset's frames file,
+or the path of a file into which recordings were put aside.
 """
 
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from bfrbctl import oof
+from bfrbctl import oof, workers
+from bfrbctl.batches import Batch, Stored, dataset_batch, put_aside
 from bfrbctl.cleaning import CleanTable
-from bfrbctl.dataset import RecordingBatch, read_recordings
 from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.folders import MANIFEST, PART, Folder, InputRef, open_folder
-from bfrbctl.metrics import score_proba
+from bfrbctl.metrics import hierarchical_f1
 from bfrbctl.outputs import Output
 from bfrbctl.prediction import Predictor
 from bfrbctl.preparation import PrepareConfig, cleaned_tables, split_refs
 from bfrbctl.raw import RawSplit, Unsorted, find_splits, read_schema
-from bfrbctl.schema import GESTURE, SEQUENCE_ID
-from bfrbctl.storage import Content, decode_parquet, encode_json
+from bfrbctl.schema import GESTURE, SEQUENCE_ID, SUBJECT
+from bfrbctl.storage import Content, decode_parquet, encode_json, parquet_bytes, temporary_path
+from bfrbctl.workers import ALONE, Crew
 
 METRICS = "metrics.json"
 _BATCH_FRAMES = 65_536
+_BATCH_BYTES = {".csv": 128_000_000, ".parquet": 15_000_000}
+"""About how much of a raw file with the study's columns is so many frames."""
+
+_FEW_BATCHES = 4
+"""Fewer batches than that are predicted before other processes have started and loaded the model."""
+
+_WORKER_BYTES = 1 << 31
+"""Memory that a worker may need: a batch of the study's frames with all features, and a blend of five folds each."""
+
+_SPREAD = "spread"
 OnFrames = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some recordings of an input, with what is known of them.
-
-    Parameters
-    ----------
-    recordings
-        The usable ones.
-    labels
-        sequence_id and gesture (null where unknown), one row a recording.
-    problems
-        sequence_id and what is wrong, one row an unusable sequence.
-    """
-
-    recordings: RecordingBatch
-    labels: pl.DataFrame
-    problems: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -62,12 +58,23 @@ class Input:
     batches
         Reads it, some thousand frames at a time; calls its first argument with the amount done. The second is
         whether to bring scattered rows together first; without, raw.Unsorted may be raised on the way.
+    n_batches
+        How many there will be, about.
+    stored
+        The batches of a prepared dataset, for other processes to read; empty for raw recordings.
     """
 
     total: int
     unit: str
     scale: float
     batches: Callable[[OnFrames, bool], Iterator[Batch]]
+    n_batches: int
+    stored: tuple[Stored, ...] = ()
+
+    @property
+    def fitting_workers(self) -> int:
+        """How many processes of this machine are worth their start and have the memory."""
+        return 1 if self.n_batches < _FEW_BATCHES else workers.n_workers(0, memory=_WORKER_BYTES)
 
 
 def open_input(path: Path, predictor: Predictor, *, split: str | None = None) -> Input:
@@ -113,14 +120,16 @@ def _prepared_input(dataset: Folder, split: str | None) -> Input:
     chosen = _chosen_split(sequences["split"].unique().sort().to_list(), split, dataset.path)
     wanted = sequences.filter(pl.col("split") == chosen)
 
-    def batches(on_frames: OnFrames, gathered: bool) -> Iterator[Batch]:
-        for number in wanted["file"].unique(maintain_order=True):
-            recordings, _ = read_recordings(dataset, sequences, number)
-            rows = wanted.filter(pl.col("file") == number)
-            yield Batch(recordings, rows.select(SEQUENCE_ID, GESTURE), [])
-            on_frames(recordings.n_frames)
+    files = wanted["file"].unique(maintain_order=True).to_list()
 
-    return Input(int(wanted["n_frames"].sum()), "frames", 1.0, batches)
+    def batches(on_frames: OnFrames, gathered: bool) -> Iterator[Batch]:
+        for number in files:
+            batch = dataset_batch(dataset, sequences, number, chosen)
+            yield batch
+            on_frames(batch.recordings.n_frames)
+
+    stored = tuple(Stored(dataset.path.absolute(), number, chosen) for number in files)
+    return Input(int(wanted["n_frames"].sum()), "frames", 1.0, batches, len(files), stored)
 
 
 def _raw_input(split: RawSplit, predictor: Predictor) -> Input:
@@ -131,7 +140,8 @@ def _raw_input(split: RawSplit, predictor: Predictor) -> Input:
         for cleaned in cleaned_tables(split, schema, config=config, gathered=gathered, on_bytes=on_bytes):
             yield _as_batch(cleaned)
 
-    return Input(split.frames.stat().st_size, "MB", 1e6, batches)
+    size = split.frames.stat().st_size
+    return Input(size, "MB", 1e6, batches, size // _BATCH_BYTES[split.frames.suffix] + 1)
 
 
 def _as_batch(cleaned: CleanTable) -> Batch:
@@ -140,7 +150,13 @@ def _as_batch(cleaned: CleanTable) -> Batch:
 
 
 def predict(
-    source: Input, predictor: Predictor, output: Output, *, strict: bool = False, on_frames: OnFrames | None = None
+    source: Input,
+    predictor: Predictor,
+    output: Output,
+    *,
+    strict: bool = False,
+    crew: Crew = ALONE,
+    on_frames: OnFrames | None = None,
 ) -> Folder:
     """Predict a whole input and write predictions, submission and problems.
 
@@ -155,6 +171,8 @@ def predict(
     strict
         Whether an unusable sequence is an error; otherwise it is answered with the class prior and told in
         problems.parquet.
+    crew
+        Who predicts the batches.
     on_frames
         Called with the amount done since the last call.
 
@@ -163,13 +181,13 @@ def predict(
     DataError
         When the input is broken, a sequence comes twice, or (strict) cannot be used.
     """
-    report = on_frames or (lambda _: None)
+    run = partial(_predict_parts, source, predictor, output, strict=strict, crew=crew)
     try:
-        parts = _predict_parts(source.batches(report, False), predictor, output, strict=strict)
+        parts = run(on_frames=on_frames or (lambda _: None), gathered=False)
     except Unsorted:
         output.forget(list(output.pieces))
-        parts = _predict_parts(source.batches(lambda _: None, True), predictor, output, strict=strict)
-    table = pl.concat(parts).sort(SEQUENCE_ID)
+        parts = run(on_frames=lambda _: None, gathered=True)
+    table = _assigned(pl.concat(parts), predictor).sort(SEQUENCE_ID)
     twice = table.filter(pl.col(SEQUENCE_ID).is_duplicated())[SEQUENCE_ID].unique().sort().to_list()
     if twice:
         raise DataError(f"sequence {examples(twice)} comes twice", hint="each sequence_id must be one recording")
@@ -177,30 +195,99 @@ def predict(
 
 
 def _predict_parts(
-    batches: Iterator[Batch], predictor: Predictor, output: Output, *, strict: bool
+    source: Input,
+    predictor: Predictor,
+    output: Output,
+    *,
+    strict: bool,
+    crew: Crew,
+    on_frames: OnFrames,
+    gathered: bool,
 ) -> list[pl.DataFrame]:
-    parts = []
-    for number, batch in enumerate(batches):
-        if strict and batch.problems:
-            raise DataError(
-                f"sequence {examples([f'{sequence_id} {what}' for sequence_id, what in batch.problems])}",
-                hint="fix the rows, or predict without --strict",
-            )
-        name = f"{PART}predictions-{number:05d}.parquet"
-        if not output.has(name):
-            output.publish(name, {name: _prediction_rows(batch, predictor)})
-        parts.append(decode_parquet(output.read(name), name))
-    return parts
+    """Publish the predictions of every batch, and give them in order."""
+    here = crew.here(source.n_batches)
+    n_batches = 0
+
+    def missing() -> Iterator[tuple[int, Batch | Stored]]:
+        nonlocal n_batches
+        batches = iter(source.stored) if source.stored and not here else source.batches(on_frames, gathered)
+        for number, batch in enumerate(batches):
+            if strict and isinstance(batch, Batch):
+                _refuse_problems(batch)
+            n_batches = number + 1
+            if not output.has(_part(number)):
+                yield number, batch
+
+    if here:
+        for number, batch in missing():
+            assert isinstance(batch, Batch)
+            output.publish(_part(number), {_part(number): _prediction_rows(batch, predictor)})
+    else:
+        _predict_elsewhere(missing(), predictor, output, crew=crew, on_frames=on_frames)
+    return [decode_parquet(output.read(_part(number)), _part(number)) for number in range(n_batches)]
+
+
+def _predict_elsewhere(
+    batches: Iterator[tuple[int, Batch | Stored]],
+    predictor: Predictor,
+    output: Output,
+    *,
+    crew: Crew,
+    on_frames: OnFrames,
+) -> None:
+    """Publish the predictions that other processes make."""
+    model, folder = predictor.path.absolute(), output.path.absolute()
+    crew.see(folder, model)
+    digest = open_folder(model).sha256
+    aside: dict[int, Path] = {}
+
+    def tasks() -> Iterator[tuple[int, Stored, Path, str]]:
+        for number, batch in batches:
+            if isinstance(batch, Batch):
+                aside[number] = temporary_path(folder / f"{secrets.token_hex(8)}-batch.npz")
+                batch = put_aside(batch, aside[number])
+            yield number, batch, model, digest
+
+    for number, rows, n_frames in workers.run(_predict_stored, tasks(), crew=crew, in_order=False):
+        output.publish(_part(number), {_part(number): rows})
+        if number in aside:
+            aside.pop(number).unlink()
+        else:
+            on_frames(n_frames)
+
+
+def _predict_stored(number: int, stored: Stored, model: Path, digest: str) -> tuple[int, bytes, int]:
+    """Predict a batch in a worker: its number, its rows as Parquet, its frames."""
+    batch = stored.read()
+    return number, parquet_bytes(_prediction_rows(batch, _predictor(model, digest))), batch.recordings.n_frames
+
+
+@lru_cache(maxsize=1)
+def _predictor(model: Path, digest: str) -> Predictor:
+    """Open a model once in a worker that predicts many batches."""
+    return Predictor.open(model, expect_sha256=digest)
+
+
+def _part(number: int) -> str:
+    return f"{PART}predictions-{number:05d}.parquet"
+
+
+def _refuse_problems(batch: Batch) -> None:
+    if batch.problems:
+        raise DataError(
+            f"sequence {examples([f'{sequence_id} {what}' for sequence_id, what in batch.problems])}",
+            hint="fix the rows, or predict without --strict",
+        )
 
 
 def _prediction_rows(batch: Batch, predictor: Predictor) -> pl.DataFrame:
-    proba = predictor.predict_proba(batch.recordings)
-    prior = np.tile(predictor.prior, (len(batch.problems), 1))
-    everything = np.concatenate([proba, prior]).astype(np.float32)
+    answers = predictor.answer(batch.recordings)
+    n_problems = len(batch.problems)
+    everything = np.concatenate([answers.proba, np.tile(predictor.prior, (n_problems, 1))]).astype(np.float32)
+    best = [*answers.positions.tolist(), *([int(np.argmax(predictor.prior))] * n_problems)]
     ids = [*batch.labels[SEQUENCE_ID].to_list(), *(name for name, _ in batch.problems)]
-    truth = [*batch.labels[GESTURE].to_list(), *([None] * len(batch.problems))]
+    truth = [*batch.labels[GESTURE].to_list(), *([None] * n_problems)]
     notes: list[str | None] = [*([None] * batch.labels.height), *(what for _, what in batch.problems)]
-    best = np.argmax(everything, axis=1)
     targets = np.array(predictor.targets, dtype=np.bool_)
     front = {
         SEQUENCE_ID: pl.Series(ids, dtype=pl.String),
@@ -209,7 +296,25 @@ def _prediction_rows(batch: Batch, predictor: Predictor) -> pl.DataFrame:
     }
     columns = dict(zip(oof.proba_columns(len(predictor.classes)), everything.T, strict=True))
     back = {"truth": pl.Series(truth, dtype=pl.String), "problem": pl.Series(notes, dtype=pl.String)}
-    return pl.DataFrame({**front, **columns, **back})
+    table = pl.DataFrame({**front, **columns, **back})
+    if answers.spread is None:
+        return table
+    unknown = np.full((n_problems, answers.spread.shape[1]), np.nan, dtype=np.float32)
+    subjects = [*batch.recordings.subjects, *([None] * n_problems)]
+    return table.with_columns(
+        pl.Series(SUBJECT, subjects, dtype=pl.String), pl.Series(_SPREAD, np.concatenate([answers.spread, unknown]))
+    )
+
+
+def _assigned(table: pl.DataFrame, predictor: Predictor) -> pl.DataFrame:
+    """Let no joint label be answered twice for one wearer, in the order of the input, where the blend says so."""
+    assigner = predictor.new_assigner()
+    if assigner is None:
+        return table
+    before = oof.class_positions(table[GESTURE].to_list(), predictor.classes)
+    after = assigner.answers(table[SUBJECT].to_list(), table[_SPREAD].to_numpy(), otherwise=before)
+    names = pl.Series(GESTURE, [predictor.classes[position] for position in after], dtype=pl.String)
+    return table.drop(SUBJECT, _SPREAD).with_columns(names)
 
 
 def _finish(table: pl.DataFrame, predictor: Predictor, output: Output) -> Folder:
@@ -230,8 +335,8 @@ def _finish(table: pl.DataFrame, predictor: Predictor, output: Output) -> Folder
     known = table.filter(pl.col("truth").is_in(list(predictor.classes)))
     if known.height:
         truth = oof.class_positions(known["truth"].to_list(), predictor.classes)
-        proba = known.select(oof.proba_columns(len(predictor.classes))).to_numpy()
-        content["score"] = vars(score_proba(proba, truth, predictor.targets))
+        answered = oof.class_positions(known[GESTURE].to_list(), predictor.classes)
+        content["score"] = vars(hierarchical_f1(truth, answered, predictor.targets))
         files[METRICS] = encode_json({"n_labelled": known.height, **content["score"]})
     output.publish("tables", files)
     return output.finish(content)

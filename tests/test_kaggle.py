@@ -71,7 +71,7 @@ def test_a_failure_inside_is_logged_and_answered(
     answer = kaggle.answering(lambda: Predictor.open(blend_folder.path))
     assert answer.__name__ == "predict"
 
-    def broken(*_: object) -> str:
+    def broken(*_: object, **__: object) -> str:
         raise RuntimeError("the moon")
 
     monkeypatch.setattr(Predictor, "predict", broken)

@@ -1,0 +1,135 @@
+"""Joint labels from end to end: training, blending with assignment, prediction, serving."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from bfrbctl import kaggle, oof
+from bfrbctl.blending import blend
+from bfrbctl.config import as_mapping
+from bfrbctl.errors import DataError, UsageError
+from bfrbctl.features import FeatureConfig
+from bfrbctl.featurization import featurize
+from bfrbctl.folders import Folder, open_folder
+from bfrbctl.labels import JOINT_OOF, Sort
+from bfrbctl.mixing import BlendConfig
+from bfrbctl.outputs import Job, open_output
+from bfrbctl.prediction import Predictor
+from bfrbctl.preparation import PrepareConfig, prepare, split_refs
+from bfrbctl.raw import find_splits, read_demographics
+from bfrbctl.submission import open_input, predict
+from bfrbctl.training import CrossValidation, cross_validate
+from tests import toy_model
+from tests.recordings import raw_frames, write_raw
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Wearers who do every gesture once sitting and once lying."""
+    number = pl.col("sequence_id").str.slice(4).cast(pl.Int64)
+    postures = pl.when(number // 4 % 2 == 0).then(pl.lit("Seated Straight")).otherwise(pl.lit("Lie on Back"))
+    return write_raw(tmp_path_factory.mktemp("raw"), raw_frames(subjects=6).with_columns(orientation=postures))
+
+
+@pytest.fixture(scope="module")
+def features(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    base = tmp_path_factory.mktemp("joint")
+    prepared, featured = PrepareConfig(folds=3), FeatureConfig(families=("presence", "motion", "moments"))
+    splits = find_splits(raw)
+    with open_output(base / "data", Job("dataset", as_mapping(prepared), split_refs(splits))) as output:
+        dataset = prepare(splits, output, prepared)
+    job = Job("features", {**as_mapping(featured), "table": True}, (dataset.ref(),))
+    with open_output(base / "features", job) as output:
+        return featurize(dataset, output, featured)
+
+
+def train(features: Folder, path: Path, labels: Sort) -> Folder:
+    run = CrossValidation(features, "toy", toy_model, toy_model.Config(sharpness=4.0), labels=labels)
+    with open_output(path, Job("model", run.settings, (features.ref(),))) as output:
+        for _ in cross_validate(run, output):
+            pass
+    return open_folder(path, "model")
+
+
+@pytest.fixture(scope="module")
+def members(features: Folder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, Folder]:
+    base = tmp_path_factory.mktemp("members")
+    return train(features, base / "plain", "gesture"), train(features, base / "joint", "joint")
+
+
+@pytest.fixture(scope="module")
+def assigning(members: tuple[Folder, Folder], tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    config = BlendConfig(assign="causal")
+    refs = tuple(member.ref() for member in members)
+    with open_output(tmp_path_factory.mktemp("blend") / "blend", Job("blend", as_mapping(config), refs)) as output:
+        return blend(members, output, config)
+
+
+def test_a_joint_model_tells_gestures_as_any_other(members: tuple[Folder, Folder]) -> None:
+    plain, joint = members
+    assert joint.content["classes"] == plain.content["classes"]
+    assert len(joint.content["joint"]["names"]) == 8
+    parts, others = oof.read_oof(joint), oof.read_oof(plain)
+    for scenario, part in parts.items():
+        assert part.keys.equals(others[scenario].keys)
+        rows = joint.read_parquet(JOINT_OOF).filter(scenario=scenario).sort("sequence_id")
+        finer = rows.select(oof.proba_columns(8)).to_numpy()
+        summed = np.zeros_like(part.proba)
+        for column, gesture in enumerate(joint.content["joint"]["gesture_of"]):
+            summed[:, gesture] += finer[:, column]
+        assert np.allclose(part.proba, summed, atol=1e-6)
+
+
+def test_the_assignment_is_scored_over_three_orders(assigning: Folder) -> None:
+    told = assigning.read_json("metrics.json")["assignment"]
+    assert all(len(told[scenario]["orders"]) == 3 for scenario in ("all", "imu"))
+    assert told["gain"] == pytest.approx(told["score"] - assigning.read_json("metrics.json")["score"])
+
+
+def test_prediction_in_the_order_of_the_input_equals_serving_in_that_order(
+    assigning: Folder, raw: Path, tmp_path: Path
+) -> None:
+    predictor = Predictor.open(assigning.path)
+    source = open_input(raw, predictor)
+    with open_output(tmp_path / "out", Job("predictions", {})) as output:
+        written = predict(source, predictor, output).read_parquet("submission.parquet")
+    people = read_demographics(raw / "train_demographics.csv")
+    answer = kaggle.answering(lambda: predictor)
+    frames = raw_frames(subjects=6)
+    for name, given in written.sort("sequence_id").iter_rows():
+        assert answer(frames.filter(sequence_id=name), people) == given
+    served = [answer(frames.filter(sequence_id=name), people) for name in written["sequence_id"]]
+    assert set(served) <= set(assigning.content["classes"]), "beyond its joint labels a wearer is still answered"
+
+
+def test_without_memory_the_decoding_rule_answers(assigning: Folder) -> None:
+    predictor = Predictor.open(assigning.path)
+    frames = raw_frames(subjects=1)
+    one_by_one = [predictor.predict(part) for part in frames.partition_by("sequence_id", maintain_order=True)]
+    assert list(predictor.predict_many(frames).values()) == one_by_one
+
+
+def test_members_with_other_joint_labels_are_refused(
+    members: tuple[Folder, Folder], features: Folder, tmp_path: Path
+) -> None:
+    _, joint = members
+    names = [*joint.content["joint"]["names"][:-1], "another"]
+    content = {**joint.content, "joint": {**joint.content["joint"], "names": names}}
+    with open_output(tmp_path / "other", Job("model", {})) as output:
+        output.publish("all", {name: joint.read(name) for name in joint.files})
+        other = output.finish(content)
+    with (
+        pytest.raises(DataError, match="differ in joint labels"),
+        open_output(tmp_path / "blend", Job("blend", {})) as output,
+    ):
+        blend([joint, other], output, BlendConfig(assign="causal"))
+
+
+def test_a_blend_without_joint_members_assigns_nothing(members: tuple[Folder, Folder], tmp_path: Path) -> None:
+    with (
+        pytest.raises(UsageError, match="--labels joint"),
+        open_output(tmp_path / "blend", Job("blend", {})) as output,
+    ):
+        blend([members[0]], output, BlendConfig(assign="causal"))
