@@ -5,6 +5,8 @@ with the others. The folds are those stored in the dataset, so that every model 
 Folds know nothing of each other: they are trained here one after the other, or several at once by a crew.
 """
 
+import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from bfrbctl import oof, workers
+from bfrbctl.cache import Cache
 from bfrbctl.config import as_mapping, from_mapping
 from bfrbctl.dataset import FeatureBatch, read_features
 from bfrbctl.errors import DataError, UsageError, examples
@@ -31,6 +34,7 @@ from bfrbctl.workers import ALONE, Crew
 
 METRICS = "metrics.json"
 HISTORY = "history.jsonl"
+HISTORY_CSV = "history.csv"
 IMPORTANCE = "importance.parquet"
 OnProgress = Callable[[HistoryRow], None]
 
@@ -83,6 +87,8 @@ class CrossValidation:
         Seed of the run.
     labels
         `gesture`, or `joint`: tell apart a gesture's postures and first behaviours too.
+    cache_bytes
+        Memory for features; what goes beyond lies in mapped files. None is no bound.
     """
 
     features: Folder
@@ -92,6 +98,7 @@ class CrossValidation:
     folds: tuple[int, ...] = ()
     seed: int = 0
     labels: Sort = "gesture"
+    cache_bytes: int | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -156,7 +163,8 @@ def _train_here(
     """Train folds in this process, one after the other; gives each when it is published."""
     if not folds:
         return
-    index, batch = read_features(job.features, parts=job.kind.NEEDS)
+    cache = Cache(job.cache_bytes, output.path)
+    index, batch = read_features(job.features, parts=job.kind.NEEDS, cache=cache)
     for fold in folds:
         with output.scratch(f"fold-{fold}") as scratch:
             files = _train_fold(job, fold, index=index, batch=batch, scratch=scratch, on_progress=on_progress)
@@ -172,7 +180,10 @@ def _train_elsewhere(
     settings = as_mapping(job.config)
     if settings.get("threads") == 0:
         settings["threads"] = crew.threads(len(folds))
-    told = (job.features.path.absolute(), job.kind_name, settings, job.seed, job.labels)
+    bound = job.cache_bytes
+    if bound is not None and not crew.cluster:
+        bound //= crew.at_once(len(folds))
+    told = (job.features.path.absolute(), job.kind_name, settings, job.seed, job.labels, bound)
     held = {fold: ExitStack() for fold in folds}
     scratch = {fold: held[fold].enter_context(output.scratch(f"fold-{fold}")).absolute() for fold in folds}
     rows = {fold: _Rows(scratch[fold] / _PROGRESS) for fold in folds}
@@ -190,13 +201,20 @@ def _train_elsewhere(
 
 
 def _fold_elsewhere(
-    features_path: Path, kind_name: str, settings: Mapping[str, Any], seed: int, labels: Sort, fold: int, scratch: Path
+    features_path: Path,
+    kind_name: str,
+    settings: Mapping[str, Any],
+    seed: int,
+    labels: Sort,
+    cache_bytes: int | None,
+    fold: int,
+    scratch: Path,
 ) -> tuple[int, dict[str, bytes]]:
     """Train one fold in a worker; it publishes nothing."""
     kind = kind_module(kind_name)
     config = from_mapping(kind.Config, settings, f"settings of fold {fold}")
     job = CrossValidation(open_folder(features_path, "features"), kind_name, kind, config, (fold,), seed, labels)
-    index, batch = read_features(job.features, parts=kind.NEEDS)
+    index, batch = read_features(job.features, parts=kind.NEEDS, cache=Cache(cache_bytes, scratch))
     with (scratch / _PROGRESS).open("w", encoding="utf-8", buffering=1) as progress:
 
         def note(row: HistoryRow) -> None:
@@ -331,7 +349,8 @@ def _finish(job: CrossValidation, output: Output, folds: Sequence[int], joint: J
     parts = [decode_parquet(output.read(_part("oof", fold, "parquet")), f"fold {fold}") for fold in folds]
     table = pl.concat(parts).sort("scenario", "sequence_id")
     told = [parse_json(output.read(_part("summary", fold, "json")), f"fold {fold}") for fold in folds]
-    lines = [json.dumps(row, ensure_ascii=False) for fold in told for row in fold["history"]]
+    history = [row for fold in told for row in fold["history"]]
+    lines = [json.dumps(row, ensure_ascii=False) for row in history]
     classes, targets = job.features.content["classes"], job.features.content["targets"]
     summary = oof.summarise(oof.split_scenarios(table, classes), targets, classes)
     summary["models"] = [{"fold": fold, **item["summary"]} for fold, item in zip(folds, told, strict=True)]
@@ -339,6 +358,7 @@ def _finish(job: CrossValidation, output: Output, folds: Sequence[int], joint: J
         oof.OOF: table,
         METRICS: encode_json(summary),
         HISTORY: "".join(f"{line}\n" for line in lines).encode(),
+        HISTORY_CSV: as_csv(history),
     }
     importances = [_part("importance", fold, "parquet") for fold in folds]
     if all((output.path / name).exists() for name in importances):
@@ -360,6 +380,20 @@ def _finish(job: CrossValidation, output: Output, folds: Sequence[int], joint: J
             "score": summary["score"],
         }
     )
+
+
+def as_csv(rows: Sequence[HistoryRow]) -> bytes:
+    r"""Write history rows as a table; what a row does not have is empty in it.
+
+    >>> as_csv([{"step": 1, "loss": 0.5}, {"step": 2, "score": 0.25}])
+    b'step,loss,score\n1,0.5,\n2,,0.25\n'
+    """
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 def _prior(table: pl.DataFrame, classes: Sequence[str]) -> list[float]:

@@ -1,3 +1,4 @@
+import csv
 import json
 from pathlib import Path
 
@@ -67,6 +68,9 @@ def test_metrics_and_history_are_written(model_folders: tuple[Folder, Folder]) -
     assert set(told["scenarios"]["imu"]["f1"]) == {"Cheek - pinch skin", "Neck - scratch", "non_target"}
     lines = model_folders[0].read("history.jsonl").decode().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 1, 1]
+    table = list(csv.DictReader(model_folders[0].read("history.csv").decode().splitlines()))
+    numbers = [{name: json.loads(value) for name, value in row.items()} for row in table]
+    assert numbers == [json.loads(line) for line in lines]
     assert sum(model_folders[0].content["prior"]) == pytest.approx(1)
 
 

@@ -1,12 +1,16 @@
 """bfrbctl train lgbm | keras: feature folder -> model folder with out-of-fold predictions."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from bfrbctl.cli import shared
+
+if TYPE_CHECKING:
+    from bfrbctl.models import HistoryRow
 
 Features = Annotated[Path, typer.Argument(help="Feature folder.", metavar="FEATURES")]
 Model = Annotated[Path, typer.Argument(help="Folder to write the model into.", metavar="MODEL")]
@@ -18,6 +22,16 @@ Labels = Annotated[
     typer.Option(help="What to tell apart: gestures, or also their postures and first behaviours."),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the run.", min=0)]
+CacheMB = Annotated[
+    int | None,
+    typer.Option(
+        "--cache-mb",
+        help="Memory for features, in MB; the rest lies in mapped files beside the model [default: half of all].",
+        metavar="N",
+        min=0,
+        envvar="BFRBCTL_CACHE_MB",
+    ),
+]
 Workers = Annotated[int, typer.Option(help="Folds trained at once; 0 means as many as fill the cores.", min=0)]
 
 
@@ -51,6 +65,7 @@ def lgbm(
     settings: shared.Set = None,
     workers: Workers = 0,
     scheduler: shared.Scheduler = None,
+    cache_mb: CacheMB = None,
     force: shared.Force = False,
     resume: shared.Resume = False,
     quiet: shared.Quiet = False,
@@ -73,7 +88,7 @@ def lgbm(
         "top_features": top_features,
     }
     given = Given(config_file, settings, options)
-    ways = Ways(workers, scheduler, force, resume, quiet, as_json)
+    ways = Ways(workers, scheduler, cache_mb, force, resume, quiet, as_json)
     train("lgbm", features, model, which=Which(folds, labels, seed), given=given, ways=ways)
 
 
@@ -90,10 +105,14 @@ def keras(
     epochs: Annotated[int | None, typer.Option(help="Passes over the training part at most [default: 60].")] = None,
     pad: Annotated[Literal["left", "right"] | None, typer.Option(help="Side of padding [default: left].")] = None,
     modality_dropout: Dropout = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Write every epoch's figures for TensorBoard there.", metavar="DIR")
+    ] = None,
     config_file: shared.Config = None,
     settings: shared.Set = None,
     workers: Workers = 0,
     scheduler: shared.Scheduler = None,
+    cache_mb: CacheMB = None,
     force: shared.Force = False,
     resume: shared.Resume = False,
     quiet: shared.Quiet = False,
@@ -114,8 +133,21 @@ def keras(
         "modality_dropout": modality_dropout,
     }
     given = Given(config_file, settings, options)
-    ways = Ways(workers, scheduler, force, resume, quiet, as_json)
-    train("keras", features, model, which=Which(folds, labels, seed), given=given, ways=ways)
+    ways = Ways(workers, scheduler, cache_mb, force, resume, quiet, as_json)
+    with _drawn(tensorboard, model) as draw:
+        train("keras", features, model, which=Which(folds, labels, seed), given=given, ways=ways, also=draw)
+
+
+def _drawn(folder: Path | None, model: Path) -> AbstractContextManager[shared.OnRow | None]:
+    """Give what draws history rows in a folder; told of what is in the way before anything is trained."""
+    if folder is None:
+        return nullcontext()
+    from bfrbctl.errors import UsageError
+    from bfrbctl.models.keras_tensorboard import scalar_log
+
+    if folder.resolve().is_relative_to(model.resolve()):
+        raise UsageError(f"--tensorboard {folder} lies in the model folder", hint="name a folder outside of it")
+    return scalar_log(folder)
 
 
 def _class_weight(told: str | None) -> str | dict[str, Any] | None:
@@ -151,15 +183,37 @@ class Ways:
 
     workers: int
     scheduler: str | None
+    cache_mb: int | None
     force: bool
     resume: bool
     quiet: bool
     as_json: bool
 
 
-def train(kind: str, features: Path, model: Path, *, which: Which, given: Given, ways: Ways) -> None:
-    """Train a model of any kind and tell how it went."""
+def _both(one: shared.OnRow, other: shared.OnRow | None) -> shared.OnRow:
+    if other is None:
+        return one
+
+    def tell(row: "HistoryRow") -> None:
+        one(row)
+        other(row)
+
+    return tell
+
+
+def train(
+    kind: str,
+    features: Path,
+    model: Path,
+    *,
+    which: Which,
+    given: Given,
+    ways: Ways,
+    also: shared.OnRow | None = None,
+) -> None:
+    """Train a model of any kind and tell how it went; `also` gets every history row."""
     from bfrbctl import config as configuration
+    from bfrbctl.cache import default_bound
     from bfrbctl.folders import open_folder
     from bfrbctl.models import kind_module
     from bfrbctl.oof import score_line
@@ -169,7 +223,8 @@ def train(kind: str, features: Path, model: Path, *, which: Which, given: Given,
     module = kind_module(kind)
     config = configuration.build(module.Config, file=given.file, overrides=given.overrides or (), **given.options)
     folder = open_folder(features, "features")
-    run = CrossValidation(folder, kind, module, config, tuple(which.folds or ()), which.seed, which.labels)
+    bound = default_bound() if ways.cache_mb is None else ways.cache_mb * 2**20
+    run = CrossValidation(folder, kind, module, config, tuple(which.folds or ()), which.seed, which.labels, bound)
     job = Job("model", run.settings, (folder.ref(),), shared.command_line(), which.seed)
     at_once = ways.workers if ways.scheduler or ways.workers else folds_at_once(kind)
     with (
@@ -178,7 +233,7 @@ def train(kind: str, features: Path, model: Path, *, which: Which, given: Given,
     ):
         watch = shared.watch_folds(kind, n_folds=len(run.folds) or folder.content["n_folds"], quiet=ways.quiet)
         with watch as (on_progress, on_fold):
-            for result in cross_validate(run, output, crew=crew, on_progress=on_progress):
+            for result in cross_validate(run, output, crew=crew, on_progress=_both(on_progress, also)):
                 on_fold(result)
     finished = open_folder(model, "model")
     summary = finished.read_json(METRICS)
