@@ -1,5 +1,8 @@
+import json
 import logging
+import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -7,12 +10,16 @@ from types import ModuleType
 import numpy as np
 import polars as pl
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from bfrbctl import kaggle
-from bfrbctl.errors import UsageError
+from bfrbctl.errors import ArtefactError, UsageError
 from bfrbctl.folders import Folder
 from bfrbctl.prediction import Predictor
 from tests.recordings import raw_frames
+
+ROOT = Path(__file__).parent.parent
 
 
 class Gateway:
@@ -82,6 +89,54 @@ def test_a_failure_inside_is_logged_and_answered(
     assert "the moon" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "sequence",
+    [
+        pl.DataFrame(),
+        pl.DataFrame({"sequence_id": []}),
+        pl.DataFrame({"sequence_id": ["SEQ_000001"]}),
+        pl.DataFrame({"sequence_id": ["SEQ_000001"], "acc_x": ["much"]}),
+        None,
+    ],
+    ids=["empty", "no rows", "no columns", "text for numbers", "no table"],
+)
+def test_whatever_comes_is_answered_with_a_gesture(sequence: pl.DataFrame, blend_folder: Folder) -> None:
+    answer = kaggle.answering(lambda: Predictor.open(blend_folder.path))
+    for people in (pl.DataFrame(), None):
+        assert answer(sequence, people) in blend_folder.content["classes"]  # type: ignore[arg-type]
+
+
+def test_a_panic_inside_polars_is_answered(blend_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def panic(*_: object) -> None:
+        raise pl.exceptions.PanicException("overflow")
+
+    monkeypatch.setattr(Predictor, "predict", panic)
+    answer = kaggle.answering(lambda: Predictor.open(blend_folder.path))
+    assert answer(raw_frames(subjects=1, repeats=1), pl.DataFrame()) in blend_folder.content["classes"]
+
+
+def test_the_model_is_loaded_after_the_server_is_there_and_before_it_serves(
+    gateway: None, blend_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    made, opened, served = Gateway.__init__, Predictor.open, Gateway.serve
+    monkeypatch.setattr(Gateway, "__init__", lambda *words: (steps.append("server"), made(*words))[1])
+    monkeypatch.setattr(Predictor, "open", lambda *words, **named: (steps.append("open"), opened(*words, **named))[1])
+    monkeypatch.setattr(Gateway, "serve", lambda server: (steps.append("serve"), served(server))[1])
+    monkeypatch.setenv(kaggle.RERUN, "1")
+    kaggle.serve(blend_folder.path, expect_sha256=blend_folder.sha256)
+    assert steps == ["server", "open", "serve"]
+
+
+def test_another_digest_than_the_expected_one_is_not_served(
+    gateway: None, blend_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(kaggle.RERUN, "1")
+    with pytest.raises(ArtefactError, match=f"expected {'0' * 64}"):
+        kaggle.serve(blend_folder.path, expect_sha256="0" * 64)
+    assert Gateway.served == []
+
+
 def test_the_model_is_opened_once(blend_folder: Folder) -> None:
     opened = []
 
@@ -102,3 +157,25 @@ def test_without_kaggles_package_or_data_it_says_so(blend_folder: Folder, monkey
     monkeypatch.setenv(kaggle.RERUN, "1")
     with pytest.raises(UsageError, match="kaggle_evaluation is not installed"):
         kaggle.serve(blend_folder.path)
+
+
+# ------------------------------------------------------------------------------------------- Kaggle's own versions
+
+
+def test_kaggles_versions_are_exact_and_within_what_bfrbctl_asks_for() -> None:
+    lines = (ROOT / "constraints-kaggle.txt").read_text().splitlines()
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+", line)] == []
+    pinned = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    assert len(pinned) == len(lines)
+    for text in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]:
+        needed = Requirement(text)
+        assert needed.specifier.contains(pinned[canonicalize_name(needed.name)]), text
+
+
+def test_the_example_notebook_is_one_that_kaggle_can_run() -> None:
+    notebook = json.loads((ROOT / "examples" / "kaggle_notebook.ipynb").read_text())
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    assert any("submission.py" in "".join(cell["source"]) for cell in code)
