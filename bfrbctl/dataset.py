@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 import polars as pl
 
+from bfrbctl.cache import IN_MEMORY, Cache, settle
 from bfrbctl.errors import ArtefactError
 from bfrbctl.folders import Folder
 from bfrbctl.schema import (
@@ -188,6 +189,8 @@ class FeatureBatch:
     phase
         uint8, (n_frames,): 1 inside the gesture phase, 0 outside, 255 unknown. A label: models may learn from it as
         a target, never see it as an input.
+    cache
+        Where copies of this batch lie.
 
     Notes
     -----
@@ -202,6 +205,7 @@ class FeatureBatch:
     channels: tuple[Column, ...]
     tof: UInt8
     phase: UInt8
+    cache: Cache = field(default=IN_MEMORY, repr=False, compare=False)
 
     @property
     def n_sequences(self) -> int:
@@ -210,12 +214,16 @@ class FeatureBatch:
 
     def take(self, chosen: Int64) -> "FeatureBatch":
         """Pick sequences by position, in the order given."""
-        frames, offsets = take_segments(self.frames, self.offsets, chosen)
-        tof, _ = take_segments(self.tof, self.offsets, chosen)
-        phase, _ = take_segments(self.phase, self.offsets, chosen)
-        ids = tuple(self.sequence_ids[i] for i in chosen)
+        phase, offsets = take_segments(self.phase, self.offsets, chosen)
+        rows = np.arange(self.n_sequences + 1)
         return replace(
-            self, sequence_ids=ids, offsets=offsets, table=self.table[chosen], frames=frames, tof=tof, phase=phase
+            self,
+            sequence_ids=tuple(self.sequence_ids[i] for i in chosen),
+            offsets=offsets,
+            table=self.cache.take(self.table, rows, chosen),
+            frames=self.cache.take(self.frames, self.offsets, chosen),
+            tof=self.cache.take(self.tof, self.offsets, chosen),
+            phase=phase,
         )
 
     def imu_only(self) -> "FeatureBatch":
@@ -225,14 +233,15 @@ class FeatureBatch:
         """
         return replace(
             self,
-            table=_without(self.table, self.features),
-            frames=_without(self.frames, self.channels),
-            tof=np.full_like(self.tof, TOF_IMAGE_MISSING),
+            table=_without(self.table, self.features, self.cache),
+            frames=_without(self.frames, self.channels, self.cache),
+            tof=np.broadcast_to(np.uint8(TOF_IMAGE_MISSING), self.tof.shape),
         )
 
 
-def _without(values: Float32, columns: tuple[Column, ...]) -> Float32:
-    out = values.copy()
+def _without(values: Float32, columns: tuple[Column, ...], cache: Cache) -> Float32:
+    out = cache.empty(values.shape, np.float32)
+    out[...] = values
     for position, column in enumerate(columns):
         if not column.survives_imu_only:
             out[:, position] = column.when_missing
@@ -354,9 +363,9 @@ def transpose_into(matrix: Int16, out: Int16) -> None:
             out[begin : begin + _BLOCK, top : top + _BLOCK] = block.T
 
 
-def float_matrix(frame: pl.DataFrame, columns: Sequence[str]) -> Float32:
+def float_matrix(frame: pl.DataFrame, columns: Sequence[str], *, cache: Cache = IN_MEMORY) -> Float32:
     """Stack columns as float32 (n_rows, n_columns), C order, null -> NaN."""
-    out = np.empty((frame.height, len(columns)), dtype=np.float32)
+    out = cache.empty((frame.height, len(columns)), np.float32)
     for position, name in enumerate(columns):
         out[:, position] = frame[name].to_numpy()
     return out
@@ -418,9 +427,9 @@ def read_catalogue(folder: Folder) -> tuple[tuple[Column, ...], tuple[Column, ..
 
 
 def read_features(
-    folder: Folder, *, parts: Collection[str] = ALL_PARTS, labelled: bool = True
+    folder: Folder, *, parts: Collection[str] = ALL_PARTS, labelled: bool = True, cache: Cache = IN_MEMORY
 ) -> tuple[pl.DataFrame, FeatureBatch]:
-    """Read a feature folder into memory.
+    """Read a feature folder, a file at a time, into memory or into mapped files.
 
     Parameters
     ----------
@@ -430,6 +439,8 @@ def read_features(
         Which of `table`, `frames` and `tof` to read; the others come without columns.
     labelled
         Only sequences with a gesture (what training uses), or all of them.
+    cache
+        Where the arrays of the batch lie, and copies that are made of it later; what is in them does not depend on it.
 
     Returns
     -------
@@ -454,7 +465,7 @@ def read_features(
         rows = folder.read_parquet("sequences.parquet").filter(keep)
         if rows[SEQUENCE_ID].to_list() != list(ids):
             raise ArtefactError(f"{folder.path}: sequences.parquet and {INDEX} tell different sequences")
-        table = float_matrix(rows, [column.name for column in features])
+        table = float_matrix(rows, [column.name for column in features], cache=cache)
     batch = FeatureBatch(
         sequence_ids=ids,
         offsets=np.zeros(len(ids) + 1, dtype=np.int64),
@@ -464,6 +475,7 @@ def read_features(
         channels=(),
         tof=np.zeros((0, 0, TOF_PIXELS), dtype=np.uint8),
         phase=np.zeros(0, dtype=np.uint8),
+        cache=cache,
     )
     if "frames" in parts or "tof" in parts:
         batch = _with_frames(folder, index, batch, channels if "frames" in parts else (), with_tof="tof" in parts)
@@ -476,8 +488,8 @@ def _with_frames(
     offsets = offsets_of(index["n_frames"].to_numpy())
     names = [channel.name for channel in channels]
     tof_names = _tof_images(folder) if with_tof else []
-    frames = np.empty((offsets[-1], len(names)), dtype=np.float32)
-    tof = np.empty((offsets[-1], len(tof_names), TOF_PIXELS), dtype=np.uint8)
+    frames = batch.cache.empty((int(offsets[-1]), len(names)), np.float32)
+    tof = batch.cache.empty((int(offsets[-1]), len(tof_names), TOF_PIXELS), np.uint8)
     phase = np.empty(offsets[-1], dtype=np.uint8)
     begin = 0
     for number in index["file"].unique(maintain_order=True):
@@ -495,6 +507,8 @@ def _with_frames(
             tof[begin:end, position] = table[column].to_numpy()
         phase[begin:end] = table[PHASE].to_numpy()
         begin = end
+        settle(frames)
+        settle(tof)
     return replace(batch, offsets=offsets, frames=frames, channels=channels, tof=tof, phase=phase)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bfrbctl.cache import settle
 from bfrbctl.dataset import THM, TOF_IMAGE_MISSING, Column, FeatureBatch
 from bfrbctl.errors import DataError, examples
 from bfrbctl.models.keras_rotation import Turned
@@ -220,7 +221,7 @@ def ready(batch: FeatureBatch, plan: InputPlan, scaler: Scaler) -> Ready:
         When the features lack a channel of the plan, or its ToF images.
     """
     positions = _positions(batch, plan)
-    out = np.zeros((batch.frames.shape[0], plan.n_imu + plan.n_other), dtype=np.float32)
+    out = batch.cache.zeros((batch.frames.shape[0], plan.n_imu + plan.n_other), np.float32)
     known = _fill(out, batch.frames, plan, positions, scaler)
     n_imu = len(plan.imu)
     out[:, n_imu] = known[:, :n_imu].mean(axis=1, dtype=np.float32)
@@ -231,6 +232,8 @@ def ready(batch: FeatureBatch, plan: InputPlan, scaler: Scaler) -> Ready:
         measured = [place for place in range(len(plan.other)) if _is_nan_when_missing(batch, positions[n_imu + place])]
         if measured:
             out[:, -1] = known[:, [n_imu + place for place in measured]].mean(axis=1, dtype=np.float32)
+    settle(out)
+    settle(batch.frames)
     columns = [batch.channels[position] for position in positions[n_imu:]]
     tof = batch.tof if plan.n_tof else np.zeros((batch.frames.shape[0], 0, 64), dtype=np.uint8)
     return Ready(out, tof, batch.phase, batch.offsets, _imu_only_row(columns, plan, scaler))
