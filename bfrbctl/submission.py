@@ -210,7 +210,9 @@ def _predict_parts(
 
     def missing() -> Iterator[tuple[int, Batch | Stored]]:
         nonlocal n_batches
-        batches = iter(source.stored) if source.stored and not here else source.batches(on_frames, gathered)
+        batches: Iterator[Batch | Stored] = source.batches(on_frames, gathered)
+        if source.stored and not here:
+            batches = iter(source.stored)
         for number, batch in enumerate(batches):
             if strict and isinstance(batch, Batch):
                 _refuse_problems(batch)
@@ -223,12 +225,13 @@ def _predict_parts(
             assert isinstance(batch, Batch)
             output.publish(_part(number), {_part(number): _prediction_rows(batch, predictor)})
     else:
-        _predict_elsewhere(missing(), predictor, output, crew=crew, on_frames=on_frames)
+        _predict_elsewhere(missing(), source, predictor, output, crew=crew, on_frames=on_frames)
     return [decode_parquet(output.read(_part(number)), _part(number)) for number in range(n_batches)]
 
 
 def _predict_elsewhere(
     batches: Iterator[tuple[int, Batch | Stored]],
+    source: Input,
     predictor: Predictor,
     output: Output,
     *,
@@ -248,7 +251,8 @@ def _predict_elsewhere(
                 batch = put_aside(batch, aside[number])
             yield number, batch, model, digest
 
-    for number, rows, n_frames in workers.run(_predict_stored, tasks(), crew=crew, in_order=False):
+    made = workers.run(_predict_stored, tasks(), crew=crew, n_tasks=source.n_batches, in_order=False)
+    for number, rows, n_frames in made:
         output.publish(_part(number), {_part(number): rows})
         if number in aside:
             aside.pop(number).unlink()

@@ -45,9 +45,22 @@ _THREAD_LIMITS = (
 )
 
 
-def n_workers(asked: int) -> int:
-    """How many processes `--workers asked` means: 0 is one for each core that we may use."""
-    return asked if asked > 0 else max(joblib.cpu_count(), 1)
+def n_workers(asked: int, *, memory: int = 0) -> int:
+    """How many processes `--workers asked` means: 0 is one for each core that we may use.
+
+    Parameters
+    ----------
+    asked
+        What the user wants.
+    memory
+        Bytes that each may need: of our own accord no more are started than this machine has memory for.
+    """
+    if asked > 0:
+        return asked
+    cores: int = max(joblib.cpu_count(), 1)
+    if not memory:
+        return cores
+    return max(min(cores, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // memory), 1)
 
 
 @dataclass(frozen=True)
@@ -122,6 +135,7 @@ def run(
     tasks: Iterable[tuple[Any, ...]],
     *,
     crew: Crew = ALONE,
+    n_tasks: int | None = None,
     in_order: bool = True,
     on_wait: Callable[[], None] | None = None,
 ) -> Iterator[T]:
@@ -135,6 +149,8 @@ def run(
         Its arguments, one tuple a call; drawn as they are needed, a few ahead.
     crew
         Who works.
+    n_tasks
+        How many tasks there are, about, where `tasks` itself does not tell.
     in_order
         Whether results come in the order of the tasks, or each as soon as it is there.
     on_wait
@@ -149,7 +165,8 @@ def run(
     BfrbError
         When a piece has killed its worker again and again, or the cluster is gone.
     """
-    n_tasks = len(tasks) if isinstance(tasks, Sized) else n_workers(crew.workers)
+    if n_tasks is None:
+        n_tasks = len(tasks) if isinstance(tasks, Sized) else n_workers(crew.workers)
     if crew.here(n_tasks):
         for task in tasks:
             yield function(*task)

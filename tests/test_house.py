@@ -17,11 +17,11 @@ PACKAGE = ROOT / "bfrbctl"
 LAYERS = (
     {"errors", "schema"},
     {"segments", "rotation", "metrics"},
-    {"config", "storage", "folders", "outputs", "cluster", "workers", "dataset", "raw"},
+    {"config", "storage", "folders", "outputs", "cluster", "workers", "cache", "dataset", "raw"},
     {"cleaning", "folds", "preparation", "simulation", "features", "featurization"},
     {"models"},
     {"labels", "oof", "mixing", "assignment"},
-    {"training", "blending", "prediction", "submission", "kaggle", "wheel", "packing", "inspection"},
+    {"training", "blending", "prediction", "batches", "submission", "kaggle", "wheel", "packing", "inspection"},
     {"cli", "__main__", ""},
 )
 """Rooms from the bottom up; each imports from its own layer and those before it."""

@@ -24,6 +24,10 @@ def predict(
     expect_sha256: Annotated[
         str | None, typer.Option(help="Refuse the model unless it has this digest.", metavar="HEX")
     ] = None,
+    workers: Annotated[
+        int, typer.Option(help="Processes; 0 means one a core, or none beside this one for a small input.", min=0)
+    ] = 0,
+    scheduler: shared.Scheduler = None,
     force: shared.Force = False,
     resume: shared.Resume = False,
     quiet: shared.Quiet = False,
@@ -46,11 +50,13 @@ def predict(
     source = open_input(recordings, predictor, split=split)
     refs = (*input_refs(recordings), open_folder(model).ref())
     job = Job("predictions", {"split": split, "strict": strict}, refs, shared.command_line())
+    processes = workers if scheduler or workers else source.fitting_workers
     with (
+        shared.crew(processes, scheduler, quiet=quiet) as crew,
         open_output(out, job, force=force, resume=resume) as output,
         shared.progress("predict", source.total, quiet=quiet, unit=source.unit, scale=source.scale) as advance,
     ):
-        folder = run(source, predictor, output, strict=strict, on_frames=advance)
+        folder = run(source, predictor, output, strict=strict, crew=crew, on_frames=advance)
     content = folder.content
     lines = [f"wrote {out}: {content['n_sequences']} sequences, submission.parquet and submission.csv"]
     if content["n_problems"]:
