@@ -28,6 +28,12 @@ MAX_LENGTH = 4096
 PREDICT_BATCH = 128
 """Sequences predicted at once: bounds memory, changes no result."""
 
+_ROWS_AT_ONCE = 8192
+"""Frames that are scaled at once: few enough for the processor's cache."""
+
+_COLUMNS_AT_ONCE = 16
+"""Channels whose scale is learnt from one pass over the frames."""
+
 
 @dataclass(frozen=True)
 class InputPlan:
@@ -145,8 +151,11 @@ def fit_scaler(batch: FeatureBatch, plan: InputPlan, turned: Turned) -> Scaler:
     mean = np.zeros(len(columns), dtype=np.float64)
     scale = np.ones(len(columns), dtype=np.float64)
     squares = np.full(len(columns), np.nan)
-    for place, column in enumerate(columns):  # one column at a time: no float64 copy of everything
-        values = batch.frames[:, column].astype(np.float64)
+    for place in range(len(columns)):  # one column at a time: no float64 copy of everything
+        if place % _COLUMNS_AT_ONCE == 0:  # mapped frames are read once for so many
+            some = batch.frames[:, columns[place : place + _COLUMNS_AT_ONCE]]
+            settle(batch.frames)
+        values = some[:, place % _COLUMNS_AT_ONCE].astype(np.float64)
         values = values[np.isfinite(values)]
         if values.size:
             mean[place], scale[place], squares[place] = values.mean(), values.std(), np.mean(values**2)
@@ -221,22 +230,30 @@ def ready(batch: FeatureBatch, plan: InputPlan, scaler: Scaler) -> Ready:
         When the features lack a channel of the plan, or its ToF images.
     """
     positions = _positions(batch, plan)
+    n_imu = len(plan.imu)
+    columns = [batch.channels[position] for position in positions[n_imu:]]
+    measured = [n_imu + place for place, column in enumerate(columns) if np.isnan(column.when_missing)]
     out = batch.cache.zeros((batch.frames.shape[0], plan.n_imu + plan.n_other), np.float32)
-    known = _fill(out, batch.frames, plan, positions, scaler)
+    for begin in range(0, len(out), _ROWS_AT_ONCE):
+        part = out[begin : begin + _ROWS_AT_ONCE]
+        known = _fill(part, batch.frames[begin : begin + _ROWS_AT_ONCE], plan, positions, scaler)
+        _flag(part, known, plan, measured)
+    settle(out)
+    settle(batch.frames)
+    tof = batch.tof if plan.n_tof else np.zeros((batch.frames.shape[0], 0, 64), dtype=np.uint8)
+    return Ready(out, tof, batch.phase, batch.offsets, _imu_only_row(columns, plan, scaler))
+
+
+def _flag(out: Float32, known: Bool, plan: InputPlan, measured: list[int]) -> None:
+    """Write the presence flags to their places in out."""
     n_imu = len(plan.imu)
     out[:, n_imu] = known[:, :n_imu].mean(axis=1, dtype=np.float32)
     if plan.other:
         first = plan.n_imu + len(plan.other)
         for place, position in enumerate(plan.single):
             out[:, first + place] = known[:, n_imu + position]
-        measured = [place for place in range(len(plan.other)) if _is_nan_when_missing(batch, positions[n_imu + place])]
         if measured:
-            out[:, -1] = known[:, [n_imu + place for place in measured]].mean(axis=1, dtype=np.float32)
-    settle(out)
-    settle(batch.frames)
-    columns = [batch.channels[position] for position in positions[n_imu:]]
-    tof = batch.tof if plan.n_tof else np.zeros((batch.frames.shape[0], 0, 64), dtype=np.uint8)
-    return Ready(out, tof, batch.phase, batch.offsets, _imu_only_row(columns, plan, scaler))
+            out[:, -1] = known[:, measured].mean(axis=1, dtype=np.float32)
 
 
 def _fill(out: Float32, frames: Float32, plan: InputPlan, positions: list[int], scaler: Scaler) -> Bool:
@@ -249,10 +266,6 @@ def _fill(out: Float32, frames: Float32, plan: InputPlan, positions: list[int], 
         to = place if place < len(plan.imu) else place + 1
         out[:, to] = np.where(known[:, place], scaled, np.float32(0.0))
     return known
-
-
-def _is_nan_when_missing(batch: FeatureBatch, position: int) -> bool:
-    return bool(np.isnan(batch.channels[position].when_missing))
 
 
 def _imu_only_row(columns: list[Column], plan: InputPlan, scaler: Scaler) -> Float32:
