@@ -3,9 +3,11 @@
     python examples/measure_lightgbm.py features/ kept/
     python examples/measure_lightgbm.py features/ kept/ --folds 0 1 --ways defaults num_leaves=15,learning_rate=0.05
     python examples/measure_lightgbm.py features/ kept/ --folds 0 --ways defaults plain
+    python examples/measure_lightgbm.py features/ kept/ --ways defaults first,feature_fraction=0.3
 
 A way to train is `defaults`, settings of the member that differ from them, joined by commas, or `plain`: what one would
-write without this package, LGBMClassifier with its own defaults on the same rows. Every fold of every way is kept in
+write without this package, LGBMClassifier with its own defaults on the same rows. `first` before the settings leaves
+a first table of features: mean, std, min and max over whole recordings, and the wearer. Every fold of every way is kept in
 a file as soon as it is trained, and read from there the next time, so that a long list can be measured in parts.
 Prints Markdown: a row a way, with the out-of-fold scores of both scenarios and what a fold cost, a row a fold, and the
 F1 of every class of the first way.
@@ -14,11 +16,12 @@ F1 of every class of the first way.
 import argparse
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from feature_ablation import FIRST
 
 from bfrbctl import oof
 from bfrbctl.config import build
@@ -30,7 +33,7 @@ from bfrbctl.models.lightgbm_library import lgb, silence
 from bfrbctl.models.lightgbm_model import Config, fit
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, NON_TARGET
 
-DEFAULTS, PLAIN = "defaults", "plain"
+DEFAULTS, PLAIN, FIRST_TABLE = "defaults", "plain", "first"
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,16 @@ def fold_task(path: Path, fold: int, seed: int) -> FoldTask:
 
 def train(task: FoldTask, way: str) -> Measured:
     """Train one fold one way; the reading of the features is not timed."""
+    words = way.split(",")
+    if words[0] == FIRST_TABLE:
+        task = replace(task, train=first_table(task.train), valid=first_table(task.valid))
+    settings = [word for word in words if word not in (DEFAULTS, FIRST_TABLE)]
     started, processor = time.perf_counter(), time.process_time()
     if way == PLAIN:
         model: Any = lgb.LGBMClassifier(verbosity=-1).fit(task.train.table, task.train_labels)
         rounds = [model.n_estimators]
     else:
-        model = fit(task, build(Config, overrides=() if way == DEFAULTS else way.split(",")))
+        model = fit(task, build(Config, overrides=settings))
         rounds = model.summary["best_round"]
     seconds, processor_seconds = time.perf_counter() - started, time.process_time() - processor
 
@@ -95,6 +102,12 @@ def train(task: FoldTask, way: str) -> Measured:
         seconds=np.array([seconds]),
         processor_seconds=np.array([processor_seconds]),
     )
+
+
+def first_table(batch: FeatureBatch) -> FeatureBatch:
+    """Leave the features that anybody would begin with."""
+    kept = [i for i, column in enumerate(batch.features) if column.name.endswith(FIRST) or column.family == "person"]
+    return replace(batch, table=batch.table[:, kept], features=tuple(batch.features[i] for i in kept))
 
 
 def measured(chosen: argparse.Namespace, way: str, fold: int) -> Measured:
