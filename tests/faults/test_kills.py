@@ -1,0 +1,152 @@
+"""SIGKILL, SIGINT and SIGTERM at every publication step: what is there is whole, and the run can be continued."""
+
+import shutil
+import signal
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bfrbctl import oof
+from bfrbctl.folders import MANIFEST, Folder, open_folder
+from tests.faults.chain import COMMANDS, run_apart, run_here
+from tests.faults.recovery import content_of, finish, see_nothing_half_done, see_same
+from tests.faults.steps import Steps
+
+Record = Callable[[str, object], None]
+QUICK = {"prepare": (3, 5, 8), "featurize": (2, 5, 9, 14), "predict": (2, 5, 8)}
+"""Points of the fast lane: journal, frames, worker's files, parts."""
+
+SAMPLED_NETWORKS = 8
+
+
+@pytest.fixture(scope="module")
+def undisturbed(chain: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Folder, int]]:
+    """Run a command once without disturbance: what it makes, and in how many steps."""
+    known: dict[str, tuple[Folder, int]] = {}
+
+    def run(name: str) -> tuple[Folder, int]:
+        if name not in known:
+            out = tmp_path_factory.mktemp("whole") / "out"
+            steps = Steps(out)
+            code, said = run_here(COMMANDS[name].line(chain, out), steps)
+            assert code == 0, said
+            known[name] = open_folder(out), len(steps.done)
+        return known[name]
+
+    return run
+
+
+def kill(name: str, chain: Path, folder: Path, points: Iterable[int]) -> list[Path]:
+    """Kill a command at each of these steps, two processes at a time; the folders that are left."""
+
+    def one(at: int) -> Path:
+        out = folder / f"killed-{at}"
+        code, said = run_apart(COMMANDS[name].line(chain, out), Steps(out, "torn", at))
+        assert (code, said) == (-signal.SIGKILL, ""), (name, at)
+        return out
+
+    with ThreadPoolExecutor(2) as threads:
+        return list(threads.map(one, points))
+
+
+def see_recovery(name: str, chain: Path, left: Sequence[Path], whole: Folder) -> None:
+    for out in left:
+        see_nothing_half_done(out)
+        see_same(finish(COMMANDS[name], chain, out), whole)
+        shutil.rmtree(out)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_killed_run_continues_to_the_same_digests(
+    chain: Path, tmp_path: Path, undisturbed: Callable[[str], tuple[Folder, int]], record_property: Record, name: str
+) -> None:
+    whole, _ = undisturbed(name)
+    see_recovery(name, chain, kill(name, chain, tmp_path, QUICK[name]), whole)
+    record_property("kill points", len(QUICK[name]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "train keras"])
+def test_a_run_killed_at_any_step_continues_to_the_same_digests(
+    chain: Path, tmp_path: Path, undisturbed: Callable[[str], tuple[Folder, int]], record_property: Record, name: str
+) -> None:
+    whole, n_steps = undisturbed(name)
+    points = [at for at in range(n_steps) if at not in QUICK.get(name, ())]
+    see_recovery(name, chain, kill(name, chain, tmp_path, points), whole)
+    record_property("kill points", len(points))
+
+
+@pytest.mark.slow
+def test_networks_killed_between_and_inside_folds_end_the_same(
+    chain: Path, tmp_path: Path, undisturbed: Callable[[str], tuple[Folder, int]], record_property: Record
+) -> None:
+    """Probabilities are compared to 1e-6: threads add up in any order."""
+    whole, n_steps = undisturbed("train keras")
+    points = np.unique(np.linspace(0, n_steps - 1, SAMPLED_NETWORKS).astype(int)).tolist()
+    expected = oof.read_oof(whole)
+    for out in kill("train keras", chain, tmp_path, points):
+        see_nothing_half_done(out)
+        done = finish(COMMANDS["train keras"], chain, out)
+        see_same(done, whole, exactly=False)
+        for scenario, part in oof.read_oof(done).items():
+            assert np.abs(part.proba - expected[scenario].proba).max() < 1e-6
+    record_property("kill points", len(points))
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_it_replaces_a_folder_leaves_the_old_or_continues_to_the_new(
+    chain: Path, tmp_path: Path, undisturbed: Callable[[str], tuple[Folder, int]], record_property: Record
+) -> None:
+    command = COMMANDS["prepare"]
+    whole, _ = undisturbed("prepare")
+    steps = Steps(tmp_path / "first")
+    old = tmp_path / "old"
+    for out, watching in ((old, None), (steps.root, None), (steps.root, steps)):
+        more = ["--force"] if watching else ["--seed", "7"]
+        code, said = run_here(command.line(chain, out, *more), watching)
+        assert code == 0, said
+    before = content_of(old)
+    for at in range(len(steps.done)):
+        out = tmp_path / f"killed-{at}"
+        shutil.copytree(old, out)
+        code, said = run_apart(command.line(chain, out, "--force"), Steps(out, "torn", at))
+        assert (code, said) == (-signal.SIGKILL, "")
+        see_nothing_half_done(out)
+        if not (out / MANIFEST).exists():
+            finish(command, chain, out)
+        assert content_of(out) in (before, content_of(whole.path))
+    record_property("kill points", len(steps.done))
+
+
+@pytest.mark.parametrize("name", ["prepare", pytest.param("train lgbm", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("action", "code"), [("sigint", 130), ("sigterm", 143)])
+def test_a_signal_at_any_step_keeps_what_was_finished(
+    chain: Path,
+    tmp_path: Path,
+    undisturbed: Callable[[str], tuple[Folder, int]],
+    record_property: Record,
+    name: str,
+    action: str,
+    code: int,
+) -> None:
+    whole, n_steps = undisturbed(name)
+    for at in range(n_steps):
+        out = tmp_path / f"stopped-{at}"
+        found, said = run_here(COMMANDS[name].line(chain, out), Steps(out, action, at))
+        assert (found, "--resume continues it" in said, "Traceback" in said) == (code, True, False), (at, said)
+        see_nothing_half_done(out)
+        see_same(finish(COMMANDS[name], chain, out), whole)
+    record_property("signals", n_steps)
+
+
+@pytest.mark.parametrize(("action", "code"), [("sigint", 130), ("sigterm", 143)])
+def test_a_signal_to_a_process_of_its_own_is_no_traceback(
+    chain: Path, tmp_path: Path, record_property: Record, action: str, code: int
+) -> None:
+    command, out = COMMANDS["prepare"], tmp_path / "out"
+    found, said = run_apart(command.line(chain, out), Steps(out, action, 6))
+    assert (found, len(said.splitlines()), "--resume continues it" in said) == (code, 1, True), said
+    record_property("signals", 1)
