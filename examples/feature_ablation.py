@@ -13,13 +13,13 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import lightgbm
 import numpy as np
 import polars as pl
 
 from bfrbctl.features import FAMILIES
 from bfrbctl.folders import open_folder
 from bfrbctl.metrics import hierarchical_f1
+from bfrbctl.models.lightgbm_library import lgb
 from bfrbctl.segments import AnyArray, Bool, Float64
 
 N_ROUNDS = 50
@@ -95,8 +95,8 @@ def _predicted(x: AnyArray, labels: AnyArray, folds: AnyArray, *, kept: Bool, ex
     mixed = np.where(dropped[:, None], bare, x)
     for fold in np.unique(folds):
         train, valid = folds != fold, folds == fold
-        data = lightgbm.Dataset(mixed[train][:, kept], labels[train], params=SETTINGS)
-        model = lightgbm.train(SETTINGS | {"num_class": int(labels.max()) + 1}, data, N_ROUNDS)
+        data = lgb.Dataset(mixed[train][:, kept], labels[train], params=SETTINGS)
+        model = lgb.train(SETTINGS | {"num_class": int(labels.max()) + 1}, data, N_ROUNDS)
         for predicted, source in zip(out, (x, bare), strict=True):
             proba: Float64 = np.asarray(model.predict(source[valid][:, kept]))
             predicted[valid] = proba.argmax(axis=1)

@@ -7,8 +7,9 @@
 
 A way to train is `defaults`, settings of the member that differ from them, joined by commas, or `plain`: what one would
 write without this package, LGBMClassifier with its own defaults on the same rows. `first` before the settings leaves
-a first table of features: mean, std, min and max over whole recordings, and the wearer. Every fold of every way is kept in
-a file as soon as it is trained, and read from there the next time, so that a long list can be measured in parts.
+a first table of features: mean, std, min and max over whole recordings, and the wearer. Every fold of every way is
+kept in a file as soon as it is trained, and read from there the next time, so that a long list can be measured in
+parts.
 Prints Markdown: a row a way, with the out-of-fold scores of both scenarios and what a fold cost, a row a fold, and the
 F1 of every class of the first way.
 """
