@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bfrbctl import segments
-from bfrbctl.features import FeatureConfig, catalogue, columns, plan
+from bfrbctl.features import FeatureConfig, catalogue, columns, flips, plan
 from bfrbctl.features.documentation import features_markdown
 from bfrbctl.schema import IMU_LAYOUT, STUDY_LAYOUT
 
@@ -14,9 +14,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 def test_features_page_is_what_the_catalogue_says() -> None:
     page = (DOCS / "features.md").read_text()
-    ablation = DOCS / "ablation.md"
-    appendix = f"\n{ablation.read_text()}" if ablation.exists() else ""
-    assert page == features_markdown() + appendix, "write it anew: python examples/feature_docs.py"
+    appendices = [f"\n{(DOCS / name).read_text()}" for name in ("ablation.md", "flips.md")]
+    assert page == "".join([features_markdown(), *appendices]), "write it anew: python examples/feature_docs.py"
 
 
 def test_features_page_explains_every_column() -> None:
@@ -29,7 +28,7 @@ def test_page_of_another_device_has_no_columns_of_absent_sensors() -> None:
     assert "`thm_" not in features_markdown(IMU_LAYOUT)
 
 
-@pytest.mark.parametrize("module", [segments, plan, catalogue])
+@pytest.mark.parametrize("module", [segments, plan, catalogue, flips])
 def test_examples_in_docstrings_hold(module: object) -> None:
     failed, attempted = doctest.testmod(module)  # type: ignore[arg-type]
     assert attempted > 0
