@@ -6,9 +6,12 @@ measurement and gets one fixed far value; a missing one is 0, in the middle of t
 
 from typing import Any
 
+import numpy as np
+
 from bfrbctl.dataset import TOF_IMAGE_MISSING, TOF_IMAGE_NO_RETURN
 from bfrbctl.models.keras_backend import keras, ops
 from bfrbctl.models.keras_layers import Tensor, glorot, registered
+from bfrbctl.segments import Float32
 
 MIDDLE = 125.0
 """Readings are 0..249; (reading - 125) / 125 lies in -1..1."""
@@ -18,6 +21,9 @@ FAR = 1.25
 
 SIDE = 8
 """Pixels along each side of an image."""
+
+HALF = SIDE // 2
+"""Places along each side after a convolution of stride 2."""
 
 
 def scaled_pixels(tof: Tensor, dtype: str) -> Tensor:
@@ -48,8 +54,23 @@ class FlatPixels(keras.layers.Layer):  # type: ignore[misc]
 
 def sensor_flags(tof: Tensor, dtype: str) -> Tensor:
     """Tell which sensors measured anything: uint8 (batch, time, n_tof, 64) -> (batch, time, n_tof) of 0 and 1."""
-    nearest = ops.min(ops.cast(tof, "float32"), axis=-1)
-    return ops.cast(nearest < TOF_IMAGE_MISSING, dtype)
+    return ops.cast(ops.min(tof, axis=-1) < TOF_IMAGE_MISSING, dtype)
+
+
+def _taps() -> Float32:
+    """Say which of the 9 numbers of a 3x3 kernel of stride 2 leads from each pixel to each place of the result.
+
+    float32 (64 * 16, 9) of 0 and 1; rows of zeros where none does. The kernel looks right and down of its place.
+    """
+    taps = np.zeros((SIDE, SIDE, HALF, HALF, 3, 3), dtype=np.float32)
+    for down, across in np.ndindex(3, 3):
+        for row, column in np.ndindex(HALF, HALF):
+            if 2 * row + down < SIDE and 2 * column + across < SIDE:
+                taps[2 * row + down, 2 * column + across, row, column, down, across] = 1.0
+    return taps.reshape(-1, 9)
+
+
+TAPS = _taps()
 
 
 @registered
@@ -59,6 +80,9 @@ class ImageEncoder(keras.layers.Layer):  # type: ignore[misc]
     uint8 (batch, time, n_tof, 64) -> (batch, time, n_tof * units). Two planes, the scaled reading and whether there
     was a return, go through a 3x3 convolution of stride 2, a ReLU and a dense layer. What comes out is multiplied by
     the sensor's presence, and each sensor has a bias of its own for where it sits: a missing sensor gives exactly 0.
+
+    The convolution is one product with a matrix that is laid out from its kernel: seven times the arithmetic of a
+    convolution, but images of 64 pixels are so small that it takes a third of the time.
 
     Parameters
     ----------
@@ -74,11 +98,10 @@ class ImageEncoder(keras.layers.Layer):  # type: ignore[misc]
 
     def build(self, shape: tuple[int | None, ...]) -> None:
         """Create the weights."""
-        half = SIDE // 2
         self.kernel = self.add_weight(shape=(3, 3, 2, self.filters), name="kernel", initializer=glorot(self.seed))
         self.bias = self.add_weight(shape=(self.filters,), name="bias", initializer="zeros")
         self.dense = self.add_weight(
-            shape=(half * half * self.filters, self.units), name="dense", initializer=glorot(self.seed + 1)
+            shape=(HALF * HALF * self.filters, self.units), name="dense", initializer=glorot(self.seed + 1)
         )
         self.place = self.add_weight(shape=(shape[2], self.units), name="place", initializer="zeros")
 
@@ -86,16 +109,22 @@ class ImageEncoder(keras.layers.Layer):  # type: ignore[misc]
         """Encode all images at once."""
         batch, time = ops.shape(tof)[:2]
         sensors = int(tof.shape[2])
-        planes = ops.stack(
-            [scaled_pixels(tof, self.compute_dtype), ops.cast(tof < TOF_IMAGE_NO_RETURN, self.compute_dtype)], axis=-1
-        )
-        images = ops.reshape(planes, (-1, SIDE, SIDE, 2))
-        found = ops.conv(images, self.kernel, strides=2, padding="same", data_format="channels_last")
+        dtype = self.compute_dtype
+        planes = [scaled_pixels(tof, dtype), ops.cast(tof < TOF_IMAGE_NO_RETURN, dtype)]
+        images = ops.reshape(ops.concatenate(planes, axis=-1), (-1, 2 * SIDE * SIDE))
+        found = ops.reshape(ops.matmul(images, self._matrix()), (-1, HALF * HALF, self.filters))
         found = ops.relu(found + self.bias)
-        code = ops.matmul(ops.reshape(found, (-1, (SIDE // 2) ** 2 * self.filters)), self.dense)
+        code = ops.matmul(ops.reshape(found, (-1, HALF * HALF * self.filters)), self.dense)
         code = ops.relu(ops.reshape(code, (batch, time, sensors, self.units)) + self.place)
         code = code * sensor_flags(tof, self.compute_dtype)[..., None]
         return ops.reshape(code, (batch, time, sensors * self.units))
+
+    def _matrix(self) -> Tensor:
+        """Lay the kernel out as what it does to an image: (2 planes * 64 pixels, 16 places * filters)."""
+        kernel = ops.reshape(self.kernel, (9, 2 * self.filters))
+        laid = ops.matmul(ops.convert_to_tensor(TAPS, dtype=kernel.dtype), kernel)
+        laid = ops.reshape(laid, (SIDE * SIDE, HALF * HALF, 2, self.filters))
+        return ops.reshape(ops.transpose(laid, (2, 0, 1, 3)), (2 * SIDE * SIDE, HALF * HALF * self.filters))
 
     def compute_output_spec(self, tof: Tensor) -> Any:
         """(batch, time, n_tof * units)."""
