@@ -8,7 +8,6 @@ versions of the libraries that results depend on, workers that do not see the sa
 import hashlib
 import logging
 import os
-import platform
 import secrets
 import socket
 import threading
@@ -200,7 +199,8 @@ def _examined(address: str, client: Any) -> Cluster:
             )
         time.sleep(0.1)
     ours = library_versions()
-    told = _within(PROBE_S, address, client.get_versions, check=False, packages=["bfrbctl", *ours])
+    packages = ["bfrbctl", *(name for name in ours if name != "python")]
+    told = _within(PROBE_S, address, client.get_versions, check=False, packages=packages)
     _compare(address, told, ours)
     hosts = _within(PROBE_S, address, client.run, whereabouts)
     cores: dict[str, int] = dict(hosts.values())
@@ -219,7 +219,7 @@ def _compare(address: str, told: Mapping[str, Any], ours: Mapping[str, str]) -> 
             f"--scheduler {address}: bfrbctl is not installed for {examples(without)}",
             hint="install the same bfrbctl in the environment of the scheduler and of every worker",
         )
-    here = {"bfrbctl": told["client"]["packages"]["bfrbctl"], **ours, "python": platform.python_version()}
+    here = {"bfrbctl": told["client"]["packages"]["bfrbctl"], **ours}
     different = [
         f"{side} has {name} {_version(name, packages[name])} (here {_version(name, here[name])})"
         for side, packages in found.items()

@@ -1,0 +1,298 @@
+"""The commands on a Dask cluster of real processes on this machine: the same bytes, and clear words where it cannot."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from bfrbctl.cli.app import app
+from bfrbctl.errors import ArtefactError, OutputError, UsageError
+from bfrbctl.folders import Folder, open_folder
+from bfrbctl.workers import open_crew
+from tests.recordings import raw_frames, write_raw
+
+distributed = pytest.importorskip("distributed")
+
+ROOT = Path(__file__).parents[2]
+ODD = ROOT / "tests" / "odd_dask.py"
+FEATURES = ["--families", "motion", "--families", "moments"]
+LGBM = ["--set", "n_rounds=20", "--set", "min_data_in_leaf=2"]
+
+
+@contextmanager
+def process(*words: object) -> Iterator[subprocess.Popen[bytes]]:
+    """Run something beside the test, and end it with the test."""
+    started = subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.wait()
+
+
+def wait_for(what: Callable[[], bool], *, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def scheduler(*odd: str) -> Iterator[str]:
+    """Start `dask scheduler` and give its address."""
+    port = free_port()
+    with process(ODD, *odd, "--", "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard", "--no-show"):
+        wait_for(lambda: listens(port))
+        yield f"tcp://127.0.0.1:{port}"
+
+
+@contextmanager
+def worker(address: str, folder: Path, *odd: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start `dask worker` with one thread, and wait until the scheduler knows it."""
+    options = ["--nthreads", 1, "--no-nanny", "--no-dashboard", "--host", "127.0.0.1", "--local-directory", folder]
+    with process(ODD, *odd, "--", "worker", address, *options) as started:
+        before = n_workers(address)
+        wait_for(lambda: n_workers(address) > before)
+        yield started
+
+
+def n_workers(address: str) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of versions that differ
+        with distributed.Client(address, timeout=30, set_as_default=False) as client:
+            return len(client.nthreads())
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A scheduler and three workers; the tests leave two of them alive at least."""
+    folder = tmp_path_factory.mktemp("dask")
+    with ExitStack() as stack:
+        address = stack.enter_context(scheduler())
+        workers = [stack.enter_context(worker(address, folder)) for _ in range(3)]
+        yield address, workers
+
+
+def call(*words: object) -> None:
+    """Run the program in this process."""
+    app([*map(str, words), "--quiet"], standalone_mode=False)
+
+
+def bfrbctl(*words: object) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", "bfrbctl", *map(str, words)], stderr=subprocess.PIPE, text=True)
+
+
+def finish(run: subprocess.Popen[str]) -> str:
+    _, err = run.communicate(timeout=300)
+    assert run.returncode == 0, err
+    return err
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Raw recordings, and what this machine alone makes of them."""
+    folder = tmp_path_factory.mktemp("study")
+    write_raw(folder / "raw", raw_frames(subjects=6, repeats=4))
+    call("prepare", folder / "raw", folder / "data", "--folds", 3, "--rows-per-file", 200)
+    call("featurize", folder / "data", folder / "features", *FEATURES, "--workers", 1)
+    call("train", "lgbm", folder / "features", folder / "model", *LGBM, "--workers", 1)
+    call("predict", folder / "data", folder / "model", folder / "predictions", "--workers", 1)
+    return folder
+
+
+def same(one: Folder, other: Folder) -> None:
+    """The same files with the same bytes, but for histories, which have seconds in them."""
+
+    def told(folder: Folder) -> dict[str, object]:
+        return {name: entry for name, entry in folder.files.items() if not name.startswith("history.")}
+
+    assert told(one) == told(other)
+
+
+def test_a_cluster_gives_the_same_bytes_though_a_worker_is_killed(
+    cluster: tuple[str, list[subprocess.Popen[bytes]]], base: Path, tmp_path: Path
+) -> None:
+    address, workers = cluster
+    run = bfrbctl("featurize", base / "data", tmp_path / "features", *FEATURES, "--scheduler", address)
+    wait_for(lambda: any((tmp_path / "features").glob("frames-*.parquet")) or run.poll() is not None)
+    workers[0].send_signal(signal.SIGKILL)
+    assert f"cluster {address}: 3 workers, 3 pieces at once" in finish(run)
+    same(open_folder(base / "features"), open_folder(tmp_path / "features"))
+
+    call("train", "lgbm", base / "features", tmp_path / "model", *LGBM, "--scheduler", address)
+    same(open_folder(base / "model"), open_folder(tmp_path / "model"))
+
+    call("predict", base / "data", base / "model", tmp_path / "predictions", "--scheduler", address)
+    same(open_folder(base / "predictions"), open_folder(tmp_path / "predictions"))
+
+
+@pytest.mark.slow
+def test_raw_recordings_are_predicted_on_a_cluster(
+    cluster: tuple[str, list[subprocess.Popen[bytes]]], base: Path, tmp_path: Path
+) -> None:
+    call("predict", base / "raw", base / "model", tmp_path / "here", "--workers", 1)
+    call("predict", base / "raw", base / "model", tmp_path / "there", "--scheduler", cluster[0])
+    same(open_folder(tmp_path / "here"), open_folder(tmp_path / "there"))
+
+
+@pytest.mark.slow
+def test_bad_data_on_a_worker_is_told_as_here(
+    cluster: tuple[str, list[subprocess.Popen[bytes]]], base: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for file in (base / "data").iterdir():
+        (data / file.name).write_bytes(file.read_bytes())
+    damaged = bytearray((data / "frames-00001.parquet").read_bytes())
+    damaged[100] ^= 255
+    (data / "frames-00001.parquet").write_bytes(damaged)
+    with pytest.raises(ArtefactError, match=r"frames-00001\.parquet: is not the file that the manifest tells of"):
+        call("featurize", data, tmp_path / "features", "--scheduler", cluster[0])
+
+
+def test_an_address_where_nobody_is_fails_in_seconds() -> None:
+    began = time.monotonic()
+    with pytest.raises(UsageError, match="nobody answers"), open_crew(0, f"tcp://127.0.0.1:{free_port()}"):
+        pass
+    assert time.monotonic() - began < 10
+    for address in ("localhost", "tcp://localhost", "http://localhost:80", "tcp://localhost:port"):
+        with pytest.raises(UsageError, match="expected an address such as"), open_crew(0, address):
+            pass
+
+
+def test_something_else_that_listens_is_no_scheduler() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"tcp://127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(UsageError, match="no Dask scheduler"), open_crew(0, address):
+            pass
+
+
+def test_a_missing_dask_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UsageError, match="needs Dask") as caught, open_crew(0, "tcp://127.0.0.1:1"):
+        pass
+    assert caught.value.hint == 'pip install "bfrbctl[dask]"'
+
+
+def test_a_scheduler_without_workers_is_told() -> None:
+    with scheduler() as address, pytest.raises(UsageError, match="has no workers"), open_crew(0, address):
+        pass
+
+
+def refusal(address: str) -> str:
+    """What is said of a cluster that cannot be used."""
+    with pytest.raises(UsageError) as caught, open_crew(0, address):
+        pass
+    return caught.value.what
+
+
+@pytest.mark.slow
+def test_the_side_that_lacks_the_package_is_named(tmp_path: Path) -> None:
+    with scheduler("bfrbctl=") as address, worker(address, tmp_path):
+        assert "bfrbctl is not installed for the scheduler" in refusal(address)
+    with scheduler() as address, worker(address, tmp_path, "bfrbctl="):
+        assert "bfrbctl is not installed for worker tcp://" in refusal(address)
+
+
+@pytest.mark.slow
+def test_other_versions_on_a_worker_are_refused(tmp_path: Path) -> None:
+    with scheduler() as address, worker(address, tmp_path, "numpy=1.0", "lightgbm="):
+        told = refusal(address)
+    assert "has numpy 1.0 (here " in told
+    assert "has lightgbm not installed (here " in told
+    with scheduler("bfrbctl=0.0.1") as address, worker(address, tmp_path):
+        assert "the scheduler has bfrbctl 0.0.1 (here " in refusal(address)
+
+
+@pytest.mark.slow
+def test_a_worker_that_sees_other_files_is_named(base: Path, tmp_path: Path) -> None:
+    with scheduler() as address, worker(address, tmp_path / "w", str(tmp_path / "out")), open_crew(0, address) as crew:
+        (tmp_path / "out").mkdir()
+        with pytest.raises(OutputError, match=r"worker tcp://.* does not see what is written to .*out"):
+            crew.see(tmp_path / "out", base / "data")
+        assert list((tmp_path / "out").iterdir()) == []
+        crew.see(tmp_path, base / "data")
+    with (
+        scheduler() as address,
+        worker(address, tmp_path / "w", str(base / "data")),
+        open_crew(0, address) as crew,
+        pytest.raises(UsageError, match=r"has not the same .*data"),
+    ):
+        crew.see(tmp_path, base / "data")
+
+
+@pytest.mark.slow
+def test_a_cluster_of_one_core_works_and_says_what_it_is_worth(base: Path, tmp_path: Path) -> None:
+    with scheduler() as address, worker(address, tmp_path / "w"):
+        run = bfrbctl("featurize", base / "data", tmp_path / "features", *FEATURES, "--scheduler", address)
+        assert "1 worker, 1 piece at once: no faster than this machine alone" in finish(run)
+    same(open_folder(base / "features"), open_folder(tmp_path / "features"))
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_all_workers_ends_the_run_and_can_be_resumed(base: Path, tmp_path: Path) -> None:
+    with scheduler() as address:
+        with worker(address, tmp_path / "w") as only:
+            run = bfrbctl("featurize", base / "data", tmp_path / "features", *FEATURES, "--scheduler", address)
+            wait_for(lambda: any((tmp_path / "features").glob("frames-*.parquet")) or run.poll() is not None)
+            only.kill()
+            _, err = run.communicate(timeout=120)
+        assert run.returncode == 1, err
+        assert "the cluster has had no workers" in err
+        with worker(address, tmp_path / "w"):
+            finish(
+                bfrbctl(
+                    "featurize", base / "data", tmp_path / "features", *FEATURES, "--scheduler", address, "--resume"
+                )
+            )
+    same(open_folder(base / "features"), open_folder(tmp_path / "features"))
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_goes_away_ends_the_run(base: Path, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        inner = ExitStack()
+        address = inner.enter_context(scheduler())
+        stack.enter_context(worker(address, tmp_path / "w"))
+        run = bfrbctl("featurize", base / "data", tmp_path / "features", *FEATURES, "--scheduler", address)
+        wait_for(lambda: any((tmp_path / "features").glob("frames-*.parquet")) or run.poll() is not None)
+        inner.close()
+        _, err = run.communicate(timeout=120)
+    assert run.returncode == 1, err
+    assert "--resume" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_the_cluster_free_and_the_state_kept(
+    cluster: tuple[str, list[subprocess.Popen[bytes]]], base: Path, tmp_path: Path
+) -> None:
+    run = bfrbctl("featurize", base / "data", tmp_path / "features", *FEATURES, "--scheduler", cluster[0])
+    wait_for(lambda: any((tmp_path / "features").glob("frames-*.parquet")) or run.poll() is not None)
+    os.kill(run.pid, signal.SIGTERM)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 143, err
+    assert "Traceback" not in err
+    finish(bfrbctl("featurize", base / "data", tmp_path / "features", *FEATURES, "--workers", 1, "--resume"))
+    same(open_folder(base / "features"), open_folder(tmp_path / "features"))
