@@ -258,6 +258,7 @@ def _run_epoch(network: Network, job: Job, epoch: int) -> float:
     for step, (inputs, targets) in enumerate(_feed(job, batches, epoch)):
         network.train.optimizer.learning_rate = rate_at(job.config, epoch + step / len(batches))
         known = {name: targets[name] for name in network.train.output}
+        network.train.reset_metrics()  # Keras before 3.15 would tell a running mean
         total += float(network.train.train_on_batch(inputs, known, return_dict=True)["loss"])
     if not np.isfinite(total):
         raise UsageError(
