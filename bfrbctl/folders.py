@@ -1,8 +1,9 @@
 """Finished folders: what a manifest tells, and reading one that may come from a stranger.
 
 Checked in this order, before a byte is parsed: the path is a folder; no symlink and no unlisted file is in it; the
-manifest is small and well formed, and lists only kinds of files that we write; each file has the size and the sha256
-that the manifest tells; a Parquet footer does not promise more than could be true.
+manifest is small, well formed and as it was sealed, lists only kinds of files that we write, and what it tells of
+classes, sensors and folds can be; each file has the size and the sha256 that the manifest tells; a Parquet footer does
+not promise more than could be true.
 
 A folder packed for an upload is the folder it was, manifest and digest included, with a few files beside it that
 `pack.json` lists in the same way; no other name is welcome there.
@@ -11,7 +12,7 @@ A folder packed for an upload is the folder it was, manifest and digest included
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -44,6 +45,11 @@ _ALONGSIDE = frozenset({MANIFEST, JOURNAL, LOCK, METADATA, PACK})
 
 MAX_FILE_BYTES = 4 << 30
 """No file that is read whole is as large as this."""
+
+SEAL = "seal"
+"""Key of the digest of all else that a manifest or a journal tells."""
+
+MAX_NAMES = 100_000
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _SUFFIXES = (".json", ".jsonl", ".parquet", ".npz", ".txt", ".csv")
@@ -147,7 +153,10 @@ def open_folder(path: Path, *kinds: str) -> Folder:
     """
     if not path.is_dir():
         raise ArtefactError(f"{path}: {'is not a folder' if path.exists() else 'there is no such folder'}")
-    names = _safe_names(path)
+    try:
+        names = _safe_names(path)
+    except OSError as error:
+        raise ArtefactError(f"{path}: cannot be read ({error.strerror})", hint="see that you may read it") from error
     if MANIFEST not in names:
         hint = "continue the run that makes it with --resume" if JOURNAL in names else "give a folder bfrbctl wrote"
         raise ArtefactError(f"{path}: has no {MANIFEST}, so it is unfinished or not a folder of ours", hint=hint)
@@ -167,7 +176,7 @@ def open_folder(path: Path, *kinds: str) -> Folder:
         path=path,
         kind=_expect(manifest, "kind", str, path),
         config=_expect(manifest, "config", dict, path),
-        content=_expect(manifest, "content", dict, path),
+        content=_content(manifest, path),
         files=MappingProxyType(files),
         sha256=sha256,
         manifest=manifest,
@@ -180,7 +189,91 @@ def open_folder(path: Path, *kinds: str) -> Folder:
             f"{path}: has schema version {written}, this bfrbctl reads up to {SCHEMA_VERSION}",
             hint=f"it was written by bfrbctl {manifest.get('bfrbctl')}; install that version or a later one",
         )
+    check_seal(manifest, str(path / MANIFEST))
     return folder
+
+
+def sealed(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the digest of what a manifest or a journal tells, so that damage to it is noticed."""
+    rest = {key: value for key, value in told.items() if key != SEAL}
+    return {**rest, SEAL: hashlib.sha256(encode_json(rest)).hexdigest()}
+
+
+def check_seal(told: Mapping[str, Any], what: str) -> None:
+    """Compare the seal with the rest, where there is one; ArtefactError when they do not fit."""
+    if SEAL in told and sealed(told)[SEAL] != told[SEAL]:
+        raise ArtefactError(
+            f"{what}: is not as it was written (its seal differs)",
+            hint="it was damaged or changed; make or download the folder again",
+        )
+
+
+class _Content(dict[str, Any]):
+    """What a manifest tells of its kind of folder; asking for what it does not tell is an ArtefactError."""
+
+    def __init__(self, told: Mapping[str, Any], path: Path) -> None:
+        super().__init__(told)
+        self._path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise ArtefactError(
+            f"{self._path / MANIFEST}: its content lacks {key!r}", hint="make or download the folder again"
+        )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= 2**53
+
+
+def _each(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and len(value) <= MAX_NAMES and all(map(check, value))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 1000
+
+
+def _are_names(value: Any) -> bool:
+    return _each(_is_name)(value) and len(set(value)) == len(value)
+
+
+def _are_sensors(value: Any) -> bool:
+    return _each(lambda item: type(item) is int and 1 <= item <= 99)(value) and value == sorted(set(value))
+
+
+_TOLD: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "rate_hz": (lambda value: type(value) in (int, float) and 0.1 <= value <= 10_000, "a rate from 0.1 to 10000 Hz"),
+    "thm": (_are_sensors, "ascending numbers of sensors"),
+    "tof": (_are_sensors, "ascending numbers of sensors"),
+    "classes": (_are_names, "different names"),
+    "members": (_are_names, "different names"),
+    "targets": (_each(lambda item: isinstance(item, bool)), "a list of true and false"),
+    "folds": (_each(_is_count), "a list of counts"),
+    "prior": (_each(lambda item: type(item) in (int, float) and 0 <= item <= 1), "a list of shares"),
+    "model": (_is_name, "a name"),
+    "features": (lambda value: isinstance(value, dict), "an object"),
+    **dict.fromkeys(
+        ("n_folds", "n_frames", "n_files", "n_features", "n_channels", "n_subjects"), (_is_count, "a count")
+    ),
+}
+"""What is checked of a manifest's content, where it is told: key -> check, and what was expected."""
+
+
+def check_content(told: Mapping[str, Any], what: str) -> None:
+    """See that what a folder tells of classes, sensors, folds and counts can be (ArtefactError)."""
+    for key, (sound, expected) in _TOLD.items():
+        if key in told and not sound(told[key]):
+            raise ArtefactError(f"{what}: {key} is {str(told[key])[:60]}, expected {expected}")
+    sizes = {key: len(told[key]) for key in ("classes", "targets", "prior") if key in told}
+    if "classes" in sizes and len(set(sizes.values())) > 1:
+        counts = ", ".join(f"{size} {key}" for key, size in sizes.items())
+        raise ArtefactError(f"{what}: classes, targets and prior do not fit each other ({counts})")
+
+
+def _content(manifest: Any, path: Path) -> Mapping[str, Any]:
+    told = _expect(manifest, "content", dict, path)
+    check_content(told, str(path / MANIFEST))
+    return _Content(told, path)
 
 
 def _identity_digest(manifest: Mapping[str, Any]) -> str:
@@ -214,7 +307,10 @@ def _check_files(path: Path, names: set[str], files: Mapping[str, FileEntry]) ->
     if missing:
         raise ArtefactError(f"{path}: lacks {examples(missing)}", hint="make or download the folder again")
     for name, entry in files.items():
-        size = (path / name).stat().st_size
+        try:
+            size = (path / name).stat().st_size
+        except OSError as error:  # it was there a moment ago: somebody replaces the folder
+            raise ArtefactError(f"{path / name}: cannot be read ({error.strerror})", hint="try again") from error
         if size != entry.size:
             raise ArtefactError(
                 f"{path / name}: has {size} bytes, the manifest tells {entry.size}",

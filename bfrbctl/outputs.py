@@ -4,6 +4,7 @@ A folder is unfinished until its `manifest.json` exists. Meanwhile `journal.json
 `--resume` continues where a killed run stopped.
 """
 
+import hashlib
 import os
 import platform
 import shutil
@@ -17,19 +18,23 @@ from typing import Any
 import filelock
 
 from bfrbctl import __version__
-from bfrbctl.errors import DataError, OutputError, UsageError, examples
+from bfrbctl.errors import ArtefactError, DataError, OutputError, UsageError, examples
 from bfrbctl.folders import (
     JOURNAL,
     LOCK,
     MANIFEST,
     PART,
     SCHEMA_VERSION,
+    SEAL,
     Folder,
     InputRef,
+    check_seal,
     file_name,
     open_folder,
+    sealed,
 )
 from bfrbctl.storage import (
+    MAX_JSON_BYTES,
     TEMPORARY,
     Content,
     FileEntry,
@@ -37,6 +42,7 @@ from bfrbctl.storage import (
     file_sha256,
     parse_json,
     plain,
+    read_regular,
     write_bytes,
     write_file,
     writing,
@@ -132,8 +138,17 @@ class Output:
         self._note()
 
     def read(self, name: str) -> bytes:
-        """Read a published file of this run."""
-        return (self.path / name).read_bytes()
+        """Read a published file of this run; OutputError when it is gone or changed."""
+        entry = next((files[name] for files in self.pieces.values() if name in files), None)
+        try:
+            content = (self.path / name).read_bytes()
+        except OSError as error:
+            raise OutputError(
+                f"{self.path / name}: cannot be read back ({error.strerror})", hint="somebody removed it; run it again"
+            ) from error
+        if entry is None or hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise OutputError(f"{self.path / name}: is not what this run wrote", hint="start anew with --force")
+        return content
 
     def finish(self, content: Mapping[str, Any]) -> "Folder":
         """Write the manifest and remove what only the run itself needed.
@@ -157,20 +172,23 @@ class Output:
             "content": content,
             "files": {name: vars(entry) for name, entry in kept.items()},
         }
-        return self._close(encode_json(manifest), kept)
+        return self._close(encode_json(sealed(manifest)), kept)
 
     def finish_copy(self, manifest: bytes) -> "Folder":
         """Finish a copy of another folder: its manifest as it is, beside all that was published."""
         return self._close(manifest, {name for files in self.pieces.values() for name in files})
 
     def _close(self, manifest: bytes, kept: Iterable[str]) -> "Folder":
+        for left in self.path.glob(f"{_SCRATCH}*"):  # of a run killed while it cleared up; no reader takes a sub-folder
+            with writing(left):
+                shutil.rmtree(left)
         write_bytes(self.path / MANIFEST, manifest)
         self.sweep(keep={*kept, MANIFEST, LOCK})
         return open_folder(self.path)
 
     def _note(self) -> None:
         pieces = {piece: {name: vars(entry) for name, entry in files.items()} for piece, files in self.pieces.items()}
-        write_bytes(self.path / JOURNAL, encode_json({**self.job.identity, "pieces": pieces}))
+        write_bytes(self.path / JOURNAL, encode_json(sealed({**self.job.identity, "pieces": pieces})))
 
     @property
     def fresh(self) -> bool:
@@ -221,7 +239,7 @@ class Output:
         self.started = True
 
     def _continue(self) -> None:
-        journal = parse_json((self.path / JOURNAL).read_bytes(), str(self.path / JOURNAL))
+        journal = self._journal()
         identity = plain(self.job.identity)
         different = [key for key, value in identity.items() if journal.get(key) != value]
         if different:
@@ -233,6 +251,17 @@ class Output:
             piece: {file_name(name, JOURNAL): FileEntry(**entry) for name, entry in files.items()}
             for piece, files in journal["pieces"].items()
         }
+
+    def _journal(self) -> Mapping[str, Any]:
+        path = self.path / JOURNAL
+        try:
+            journal = parse_json(read_regular(path, limit=MAX_JSON_BYTES), str(path))
+            if not isinstance(journal, dict) or SEAL not in journal:
+                raise ArtefactError(f"{path}: is not a journal of this version")
+            check_seal(journal, str(path))
+        except ArtefactError as error:
+            raise OutputError(error.what, hint="it was damaged or changed; start anew with --force") from error
+        return journal
 
 
 @contextmanager

@@ -4,13 +4,15 @@ A file is written under a temporary name, flushed to disk, and moved over its fi
 at all. What is read is JSON, Parquet and plain bytes; nothing is ever unpickled.
 """
 
+import errno
 import hashlib
 import io
 import json
+import math
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ TEMPORARY = ".tmp-"
 
 MAX_JSON_BYTES = 64 << 20
 MAX_JSON_DEPTH = 64
+MAX_INTEGER_DIGITS = 40
 MAX_PARQUET_CELLS = 1 << 30
 
 Content = bytes | pl.DataFrame | Path
@@ -55,7 +58,16 @@ def parse_json(content: bytes, what: str) -> Any:
     if len(content) > MAX_JSON_BYTES:
         raise ArtefactError(f"{what}: {len(content)} bytes of JSON, expected at most {MAX_JSON_BYTES}")
     try:
-        value = json.loads(content, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        text = content.decode("utf-8")
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_not_too_long,
+        )
+        if "\\u" in text:  # half of a surrogate pair is JSON, but no text that could ever be written
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ArtefactError(f"{what}: not well-formed JSON ({error})", hint="make or download it again") from error
     if _depth(value) > MAX_JSON_DEPTH:
@@ -72,6 +84,19 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:20]} is larger than any number can be")
+    return number
+
+
+def _not_too_long(text: str) -> int:
+    if len(text) > MAX_INTEGER_DIGITS:
+        raise ValueError(f"a whole number of {len(text)} digits")
+    return int(text)
 
 
 def _depth(value: Any) -> int:
@@ -119,6 +144,7 @@ def write_bytes(path: Path, content: bytes) -> FileEntry:
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     return FileEntry(len(content), hashlib.sha256(content).hexdigest())
 
 
@@ -143,7 +169,20 @@ def write_file(path: Path, content: Content) -> FileEntry:
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
             size = handle.tell()
         os.replace(content, path)
+        _sync_folder(path.parent)
     return FileEntry(size, digest)
+
+
+def _sync_folder(path: Path) -> None:
+    """Bring new names to the disk in the order that they were given, so that a power cut leaves no gap in them."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks cannot do it for folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -152,7 +191,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        temporary_path(path).unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that cannot be written cannot be cleared up either; the next run does
+            temporary_path(path).unlink(missing_ok=True)
         raise OutputError(
             f"{path}: cannot be written ({error.strerror or error})", hint="see that the disk has space and rights"
         ) from error

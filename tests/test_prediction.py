@@ -131,10 +131,10 @@ def test_a_model_whose_parts_do_not_fit_is_refused(
     model_folders: tuple[Folder, Folder], tmp_path: Path, change: dict[str, object]
 ) -> None:
     source = model_folders[0]
-    with open_output(tmp_path / "m", Job("model", {})) as output:
-        output.publish("all", {name: source.read(name) for name in source.files})
-        output.finish({**source.content, **change})
     with pytest.raises((ArtefactError, UsageError)):
+        with open_output(tmp_path / "m", Job("model", {})) as output:
+            output.publish("all", {name: source.read(name) for name in source.files})
+            output.finish({**source.content, **change})
         Predictor.open(tmp_path / "m")
 
 

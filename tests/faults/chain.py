@@ -104,4 +104,3 @@ def make_chain(base: Path) -> Path:
 def names_in(folder: Path) -> list[str]:
     """What lies in a folder, sorted."""
     return sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
-
