@@ -25,6 +25,7 @@ from bfrbctl import oof
 from bfrbctl.config import build
 from bfrbctl.dataset import read_features
 from bfrbctl.folders import open_folder
+from bfrbctl.labels import postures
 from bfrbctl.metrics import score_proba
 from bfrbctl.models import FoldTask, keras_training
 from bfrbctl.models.keras_backend import keras, ops
@@ -40,7 +41,8 @@ ABLATIONS: Mapping[str, Sequence[str]] = {
     "padding not masked": (UNMASKED,),
     "no modality dropout": ("modality_dropout=0.0",),
     "no mixup": ("mixup=0.0",),
-    "no phase, merged and binary loss": ("phase_weight=0.0", "merged_weight=0.0", "binary_weight=0.0"),
+    "no phase and posture heads": ("phase_weight=0.0", "orientation_weight=0.0"),
+    "no merged and binary loss": ("merged_weight=0.0", "binary_weight=0.0"),
     "no rotation": ("heading=0.0", "strap=0.0"),
     "no stretch, shift, noise": ("stretch=0.0", "shift=0", "noise=0.0"),
     "no running mean of weights": ("ema=0.0",),
@@ -81,6 +83,7 @@ def fold_tasks(path: Path, folds: Sequence[int]) -> Iterator[FoldTask]:
     classes = tuple(folder.content["classes"])
     labels = oof.class_positions(index["gesture"].to_list(), classes)
     of_sequence = index["fold"].to_numpy()
+    orientations, orientation = postures(index)
     for fold in folds or np.unique(of_sequence).tolist():
         fitted, held_out = np.flatnonzero(of_sequence != fold), np.flatnonzero(of_sequence == fold)
         yield FoldTask(
@@ -95,6 +98,8 @@ def fold_tasks(path: Path, folds: Sequence[int]) -> Iterator[FoldTask]:
             rate_hz=float(folder.content["rate_hz"]),
             scratch=Path(),
             on_progress=lambda row: None,
+            orientations=orientations,
+            train_orientation=None if orientation is None else orientation[fitted],
         )
 
 
