@@ -5,8 +5,10 @@ folds are averaged; a blend puts its members together with the weights of the sc
 sensors, or IMU-only when it has no valid thermopile and no valid ToF frame.
 """
 
+import logging
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,19 @@ from bfrbctl.assignment import Assigner, joint_proba
 from bfrbctl.blending import read_mixtures
 from bfrbctl.config import from_mapping
 from bfrbctl.dataset import FeatureBatch, RecordingBatch
-from bfrbctl.errors import ArtefactError, DataError
+from bfrbctl.errors import ArtefactError, DataError, UsageError
 from bfrbctl.features import FeatureConfig
 from bfrbctl.folders import MANIFEST, Folder, open_folder
 from bfrbctl.labels import JointLabels, read_joint
 from bfrbctl.mixing import Mixture, decide
-from bfrbctl.models import FoldModel, kind_module
+from bfrbctl.models import Ensemble, ensemble_of, kind_module
 from bfrbctl.preparation import clean_frames
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, TOF_MISSING, SensorLayout
 from bfrbctl.segments import Bool, Float32, Int64
+
+_log = logging.getLogger("bfrbctl.prediction")
+
+_log = logging.getLogger("bfrbctl.prediction")
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,8 @@ class Member:
         How the blend calls it.
     kind
         `lgbm` or `keras`.
-    models
-        One a fold.
+    ensemble
+        The models of all its folds.
     config
         Which features it was trained on.
     layout
@@ -53,7 +59,7 @@ class Member:
 
     name: str
     kind: str
-    models: tuple[FoldModel, ...]
+    ensemble: Ensemble
     config: FeatureConfig
     layout: SensorLayout
     needs: frozenset[str]
@@ -61,10 +67,7 @@ class Member:
 
     def predict_proba(self, batch: FeatureBatch) -> Float32:
         """Give the probability of each of its classes, gestures or joint labels: float32, (n_sequences, n_classes)."""
-        total = np.zeros((batch.n_sequences, 1), dtype=np.float64)
-        for model in self.models:
-            total = total + model.predict_proba(batch)
-        return (total / len(self.models)).astype(np.float32)
+        return self.ensemble.predict_proba(batch)
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,15 @@ class Predictor:
     assigns: JointLabels | None = None
 
     @classmethod
-    def open(cls, path: Path | str, *, expect_sha256: str | None = None) -> "Predictor":
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        expect_sha256: str | None = None,
+        without: Sequence[str] = (),
+        strict: bool = False,
+        warm: bool = True,
+    ) -> "Predictor":
         """Open a model or blend folder, packed or not.
 
         Parameters
@@ -133,38 +144,52 @@ class Predictor:
             The folder.
         expect_sha256
             The digest that it must have (`Folder.sha256`, as `bfrbctl pack` tells it); any when None.
+        without
+            Members of a blend to leave out; the weights of the others are scaled up to sum to 1, which is logged.
+        strict
+            Whether a member whose library is not installed is an error; otherwise it is left out like those above.
+        warm
+            Whether to compile now what answers single sequences; otherwise the first ones take seconds.
 
         Raises
         ------
         ArtefactError
             When the folder is not one, is damaged or unsafe, has another digest, or its parts do not fit each other.
+        UsageError
+            When there is no member to leave out of that name, none is left, or (strict) one cannot be used here.
         """
         folder = open_folder(Path(path), "model", "blend").expect(expect_sha256)
         content = folder.content
         try:
-            prior = np.asarray(content["prior"], dtype=np.float32)
+            kept = _kept(folder, frozenset(without), strict=strict)
+            members = tuple(_members(folder, kept))
             predictor = cls(
                 path=folder.path,
                 classes=tuple(map(str, content["classes"])),
                 targets=tuple(map(bool, content["targets"])),
                 rate_hz=float(content["rate_hz"]),
                 layout=_layout(content),
-                prior=prior,
-                members=tuple(_members(folder)),
-                mixtures=read_mixtures(folder) if folder.kind == "blend" else None,
-                assigns=read_joint(content, what=str(folder.path / MANIFEST)) if folder.kind == "blend" else None,
+                prior=np.asarray(content["prior"], dtype=np.float32),
+                members=members,
+                mixtures=_mixtures(folder, kept) if folder.kind == "blend" else None,
+                assigns=_assigns(folder, members) if folder.kind == "blend" else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(
                 f"{folder.path / MANIFEST}: lacks what a {folder.kind} needs ({error})",
                 hint="make or download the folder again",
             ) from error
-        if predictor.assigns and not any(member.joint == predictor.assigns for member in predictor.members):
-            raise ArtefactError(f"{folder.path / MANIFEST}: assigns joint labels that no member has")
-        n_classes = len(predictor.classes)
+        n_classes, prior = len(predictor.classes), predictor.prior
         if prior.shape != (n_classes,) or len(predictor.targets) != n_classes or not np.all(np.isfinite(prior)):
             raise ArtefactError(f"{folder.path / MANIFEST}: classes, targets and prior do not fit each other")
+        if warm:
+            predictor.warm()
         return predictor
+
+    def warm(self) -> None:
+        """Do now what would make the first answers slow; seconds, where there are networks."""
+        for member in self.members:
+            member.ensemble.warm()
 
     def predict_proba(self, batch: RecordingBatch) -> Float32:
         """Give the probability of every gesture: float32, (n_sequences, n_classes); rows sum to 1. As `answer`."""
@@ -243,6 +268,8 @@ class Predictor:
         best = answers.positions.tolist()
         if assigner is not None and answers.spread is not None:
             best = assigner.answers(cleaned.batch.subjects, answers.spread, otherwise=answers.positions)
+        for fault in cleaned.faults:
+            _log.warning("sequence %s %s; answered with the most frequent gesture", fault.sequence_id, fault.what)
         ids = [*cleaned.batch.sequence_ids, *(fault.sequence_id for fault in cleaned.faults)]
         best = [*best, *([int(np.argmax(self.prior))] * len(cleaned.faults))]
         return {name: self.classes[position] for name, position in zip(ids, best, strict=True)}
@@ -310,19 +337,83 @@ def _layout(content: Mapping[str, Any]) -> SensorLayout:
     return SensorLayout(thm=tuple(map(int, content["thm"])), tof=tuple(map(int, content["tof"])))
 
 
-def _members(folder: Folder) -> Iterator[Member]:
+def _kept(folder: Folder, without: frozenset[str], *, strict: bool) -> dict[int, str]:
+    """Choose the members that can and shall be used: number -> name."""
+    names = list(map(str, folder.content["members"])) if folder.kind == "blend" else []
+    unknown = sorted(without - set(names))
+    if unknown:
+        there = f"there is {', '.join(names)}" if names else "it is a model by itself"
+        raise UsageError(f"--without {unknown[0]}: {folder.path} has no such member", hint=there)
+    kept = {}
+    for number, name in enumerate(names):
+        why = "as asked" if name in without else _unusable(folder.read_json(f"member-{number}.json"))
+        if not why:
+            kept[number] = name
+        elif strict and name not in without:
+            raise UsageError(f"{folder.path}: member {name} cannot be used: {why}", hint=f"or say --without {name}")
+        else:
+            _log.warning("%s: member %s is left out (%s)", folder.path, name, why)
+    if names and not kept:
+        raise UsageError(f"{folder.path}: no member is left", hint="install what they need, or leave out fewer")
+    return kept
+
+
+def _unusable(told: Mapping[str, Any]) -> str:
+    """Say why a member's library cannot be imported; empty where it can."""
+    try:
+        kind_module(str(told["content"]["model"]))
+    except ImportError as error:
+        return str(error)
+    except (KeyError, TypeError) as error:
+        raise ArtefactError(f"a member does not tell its kind of model ({error})") from error
+    return ""
+
+
+def _mixtures(folder: Folder, kept: Mapping[int, str]) -> dict[str, Mixture]:
+    """Read how the members are put together; without some of them, the weights of the others are scaled up."""
+    mixtures = read_mixtures(folder)
+    if len(kept) == len(folder.content["members"]):
+        return mixtures
+    left = {scenario: _only(mixture, list(kept)) for scenario, mixture in mixtures.items()}
+    for scenario, mixture in left.items():
+        told = ", ".join(f"{name} {weight:.3f}" for name, weight in zip(kept.values(), mixture.weights, strict=True))
+        _log.warning("%s: weights are now %s (scenario %s)", folder.path, told, scenario)
+    return left
+
+
+def _only(mixture: Mixture, positions: Sequence[int]) -> Mixture:
+    """Leave some members in a mixture; equal weights where all of them had none."""
+    weights = np.array([mixture.weights[position] for position in positions])
+    shares = weights / weights.sum() if weights.sum() > 0 else np.full(len(weights), 1.0 / len(weights))
+    temperatures = tuple(mixture.temperatures[position] for position in positions)
+    return replace(mixture, temperatures=temperatures, weights=tuple(shares.tolist()))
+
+
+def _assigns(folder: Folder, members: Sequence[Member]) -> JointLabels | None:
+    """Read which joint labels the blend assigns; None where the members that have them were left out."""
+    joint = read_joint(folder.content, what=str(folder.path / MANIFEST))
+    if joint is None or any(member.joint == joint for member in members):
+        return joint
+    if len(members) == len(folder.content["members"]):
+        raise ArtefactError(f"{folder.path / MANIFEST}: assigns joint labels that no member has")
+    _log.warning("%s: no member with joint labels is left, nothing is assigned to wearers", folder.path)
+    return None
+
+
+def _members(folder: Folder, kept: Mapping[int, str]) -> Iterator[Member]:
     if folder.kind == "model":
         yield _member(folder, folder.path.name, folder.content, prefix="")
         return
-    for number, name in enumerate(folder.content["members"]):
+    for number, name in kept.items():
         told = folder.read_json(f"member-{number}.json")
         if told["content"]["classes"] != folder.content["classes"]:
             raise ArtefactError(f"{folder.path}: member {name} has other classes than the blend")
-        yield _member(folder, str(name), told["content"], prefix=f"member-{number}.")
+        yield _member(folder, name, told["content"], prefix=f"member-{number}.")
 
 
 def _member(folder: Folder, name: str, content: Mapping[str, Any], *, prefix: str) -> Member:
-    module = kind_module(str(content["model"]))
+    kind = str(content["model"])
+    module = kind_module(kind)
     joint = read_joint(content, what=str(folder.path / MANIFEST))
     classes = joint.names if joint else tuple(map(str, content["classes"]))
     models = []
@@ -340,4 +431,4 @@ def _member(folder: Folder, name: str, content: Mapping[str, Any], *, prefix: st
     known = FeatureConfig.__dataclass_fields__
     settings = {key: value for key, value in content["features"].items() if key in known}
     config = from_mapping(FeatureConfig, settings, str(folder.path / MANIFEST))
-    return Member(name, str(content["model"]), tuple(models), config, _layout(content), module.NEEDS, joint)
+    return Member(name, kind, ensemble_of(kind, models), config, _layout(content), module.NEEDS, joint)

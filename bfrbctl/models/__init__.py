@@ -4,7 +4,7 @@ A kind is a module with `Config` (a frozen dataclass of hyper-parameters), `NEED
 imports it when asked, so that nobody pays for a library that is not used.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -139,8 +139,38 @@ class FoldModel(Protocol):
         """Give the model as files: suffix (such as `lgbm.txt`) -> content. Same model, same bytes."""
 
 
+class Ensemble(Protocol):
+    """The models of all folds as one."""
+
+    def predict_proba(self, batch: FeatureBatch) -> Float32:
+        """Average the folds: float32, (n_sequences, n_classes); rows sum to 1."""
+
+    def warm(self) -> None:
+        """Do now what would make the first answer of one sequence slow."""
+
+
+@dataclass(frozen=True)
+class Average:
+    """The plain ensemble: ask each fold, average."""
+
+    models: Sequence[FoldModel]
+
+    def predict_proba(self, batch: FeatureBatch) -> Float32:
+        """Average the folds: float32, (n_sequences, n_classes)."""
+        total = np.zeros((batch.n_sequences, 1), dtype=np.float64)
+        for model in self.models:
+            total = total + model.predict_proba(batch)
+        return (total / len(self.models)).astype(np.float32)
+
+    def warm(self) -> None:
+        """Nothing is slow at first."""
+
+
 class Kind(Protocol):
-    """A module that knows one kind of model."""
+    """A module that knows one kind of model.
+
+    It may have `ensemble(models) -> Ensemble` as well, where there is a faster way than to ask fold after fold.
+    """
 
     Config: type[Any]
     NEEDS: frozenset[str]
@@ -154,6 +184,12 @@ class Kind(Protocol):
 
 
 KINDS = {"lgbm": "bfrbctl.models.lightgbm_model", "keras": "bfrbctl.models.keras_model"}
+
+
+def ensemble_of(kind: str, models: Sequence[FoldModel]) -> Ensemble:
+    """Put the folds of a kind of model together; the answer is their average."""
+    make: Callable[[Sequence[FoldModel]], Ensemble] = getattr(kind_module(kind), "ensemble", Average)
+    return make(models)
 
 
 def kind_module(kind: str) -> Kind:

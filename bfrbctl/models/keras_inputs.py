@@ -244,6 +244,42 @@ def ready(batch: FeatureBatch, plan: InputPlan, scaler: Scaler) -> Ready:
     return Ready(out, tof, batch.phase, batch.offsets, _imu_only_row(columns, plan, scaler))
 
 
+def unscaled(batch: FeatureBatch, plan: InputPlan) -> Ready:
+    """Lay sequences out for networks that scale their inputs themselves, so that all folds can share them.
+
+    Returns
+    -------
+    As `ready`, but channels are as they were measured, NaN where missing, and `without` is empty.
+
+    Raises
+    ------
+    DataError
+        When the features lack a channel of the plan, or its ToF images.
+    """
+    positions = _positions(batch, plan)
+    n_imu = len(plan.imu)
+    columns = [batch.channels[position] for position in positions[n_imu:]]
+    measured = [n_imu + place for place, column in enumerate(columns) if np.isnan(column.when_missing)]
+    values = batch.frames[:, positions]
+    out = np.zeros((len(values), plan.n_imu + plan.n_other), dtype=np.float32)
+    out[:, :n_imu] = values[:, :n_imu]
+    out[:, plan.n_imu : plan.n_imu + len(plan.other)] = values[:, n_imu:]
+    _flag(out, np.isfinite(values), plan, measured)
+    tof = batch.tof if plan.n_tof else np.zeros((len(values), 0, 64), dtype=np.uint8)
+    return Ready(out, tof, batch.phase, batch.offsets, np.zeros(0, dtype=np.float32))
+
+
+def scaling(plan: InputPlan, scaler: Scaler) -> Scaler:
+    """Give mean and scale of every column of `unscaled`: (n_imu + n_other,); flags stay as they are."""
+    n_imu, n_other = len(plan.imu), len(plan.other)
+    mean = np.zeros(plan.n_imu + plan.n_other, dtype=np.float32)
+    scale = np.ones_like(mean)
+    for whole, each in ((mean, scaler.mean), (scale, scaler.scale)):
+        whole[:n_imu] = each[:n_imu]
+        whole[plan.n_imu : plan.n_imu + n_other] = each[n_imu:]
+    return Scaler(mean, scale)
+
+
 def _flag(out: Float32, known: Bool, plan: InputPlan, measured: list[int]) -> None:
     """Write the presence flags to their places in out."""
     n_imu = len(plan.imu)

@@ -5,7 +5,7 @@ from it and checks every array against it before the array is read. No file that
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from bfrbctl.models.keras_checkpoint import pack_arrays, unpack_arrays
 from bfrbctl.models.keras_inputs import InputPlan, Ready, Scaler, fit_scaler, plan_inputs, ready
 from bfrbctl.models.keras_networks import HELIOS, NetworkSpec, weight_names
 from bfrbctl.models.keras_rotation import find_turned
+from bfrbctl.models.keras_serving import FoldNetworks, Networks, serving
 from bfrbctl.models.keras_settings import Config
 from bfrbctl.models.keras_spec import MAX_MEMBERS, ModelSpec, decode_spec, encode_spec
 from bfrbctl.models.keras_training import Arrays, Job, Trained, Validation, predict, shared_network, train
@@ -31,7 +32,7 @@ NEEDS = frozenset({"frames", "tof"})
 SPEC = "keras.json"
 MEAN, SCALE = "scaler.mean", "scaler.scale"
 
-__all__ = ["NEEDS", "Config", "KerasFoldModel", "fit", "load"]
+__all__ = ["NEEDS", "Config", "KerasFoldModel", "ensemble", "fit", "load"]
 
 
 def weights_file(member: int) -> str:
@@ -233,3 +234,10 @@ def load(files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> KerasFoldMo
     if not (scaler.scale > 0).all():
         raise ArtefactError(f"{weights_file(0)}: a channel's scale is not positive")
     return KerasFoldModel(spec, scaler, [[arrays[name] for name in names] for arrays in members], summary)
+
+
+def ensemble(models: Sequence[KerasFoldModel]) -> Networks:
+    """Put folds together: their average in one call, up to rounding (1e-6) that of asking each of them."""
+    return serving(
+        [FoldNetworks(m.spec.network, m.spec.inputs, m.scaler, m.members, len(m.spec.classes)) for m in models]
+    )

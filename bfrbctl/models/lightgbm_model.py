@@ -6,27 +6,31 @@ sequences are scored in both scenarios by the competition metric, and the best r
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import joblib
 import numpy as np
 
-from bfrbctl.dataset import FeatureBatch
+from bfrbctl.dataset import Column, FeatureBatch
 from bfrbctl.errors import ArtefactError, DataError, examples
 from bfrbctl.models import FoldTask, HistoryRow
 from bfrbctl.models.lightgbm_config import Config
 from bfrbctl.models.lightgbm_library import lgb, silence
+from bfrbctl.models.lightgbm_rows import FastRow
 from bfrbctl.models.lightgbm_text import Trees, checked
 from bfrbctl.models.lightgbm_training import Fold, augmented, boost, check_task, strongest
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
 from bfrbctl.segments import Float32, Float64, Int64
 
-__all__ = ["NEEDS", "Config", "Importance", "LightGBMModel", "fit", "load"]
+__all__ = ["NEEDS", "Config", "Forest", "Importance", "LightGBMModel", "ensemble", "fit", "load"]
 
 NEEDS = frozenset({"table"})
 FORMAT = 1
+FEW = 8
+"""Up to so many rows the fast path of single rows answers sooner than a batch."""
+
 SMALL_BATCH = 64
 """Up to so many rows one thread answers sooner than several."""
 
@@ -93,14 +97,18 @@ class LightGBMModel:
         DataError
             When the batch has other features than the model was trained on.
         """
-        self._check_features(tuple(column.name for column in batch.features))
-        if batch.n_sequences == 0:
+        self.check_features(batch.features)
+        return self.answer(batch.table)
+
+    def answer(self, table: Float32) -> Float32:
+        """Give the probability of each gesture for rows whose features were checked: float32, (n_rows, n_classes)."""
+        if len(table) == 0:
             return np.zeros((0, len(self.classes)), dtype=np.float32)
-        table = np.ascontiguousarray(batch.table if self._sees_all else batch.table[:, self.selected])
-        n_threads = 1 if batch.n_sequences <= SMALL_BATCH else joblib.cpu_count()
-        total = np.zeros((batch.n_sequences, len(self.classes)))
+        seen = np.ascontiguousarray(table if self.sees_all else table[:, self.selected])
+        n_threads = 1 if len(seen) <= SMALL_BATCH else joblib.cpu_count()
+        total = np.zeros((len(seen), len(self.classes)))
         for booster in self.boosters:
-            total += booster.predict(table, num_threads=n_threads)
+            total += booster.predict(seen, num_threads=n_threads)
         return np.asarray(total / len(self.boosters), dtype=np.float32)
 
     def contributions(self, batch: FeatureBatch) -> Float64:
@@ -120,7 +128,7 @@ class LightGBMModel:
         -----
         Source: Lundberg et al., "From local explanations to global understanding with explainable AI for trees", 2020.
         """
-        self._check_features(tuple(column.name for column in batch.features))
+        self.check_features(batch.features)
         n, n_seen, n_classes = batch.n_sequences, self.selected.size, len(self.classes)
         total = np.zeros((n, len(self.features), n_classes))
         if n == 0:
@@ -137,7 +145,7 @@ class LightGBMModel:
             "format": FORMAT,
             "classes": list(self.classes),
             "features": list(self.features),
-            "selected": None if self._sees_all else self.selected.tolist(),
+            "selected": None if self.sees_all else self.selected.tolist(),
             "summary": dict(self.summary),
         }
         files = dict(zip(_text_names(len(self.texts)), self.texts, strict=True))
@@ -154,10 +162,13 @@ class LightGBMModel:
         return Importance(self.features, gain, split)
 
     @property
-    def _sees_all(self) -> bool:
+    def sees_all(self) -> bool:
+        """Whether the boosters see all columns of the table."""
         return self.selected.size == len(self.features)
 
-    def _check_features(self, names: tuple[str, ...]) -> None:
+    def check_features(self, columns: Sequence[Column]) -> None:
+        """Raise DataError when a table has other columns than the model was trained on."""
+        names = tuple(column.name for column in columns)
         if names == self.features:
             return
         known, given = set(self.features), set(names)
@@ -172,6 +183,64 @@ class LightGBMModel:
         raise DataError(
             f"feature {place} is {names[place]!r}, the model expects {self.features[place]!r} there", hint=hint
         )
+
+
+class Forest:
+    """The LightGBM member's ensemble: the average of its folds, bit for bit, without looking at all twice.
+
+    Parameters
+    ----------
+    models
+        One a fold.
+    """
+
+    def __init__(self, models: Sequence[LightGBMModel]) -> None:
+        self.models = tuple(models)
+        self._checked: Sequence[Column] | None = None
+        self._rows = [
+            [
+                FastRow(booster, n_features=model.selected.size, n_classes=len(model.classes))
+                for booster in model.boosters
+            ]
+            for model in self.models
+        ]
+
+    def predict_proba(self, batch: FeatureBatch) -> Float32:
+        """Average the folds: float32, (n_sequences, n_classes).
+
+        Raises
+        ------
+        DataError
+            When the batch has other features than a fold was trained on.
+        """
+        if batch.features is not self._checked:  # columns of the same settings are the same object
+            for model in self.models:
+                model.check_features(batch.features)
+            self._checked = batch.features
+        if 0 < batch.n_sequences <= FEW:
+            return np.stack([self._row(row) for row in batch.table])
+        total = np.zeros((batch.n_sequences, 1), dtype=np.float64)
+        for model in self.models:
+            total = total + model.answer(batch.table)
+        return (total / len(self.models)).astype(np.float32)
+
+    def _row(self, row: Float32) -> Float32:
+        total = np.zeros(1, dtype=np.float64)
+        for model, boosters in zip(self.models, self._rows, strict=True):
+            seen = np.ascontiguousarray(row if model.sees_all else row[model.selected])
+            fold = np.zeros(len(model.classes))
+            for booster in boosters:
+                fold += booster.predict(seen)
+            total = total + (fold / len(boosters)).astype(np.float32)
+        return np.asarray(total / len(self.models), dtype=np.float32)
+
+    def warm(self) -> None:
+        """Nothing is slow at first."""
+
+
+def ensemble(models: Sequence[LightGBMModel]) -> Forest:
+    """Put folds together: the same bits as asking each of them and averaging."""
+    return Forest(models)
 
 
 def fit(task: FoldTask, config: Config) -> LightGBMModel:
