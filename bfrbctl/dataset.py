@@ -36,6 +36,9 @@ INDEX = "index.parquet"
 CATALOGUE = "catalogue.parquet"
 ALL_PARTS = frozenset({"table", "frames", "tof"})
 
+_FRAMES, _FRAMES_A_BYTE = 65_536, 64
+"""More frames than so many, and so many a byte of their files, cannot be; no memory is taken for them."""
+
 _BLOCK = 256
 """Side of the blocks in which matrices are transposed."""
 
@@ -456,16 +459,17 @@ def read_features(
         raise ArtefactError(
             f"{folder.path}: has no sequence table", hint="featurize again without --for keras to train trees"
         )
-    index = folder.read_parquet(INDEX)
-    keep = index["gesture"].is_not_null() if labelled else pl.repeat(True, index.height, eager=True)
-    index = index.filter(keep)
+    everything = folder.read_parquet(INDEX)
+    keep = everything["gesture"].is_not_null() if labelled else pl.repeat(True, everything.height, eager=True)
+    index = everything.filter(keep)
     ids = tuple(index[SEQUENCE_ID].to_list())
     table = np.zeros((len(ids), 0), dtype=np.float32)
     if "table" in parts:
-        rows = folder.read_parquet("sequences.parquet").filter(keep)
-        if rows[SEQUENCE_ID].to_list() != list(ids):
+        names = [column.name for column in features]
+        rows = folder.read_parquet("sequences.parquet", [SEQUENCE_ID, *names])
+        if rows[SEQUENCE_ID].to_list() != everything[SEQUENCE_ID].to_list():
             raise ArtefactError(f"{folder.path}: sequences.parquet and {INDEX} tell different sequences")
-        table = float_matrix(rows, [column.name for column in features], cache=cache)
+        table = float_matrix(rows.filter(keep), names, cache=cache)
     batch = FeatureBatch(
         sequence_ids=ids,
         offsets=np.zeros(len(ids) + 1, dtype=np.int64),
@@ -486,6 +490,9 @@ def _with_frames(
     folder: Folder, index: pl.DataFrame, batch: FeatureBatch, channels: tuple[Column, ...], *, with_tof: bool
 ) -> FeatureBatch:
     offsets = offsets_of(index["n_frames"].to_numpy())
+    n_bytes = sum(entry.size for name, entry in folder.files.items() if name.startswith("frames-"))
+    if offsets[-1] > _FRAMES + _FRAMES_A_BYTE * n_bytes:
+        raise ArtefactError(f"{folder.path / INDEX}: tells of {offsets[-1]} frames in files of {n_bytes} bytes")
     names = [channel.name for channel in channels]
     tof_names = _tof_images(folder) if with_tof else []
     frames = batch.cache.empty((int(offsets[-1]), len(names)), np.float32)

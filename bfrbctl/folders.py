@@ -31,6 +31,7 @@ from bfrbctl.storage import (
     parse_json,
     read_regular,
 )
+from bfrbctl.tables import check_table
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -128,8 +129,10 @@ class Folder:
         return parse_json(self.read(name), str(self.path / name))
 
     def read_parquet(self, name: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """Read a Parquet file of the folder, all columns or some; ArtefactError when one is missing."""
-        return decode_parquet(self.read(name), str(self.path / name), columns)
+        """Read a Parquet file of the folder, all columns or some; ArtefactError for a missing or mistyped one."""
+        frame = decode_parquet(self.read(name), str(self.path / name), columns)
+        check_table(frame, self.kind, name, str(self.path / name), whole=columns is None)
+        return frame
 
     def ref(self) -> InputRef:
         """Name this folder as an input of a run."""
@@ -322,6 +325,7 @@ def _packed(path: Path, sha256: str) -> dict[str, FileEntry]:
     """Read which files lie beside a packed folder, and see that they are what they were; nobody else reads them."""
     told = parse_json(read_regular(path / PACK, limit=MAX_JSON_BYTES), str(path / PACK))
     files = _file_entries(told, path / PACK)
+    check_seal(told, str(path / PACK))
     if told.get("artefact") != sha256:
         raise ArtefactError(
             f"{path / PACK}: speaks of the folder {told.get('artefact')}, this one has the digest {sha256}",

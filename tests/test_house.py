@@ -17,7 +17,7 @@ PACKAGE = ROOT / "bfrbctl"
 LAYERS = (
     {"errors", "schema"},
     {"segments", "rotation", "metrics"},
-    {"config", "storage", "folders", "outputs", "cluster", "workers", "cache", "dataset", "raw"},
+    {"config", "storage", "tables", "folders", "outputs", "cluster", "workers", "cache", "dataset", "raw"},
     {"cleaning", "folds", "preparation", "simulation", "features", "featurization"},
     {"models"},
     {"labels", "oof", "mixing", "assignment"},
