@@ -14,7 +14,7 @@ from typing import Any
 
 from bfrbctl import __version__
 from bfrbctl.errors import UsageError
-from bfrbctl.folders import MANIFEST, METADATA, PACK, Folder
+from bfrbctl.folders import MANIFEST, METADATA, PACK, Folder, sealed
 from bfrbctl.outputs import Output
 from bfrbctl.storage import MAX_JSON_BYTES, FileEntry, encode_json, read_regular
 from bfrbctl.wheel import build_wheel
@@ -147,7 +147,7 @@ def pack(folder: Folder, output: Output, config: PackConfig) -> Folder:
         "bfrbctl": __version__,
         "files": {name: vars(_entry(content)) for name, content in sorted(beside.items())},
     }
-    output.publish("pack", {**beside, METADATA: _metadata(config), PACK: encode_json(told)})
+    output.publish("pack", {**beside, METADATA: _metadata(config), PACK: encode_json(sealed(told))})
     return output.finish_copy(read_regular(folder.path / MANIFEST, limit=MAX_JSON_BYTES))
 
 

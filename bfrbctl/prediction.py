@@ -6,7 +6,6 @@ sensors, or IMU-only when it has no valid thermopile and no valid ToF frame.
 """
 
 import logging
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,8 +28,6 @@ from bfrbctl.models import Ensemble, ensemble_of, kind_module
 from bfrbctl.preparation import clean_frames
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, TOF_MISSING, SensorLayout
 from bfrbctl.segments import Bool, Float32, Int64
-
-_log = logging.getLogger("bfrbctl.prediction")
 
 _log = logging.getLogger("bfrbctl.prediction")
 

@@ -106,6 +106,17 @@ def test_whatever_comes_is_answered_with_a_gesture(sequence: pl.DataFrame, blend
         assert answer(sequence, people) in blend_folder.content["classes"]  # type: ignore[arg-type]
 
 
+def test_a_sequence_that_cannot_be_used_is_logged_by_its_name(
+    blend_folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = kaggle.answering(lambda: Predictor.open(blend_folder.path))
+    still = raw_frames(subjects=1, repeats=1, labelled=False).filter(pl.col("sequence_id") == "SEQ_000001")
+    with caplog.at_level(logging.WARNING):
+        given = answer(still.with_columns(acc_x=pl.lit(None, dtype=pl.Float32)), pl.DataFrame())
+    assert given == blend_folder.content["classes"][int(np.argmax(blend_folder.content["prior"]))]
+    assert "sequence SEQ_000001 has an acc_ column without any valid value" in caplog.text
+
+
 def test_a_panic_inside_polars_is_answered(blend_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     def panic(*_: object) -> None:
         raise pl.exceptions.PanicException("overflow")

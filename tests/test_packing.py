@@ -18,11 +18,12 @@ import bfrbctl
 from bfrbctl import packing, wheel
 from bfrbctl.cli import main
 from bfrbctl.errors import ArtefactError, UsageError
-from bfrbctl.folders import MANIFEST, METADATA, PACK, Folder, open_folder
+from bfrbctl.folders import MANIFEST, METADATA, PACK, Folder, open_folder, sealed
 from bfrbctl.outputs import Job, open_output
 from bfrbctl.packing import LICENCES, PackConfig
 from bfrbctl.prediction import Predictor
 from bfrbctl.storage import encode_json
+from tests import toy_model
 
 CONFIG = PackConfig("jane", "my-bfrb-blend", "My BFRB blend")
 
@@ -144,11 +145,11 @@ def test_every_licence_and_the_longest_names_are_fine() -> None:
 
 
 def relist(path: Path, name: str, content: bytes) -> None:
-    """Do what an attacker would: put a file there and make both lists agree with it."""
+    """Do what an attacker would: put a file there and make the manifest agree with it."""
     (path / name).write_bytes(content)
     told = json.loads((path / MANIFEST).read_text())
     told["files"][name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (path / MANIFEST).write_bytes(encode_json(told))
+    (path / MANIFEST).write_bytes(encode_json(sealed(told)))
 
 
 def add(name: str) -> Callable[[Path], None]:
@@ -175,7 +176,7 @@ def swell(path: Path) -> None:
     os.truncate(path / name, 5 << 30)  # sparse: it takes no room on the disk
     told = json.loads((path / MANIFEST).read_text())
     told["files"][name]["size"] = 5 << 30
-    (path / MANIFEST).write_bytes(encode_json(told))
+    (path / MANIFEST).write_bytes(encode_json(sealed(told)))
     (path / PACK).unlink()
     for beside in ("README.md", "submission.py", f"bfrbctl-{bfrbctl.__version__}-py3-none-any.whl"):
         (path / beside).unlink()
@@ -186,7 +187,7 @@ def list_beside(path: Path) -> None:
     content = b"import os"
     (path / "sitecustomize.py").write_bytes(content)
     told["files"]["sitecustomize.py"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (path / PACK).write_bytes(encode_json(told))
+    (path / PACK).write_bytes(encode_json(sealed(told)))
 
 
 UNSAFE: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -204,6 +205,8 @@ UNSAFE: dict[str, tuple[Callable[[Path], None], str]] = {
     "a symlink": (link, r"README\.md: is not a plain file"),
     "a sub-folder": (lambda path: (path / "more").mkdir(), r"more: is not a plain file"),
     "a changed member": (spoil("member-0.fold-0.toy.npz"), r"toy\.npz: is not the file that the manifest tells"),
+    "a changed list": (spoil(PACK), r"pack\.json"),
+    "a changed manifest": (spoil(MANIFEST), r"manifest\.json|pack\.json"),
     "a changed wheel": (spoil(f"bfrbctl-{bfrbctl.__version__}-py3-none-any.whl"), r"\.whl: is not the file"),
     "a changed submission": (spoil("submission.py"), r"submission\.py: is not the file"),
     "no submission": (lambda path: (path / "submission.py").unlink(), r"submission\.py: cannot be read"),
@@ -234,6 +237,15 @@ def call(
         main()
     signal.signal(signal.SIGTERM, handler)
     return stop.value.code, capsys.readouterr().err
+
+
+def test_weights_that_are_refused_are_named(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ArtefactError("the weights hold a pickle")
+
+    monkeypatch.setattr(toy_model, "load", refuse)
+    with pytest.raises(ArtefactError, match=r"upload/member-0\.fold-0\.\*: the weights hold a pickle"):
+        Predictor.open(packed)
 
 
 def test_what_kaggle_keeps_to_itself_may_be_missing(packed: Path) -> None:
