@@ -117,7 +117,7 @@ class Cluster:
         write_bytes(probe, token.encode())
         wanted = {str(path): _digest(path) for path in inputs}
         try:
-            answers = _within(PROBE_S, self.address, self.client.run, look, str(probe), list(wanted))
+            answers = _asked(self.address, self.client.run, look, str(probe), list(wanted))
         finally:
             probe.unlink(missing_ok=True)
         hint = "the workers must see the same files as this process, under the same paths: use a shared file system"
@@ -149,10 +149,11 @@ def join(address: str) -> Iterator[Cluster]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Dask compares versions too, of other libraries and in other words
         try:
-            client = distributed.Client(address, timeout=ANSWER_S, set_as_default=False)
+            # Dask's own timeout does not cover something that listens and says nothing.
+            client = _within(2 * ANSWER_S, distributed.Client, address, timeout=ANSWER_S, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise UsageError(
-                f"--scheduler {address}: what answers there is no Dask scheduler ({_line(error)})", hint=_HINT
+                f"--scheduler {address}: what listens there is no Dask scheduler ({_line(error)})", hint=_HINT
             ) from error
     try:
         yield _examined(address, client)
@@ -200,9 +201,9 @@ def _examined(address: str, client: Any) -> Cluster:
         time.sleep(0.1)
     ours = library_versions()
     packages = ["bfrbctl", *(name for name in ours if name != "python")]
-    told = _within(PROBE_S, address, client.get_versions, check=False, packages=packages)
+    told = _asked(address, client.get_versions, check=False, packages=packages)
     _compare(address, told, ours)
-    hosts = _within(PROBE_S, address, client.run, whereabouts)
+    hosts = _asked(address, client.run, whereabouts)
     cores: dict[str, int] = dict(hosts.values())
     busy = {name: sum(threads.get(worker, 0) for worker, (host, _) in hosts.items() if host == name) for name in cores}
     share = min(cores[name] // max(busy[name], 1) for name in cores)
@@ -347,14 +348,28 @@ class ClusterTeam:
         )
 
 
-def _within(seconds: float, address: str, call: Callable[..., T], *args: Any, **options: Any) -> T:
-    """Ask the cluster something that it must answer in time.
+def _asked(address: str, call: Callable[..., T], *args: Any, **options: Any) -> T:
+    """Ask all workers something that they must answer in time.
 
     Raises
     ------
     UsageError
-        When it does not, or answers with an error.
+        When they do not, or one answers with an error.
     """
+    try:
+        return _within(PROBE_S, call, *args, **options)
+    except TimeoutError as error:
+        what = f"--scheduler {address}: its workers do not answer ({_line(error)})"
+        raise UsageError(what, hint="see their logs") from error
+    except Exception as error:
+        raise UsageError(
+            f"--scheduler {address}: a worker cannot do our work ({_line(error)})",
+            hint="see that bfrbctl can be imported in the environment of every worker",
+        ) from error
+
+
+def _within(seconds: float, call: Callable[..., T], *args: Any, **options: Any) -> T:
+    """Call something that may hang; TimeoutError when it does."""
     answer: SimpleQueue[tuple[T | None, Exception | None]] = SimpleQueue()
 
     def ask() -> None:
@@ -367,14 +382,9 @@ def _within(seconds: float, address: str, call: Callable[..., T], *args: Any, **
     try:
         given, error = answer.get(timeout=seconds)
     except Empty:
-        raise UsageError(
-            f"--scheduler {address}: its workers did not answer within {seconds:.0f} s", hint="see their logs"
-        ) from None
+        raise TimeoutError(f"no answer within {seconds:.0f} s") from None
     if error is not None:
-        raise UsageError(
-            f"--scheduler {address}: a worker cannot do our work ({_line(error)})",
-            hint="see that bfrbctl can be imported in the environment of every worker",
-        ) from error
+        raise error
     return cast(T, given)
 
 

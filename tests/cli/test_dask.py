@@ -184,7 +184,7 @@ def test_something_else_that_listens_is_no_scheduler() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         address = f"tcp://127.0.0.1:{other.getsockname()[1]}"
-        with pytest.raises(UsageError, match="no Dask scheduler"), open_crew(0, address):
+        with pytest.raises(UsageError, match="what listens there is no Dask scheduler"), open_crew(0, address):
             pass
 
 
