@@ -218,6 +218,15 @@ def test_patience_ends_the_training() -> None:
     assert trained.history[-1]["step"] == trained.summary["best_round"][0] + 6
 
 
+def test_a_falling_loss_renews_the_patience_of_a_score_that_stays() -> None:
+    easy = batch(160, 1)
+    clear = replace(easy, table=(labels(160)[:, None] + np.zeros(N_FEATURES)).astype(np.float32))
+    held = replace(clear.take(np.arange(70)), sequence_ids=tuple(f"SEQ_{i}" for i in range(70)))
+    trained = fit(task(train=clear, valid=held), quick(log_every=1, n_rounds=30, patience=3, modality_dropout=0.0))
+    scores = [float(row["score"]) for row in trained.history]
+    assert int(np.argmax(scores)) + 1 + 3 < trained.history[-1]["step"]
+
+
 def test_rows_come_every_few_rounds_and_at_the_end() -> None:
     seen: list[HistoryRow] = []
     trained = fit(task(on_progress=seen.append), quick(log_every=5, n_rounds=12, patience=0))

@@ -107,7 +107,8 @@ min_data_in_bin
     n_rounds
         Most boosting rounds.
     patience
-        Stop after so many rounds without a better figure; 0 trains all rounds, and still keeps the best one.
+        Stop after so many rounds without a better figure or a lower log-loss; 0 trains all rounds, and still keeps the
+        best one.
     stop_on
         The figure that chooses the round: `score` (the competition metric) or `logloss`.
     tolerance

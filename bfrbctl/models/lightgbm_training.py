@@ -62,7 +62,8 @@ class Watch:
     """Called by LightGBM after every round: scores, reports, remembers the best round, and stops.
 
     A score is a count, so ties are common, and its best of many rounds is in part luck: among the rounds whose figure
-    is within `tolerance` of the best one, the lowest log-loss wins. Only a better figure renews the patience.
+    is within `tolerance` of the best one, the lowest log-loss wins. For the same reason a lower log-loss
+    renews the patience too, not only a better figure.
     """
 
     def __init__(self, fold: Fold, run: int, history: list[HistoryRow]) -> None:
@@ -88,7 +89,7 @@ class Watch:
         score = float(np.mean([values[name, "score"] for name in self.wanted]))
         loss = float(np.mean([values[name, "logloss"] for name in self.wanted]))
         figure = score if self.config.stop_on == "score" else -loss
-        if figure > max(self.figures, default=-np.inf):
+        if figure > max(self.figures, default=-np.inf) or loss < min(self.losses, default=np.inf):
             self.renewed = step
         self.figures.append(figure)
         self.losses.append(loss)
