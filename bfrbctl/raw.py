@@ -8,11 +8,12 @@ data alone, never on the chunk size.
 import csv
 import io
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import polars as pl
@@ -36,6 +37,7 @@ from bfrbctl.schema import (
 
 CHUNK_BYTES = 32 << 20
 _PARQUET_BATCH_ROWS = 32_768
+_MAX_LINE = 1 << 20
 _KEYS = (SEQUENCE_ID, SEQUENCE_COUNTER, SUBJECT)
 OnBytes = Callable[[int], None]
 T = TypeVar("T")
@@ -165,17 +167,19 @@ def _csv_columns(path: Path) -> dict[str, pl.DataType | None]:
         names = next(csv.reader([header.decode("utf-8-sig").rstrip("\r\n")]))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: its first line is not a CSV header ({error})", hint="is it a CSV file?") from error
-    twice = sorted({name for name in names if names.count(name) > 1})
+    _see_once(names, path)
+    return dict.fromkeys(names)
+
+
+def _see_once(names: Sequence[str], path: Path) -> None:
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
     if twice:
         raise DataError(f"{path}: names a column twice ({examples(twice)})")
-    return dict.fromkeys(names)
 
 
 def _parquet_columns(path: Path) -> dict[str, pl.DataType | None]:
     schema = _open_parquet(path).schema_arrow
-    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}: names a column twice ({examples(twice)})")
+    _see_once(schema.names, path)
     try:
         return dict(pl.from_arrow(schema.empty_table()).schema)  # type: ignore[union-attr]
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException) as error:
@@ -269,7 +273,7 @@ def _parquet_chunks(path: Path, schema: RawSchema) -> Iterator[tuple[pl.DataFram
             frame = pl.from_arrow(pa.Table.from_batches([batch]))
             assert isinstance(frame, pl.DataFrame)
             yield frame.select(pl.col(name).cast(dtype) for name, dtype in dtypes.items()), int(share * batch.num_rows)
-    except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
+    except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(
             f"{path}: is damaged ({str(error).splitlines()[0][:160]})", hint="download or write it again"
         ) from error
@@ -293,13 +297,31 @@ def _csv_chunks(path: Path, schema: RawSchema) -> Iterator[tuple[pl.DataFrame, i
 def _csv_blocks(path: Path) -> Iterator[bytes]:
     """Cut the file after its header into blocks that end at a line end outside quotes."""
     with path.open("rb") as handle:
-        handle.readline()
+        _rest_of_line(handle, path)  # the header
         while block := handle.read(CHUNK_BYTES):
-            block += handle.readline()
-            while b'"' in block and block.count(b'"') % 2 and (more := handle.readline()):
-                block += more
+            block += _rest_of_line(handle, path)
+            if b'"' in block and block.count(b'"') % 2:
+                block += _rest_of_quotes(handle, path)
             if block.strip():
                 yield block
+
+
+def _rest_of_line(handle: BinaryIO, path: Path) -> bytes:
+    rest = handle.readline(_MAX_LINE)
+    if len(rest) == _MAX_LINE:
+        raise DataError(f"{path}: has a line longer than {_MAX_LINE} bytes", hint="is it a CSV file?")
+    return rest
+
+
+def _rest_of_quotes(handle: BinaryIO, path: Path) -> bytes:
+    """Read on to the end of the line that closes the quotes; a lost quote must not cost the rest of the file."""
+    rest, n_quotes = bytearray(), 1
+    while n_quotes % 2 and (line := _rest_of_line(handle, path)):
+        rest += line
+        n_quotes += line.count(b'"')
+        if len(rest) > _MAX_LINE:
+            raise DataError(f"{path}: has quotes that do not end", hint="a quote is missing there, or one too many")
+    return bytes(rest)
 
 
 def _check_fields(path: Path, block: bytes, n_fields: int, first_line: int) -> int:
@@ -308,12 +330,17 @@ def _check_fields(path: Path, block: bytes, n_fields: int, first_line: int) -> i
     n_lines = int(np.count_nonzero(data == 10)) + (not block.endswith(b"\n"))
     if b'"' not in block and np.count_nonzero(data == 44) == n_lines * (n_fields - 1):
         return n_lines
-    for number, row in enumerate(csv.reader(io.StringIO(block.decode("utf-8", "replace"))), start=first_line):
-        if len(row) != n_fields:
-            raise DataError(
-                f"{path}: line {number} has {len(row)} fields, expected {n_fields}",
-                hint="the file was cut short or damaged there; download or write it again",
-            )
+    number = first_line
+    try:
+        for row in csv.reader(io.StringIO(block.decode("utf-8", "replace"), newline="")):
+            if len(row) != n_fields:
+                raise DataError(
+                    f"{path}: line {number} has {len(row)} fields, expected {n_fields}",
+                    hint="the file was cut short or damaged there; download or write it again",
+                )
+            number += 1
+    except csv.Error as error:
+        raise DataError(f"{path}: line {number} is not CSV ({error})", hint="is it a CSV file?") from error
     return n_lines
 
 
@@ -321,8 +348,14 @@ def _bad_value(
     path: Path, block: bytes, parsed: Mapping[str, pl.DataType], first_line: int, error: BaseException
 ) -> DataError:
     """Find which value could not be read, for the message."""
-    text = pl.read_csv(io.BytesIO(block), has_header=False, schema=dict.fromkeys(parsed, pl.String()))
-    found = []
+    found: list[str] = []
+    try:
+        text = pl.read_csv(io.BytesIO(block), has_header=False, schema=dict.fromkeys(parsed, pl.String()))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return DataError(
+            f"{path}: cannot be read behind line {first_line} ({str(error).splitlines()[0][:160]})",
+            hint="it should be CSV in UTF-8; download or write it again",
+        )
     for name, dtype in parsed.items():
         if not isinstance(dtype, pl.String):
             bad = text[name].cast(dtype, strict=False).is_null() & text[name].is_not_null()
@@ -440,18 +473,21 @@ def read_demographics(path: Path) -> pl.DataFrame:
     """
     try:
         table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path}: cannot be read ({str(error).splitlines()[0][:160]})") from error
-    if SUBJECT not in table.columns:
-        raise DataError(f"{path}: lacks column {SUBJECT}", hint="it needs one row a subject")
-    subjects = table[SUBJECT].cast(pl.String)
+        if SUBJECT not in table.columns:
+            raise DataError(f"{path}: lacks column {SUBJECT}", hint="it needs one row a subject")
+        subjects = table[SUBJECT].cast(pl.String)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise DataError(f"{path}: cannot be read ({(str(error).splitlines() or [''])[0][:160]})") from error
     twice = subjects.filter(subjects.is_duplicated()).unique().sort().to_list()
     if twice:
         raise DataError(f"{path}: subject {examples(twice)} stands there twice, expected one row a subject")
     numbers = {}
     for name in DEMOGRAPHICS:
         column = table[name] if name in table.columns else pl.Series(name, [None] * table.height, dtype=pl.Float32)
-        numbers[name] = column.cast(pl.Float32, strict=False)
+        try:
+            numbers[name] = column.cast(pl.Float32, strict=False)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            raise DataError(f"{path}: {name} is {column.dtype}, expected numbers") from error
         bad = (numbers[name].is_null() & column.is_not_null()).arg_true().to_list()
         if bad:
             raise DataError(f"{path}: {name} of {subjects[bad[0]]} is {column[bad[0]]!r}, expected a number")
