@@ -9,13 +9,13 @@ whatever shape they have.
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from bfrbctl.dataset import FeatureBatch
+from bfrbctl.dataset import TOF_IMAGE_MISSING, FeatureBatch
 from bfrbctl.models.keras_backend import backend_name, ops, to_numpy
 from bfrbctl.models.keras_inputs import (
     CLIP,
@@ -86,12 +86,12 @@ class Compiled:
 
 @dataclass(frozen=True)
 class Group:
-    """Folds whose networks have the same layers and read the same inputs.
+    """Folds whose networks have the same layers and read the same channels.
 
     Parameters
     ----------
     plan
-        What they read.
+        What they read; of the longest sequences that any of them reads.
     compiled
         All their networks.
     share
@@ -113,7 +113,7 @@ class Group:
         for chosen, inputs in prediction_batches(data, self.plan):
             for first in range(0, chosen.size, self.compiled.rows or chosen.size):
                 part = slice(first, first + (self.compiled.rows or chosen.size))
-                told = self.compiled.many(_filled(inputs, part, self.compiled.rows, self.plan))
+                told = self.compiled.many(_with_age(_filled(inputs, part, self.compiled.rows, self.plan)))
                 out[chosen[part]] = self._blend(told)[: chosen[part].size]
         return out
 
@@ -172,17 +172,22 @@ def serving(folds: Sequence[FoldNetworks]) -> Networks:
     """Put the networks of all folds together."""
     kinds: dict[tuple[NetworkSpec, InputPlan], list[FoldNetworks]] = {}
     for fold in folds:
-        kinds.setdefault((fold.spec, fold.plan), []).append(fold)
+        # Padded at the front, a fold that reads fewer frames than another one gets the rest as padding.
+        alike = replace(fold.plan, length=0) if fold.plan.pad == "left" else fold.plan
+        kinds.setdefault((fold.spec, alike), []).append(fold)
     return Networks(tuple(_group(alike) for alike in kinds.values()), len(folds), folds[0].n_classes)
 
 
 def _group(folds: Sequence[FoldNetworks]) -> Group:
-    spec, plan = folds[0].spec, folds[0].plan
+    plan = max((fold.plan for fold in folds), key=lambda each: each.length)
     networks = [
-        [*weights, *vars(scaling(plan, fold.scaler)).values()] for fold in folds for weights in fold.members
-    ]  # mean and scale are the last two
+        [*weights, scaler.mean, scaler.scale, np.array(fold.plan.length, dtype=np.float32)]
+        for fold in folds
+        for scaler in (scaling(plan, fold.scaler),)
+        for weights in fold.members
+    ]
     share = np.array([1.0 / len(fold.members) for fold in folds for _ in fold.members])
-    compiled = _COMPILERS[backend_name()](network_step(spec), networks, plan)
+    compiled = _COMPILERS[backend_name()](network_step(folds[0].spec), networks, plan)
     return Group(plan, compiled, share)
 
 
@@ -196,16 +201,19 @@ def network_step(spec: NetworkSpec) -> Step:
     unused = [to_numpy(variable) for variable in model.non_trainable_variables]
 
     def step(arrays: Sequence[Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-        *weights, mean, scale = arrays
+        *weights, mean, scale, longest = arrays
         frames = inputs["frames"]
+        mask = inputs["mask"] * ops.cast(inputs["age"] <= longest, "float32")
         scaled = ops.clip((frames - mean) / scale, -CLIP, CLIP)
-        known = ops.where(ops.isfinite(frames), scaled, 0.0) * inputs["mask"]
+        given: dict[str, Tensor] = {"frames": ops.where(ops.isfinite(frames), scaled, 0.0) * mask, "mask": mask}
+        if "tof" in inputs:
+            missing = ops.full((), TOF_IMAGE_MISSING, dtype="uint8")
+            given["tof"] = ops.where(mask[..., None] > 0, inputs["tof"], missing)
         others = [
             ops.convert_to_tensor(value) if position is None else weights[position]
             for position, value in zip(rest, unused, strict=True)
         ]
-        given = [weights[position] for position in trainable]
-        return model.stateless_call(given, others, {**inputs, "frames": known}, training=False)[0]
+        return model.stateless_call([weights[place] for place in trainable], others, given, training=False)[0]
 
     return step
 
@@ -221,7 +229,13 @@ def single(data: Ready, position: int, plan: InputPlan, *, at_least: int = 0) ->
     lengths: Int64 = data.lengths[chosen]
     wanted = max(int(lengths[0]), at_least)
     n_steps = next((length for length in few_lengths(plan) if length >= wanted), plan.length)
-    return gather(data, chosen, *frame_index(lengths, n_steps, plan.pad))
+    return _with_age(gather(data, chosen, *frame_index(lengths, n_steps, plan.pad)))
+
+
+def _with_age(inputs: Inputs) -> Inputs:
+    """Add how many frames there are from each step to the end of the padded time: float32, (1, time, 1)."""
+    n_steps = inputs["mask"].shape[1]
+    return {**inputs, "age": np.arange(n_steps, 0, -1, dtype=np.float32)[None, :, None]}
 
 
 def _filled(inputs: Inputs, part: slice, rows: int, plan: InputPlan) -> Inputs:
@@ -248,6 +262,7 @@ def _tensorflow(step: Step, networks: Sequence[Arrays], plan: InputPlan) -> Comp
     signature = {
         "frames": tf.TensorSpec((None, None, plan.n_imu + plan.n_other), tf.float32),
         "mask": tf.TensorSpec((None, None, 1), tf.float32),
+        "age": tf.TensorSpec((1, None, 1), tf.float32),
     }
     if plan.n_tof:
         signature["tof"] = tf.TensorSpec((None, None, plan.n_tof, 64), tf.uint8)
