@@ -21,6 +21,7 @@ from bfrbctl.models.keras_backend import to_numpy
 from bfrbctl.models.keras_checkpoint import pack_arrays
 from bfrbctl.models.keras_model import NEEDS, Config, KerasFoldModel, fit, load, postures, task_digest
 from bfrbctl.models.keras_networks import NETWORKS, NetworkSpec, build_network, weight_names
+from bfrbctl.models.keras_spec import decode_spec
 from bfrbctl.models.keras_training import class_weights, rate_at
 from tests.keras_batches import CLASSES, made, task
 
@@ -254,13 +255,19 @@ def test_a_changed_spec_is_refused(files: dict[str, bytes], path: tuple[str, ...
         load({**files, "keras.json": json.dumps(spec).encode()}, classes=CLASSES)
 
 
-def test_a_spec_from_before_postures_is_read(model: KerasFoldModel, files: dict[str, bytes]) -> None:
+def test_of_older_specs_those_of_networks_that_still_exist_are_read(
+    model: KerasFoldModel, files: dict[str, bytes]
+) -> None:
     spec = json.loads(files["keras.json"])
     assert spec["format"] == 2
     spec["format"] = 1
     assert spec["network"].pop("n_orientations") == 0
-    loaded = load({**files, "keras.json": json.dumps(spec).encode()}, classes=CLASSES)
-    assert loaded.spec == model.spec
+    with pytest.raises(ArtefactError, match="helios network of an earlier layout"):
+        load({**files, "keras.json": json.dumps(spec).encode()}, classes=CLASSES)
+    spec["network"]["network"] = "two-branch"
+    found, n_members, _ = decode_spec(json.dumps(spec).encode(), classes=CLASSES)
+    assert found == replace(model.spec, network=replace(model.spec.network, network="two-branch"))
+    assert n_members == 1
 
 
 JOINT = tuple(f"{name} | {posture}" for name in CLASSES for posture in ("lying", "sitting"))

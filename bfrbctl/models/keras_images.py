@@ -77,9 +77,9 @@ TAPS = _taps()
 class ImageEncoder(keras.layers.Layer):  # type: ignore[misc]
     """Encode each 8x8 image by one small network shared by the sensors.
 
-    uint8 (batch, time, n_tof, 64) -> (batch, time, n_tof * units). Two planes, the scaled reading and whether there
-    was a return, go through a 3x3 convolution of stride 2, a ReLU and a dense layer. What comes out is multiplied by
-    the sensor's presence, and each sensor has a bias of its own for where it sits: a missing sensor gives exactly 0.
+    uint8 (batch, time, n_tof, 64) -> (batch, time, n_tof * units). The scaled readings go through a 3x3 convolution
+    of stride 2, a ReLU and a dense layer. What comes out is multiplied by the sensor's presence, and each sensor has a
+    bias of its own for where it sits: a missing sensor gives exactly 0.
 
     The convolution is one product with a matrix that is laid out from its kernel: seven times the arithmetic of a
     convolution, but images of 64 pixels are so small that it takes a third of the time.
@@ -98,7 +98,7 @@ class ImageEncoder(keras.layers.Layer):  # type: ignore[misc]
 
     def build(self, shape: tuple[int | None, ...]) -> None:
         """Create the weights."""
-        self.kernel = self.add_weight(shape=(3, 3, 2, self.filters), name="kernel", initializer=glorot(self.seed))
+        self.kernel = self.add_weight(shape=(3, 3, 1, self.filters), name="kernel", initializer=glorot(self.seed))
         self.bias = self.add_weight(shape=(self.filters,), name="bias", initializer="zeros")
         self.dense = self.add_weight(
             shape=(HALF * HALF * self.filters, self.units), name="dense", initializer=glorot(self.seed + 1)
@@ -109,9 +109,7 @@ class ImageEncoder(keras.layers.Layer):  # type: ignore[misc]
         """Encode all images at once."""
         batch, time = ops.shape(tof)[:2]
         sensors = int(tof.shape[2])
-        dtype = self.compute_dtype
-        planes = [scaled_pixels(tof, dtype), ops.cast(tof < TOF_IMAGE_NO_RETURN, dtype)]
-        images = ops.reshape(ops.concatenate(planes, axis=-1), (-1, 2 * SIDE * SIDE))
+        images = ops.reshape(scaled_pixels(tof, self.compute_dtype), (-1, SIDE * SIDE))
         found = ops.reshape(ops.matmul(images, self._matrix()), (-1, HALF * HALF, self.filters))
         found = ops.relu(found + self.bias)
         code = ops.matmul(ops.reshape(found, (-1, HALF * HALF * self.filters)), self.dense)
@@ -120,11 +118,10 @@ class ImageEncoder(keras.layers.Layer):  # type: ignore[misc]
         return ops.reshape(code, (batch, time, sensors * self.units))
 
     def _matrix(self) -> Tensor:
-        """Lay the kernel out as what it does to an image: (2 planes * 64 pixels, 16 places * filters)."""
-        kernel = ops.reshape(self.kernel, (9, 2 * self.filters))
+        """Lay the kernel out as what it does to an image: (64 pixels, 16 places * filters)."""
+        kernel = ops.reshape(self.kernel, (9, self.filters))
         laid = ops.matmul(ops.convert_to_tensor(TAPS, dtype=kernel.dtype), kernel)
-        laid = ops.reshape(laid, (SIDE * SIDE, HALF * HALF, 2, self.filters))
-        return ops.reshape(ops.transpose(laid, (2, 0, 1, 3)), (2 * SIDE * SIDE, HALF * HALF * self.filters))
+        return ops.reshape(laid, (SIDE * SIDE, HALF * HALF * self.filters))
 
     def compute_output_spec(self, tof: Tensor) -> Any:
         """(batch, time, n_tof * units)."""

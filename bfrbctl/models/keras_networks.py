@@ -237,15 +237,15 @@ def _two_branch_head(net: _Body, merged: Tensor, mask: Tensor) -> Tensor:
 
 
 def helios(net: _Body, inputs: dict[str, Tensor], mixing: dict[str, Tensor] | None) -> dict[str, Tensor]:
-    """Lay out our own network: an encoder a modality, gated by presence, a convolution over all, masked pooling."""
+    """Lay out our own network: an encoder a modality, gated by presence, one recurrence over all, masked pooling."""
     spec = net.spec
     frames = net.mixed(inputs["frames"], mixing)
     mask = net.mixed_mask(inputs["mask"], mixing)
     half = net.halve(mask)
     quarter = net.halve(half)
-    imu = net.conv(frames[:, :, : spec.n_imu], mask, "imu_a", filters=64, size=5)
+    imu = net.excited(frames[:, :, : spec.n_imu], mask, "imu_a", filters=64, size=3)
     imu = net.drop(net.halve(imu), 0.1, "imu_a_drop")
-    imu = net.excited(imu, half, "imu_b", filters=96, size=3)
+    imu = net.excited(imu, half, "imu_b", filters=128, size=5)
     parts = [net.drop(net.halve(imu), 0.1, "imu_b_drop")]
     if spec.n_other:
         other = net.conv(frames[:, :, spec.n_imu :], mask, "other_a", filters=48, size=3)
@@ -258,13 +258,12 @@ def helios(net: _Body, inputs: dict[str, Tensor], mixing: dict[str, Tensor] | No
         code = net.drop(net.conv(code, half, "tof_a", filters=96, size=3), 0.2, "tof_a_drop")
         parts.append(net.halve(code))
     joined = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
-    joined = net.excited(joined, quarter, "joined", filters=160, size=3)
     return _helios_heads(net, joined, mask=quarter)
 
 
 def _helios_heads(net: _Body, joined: Tensor, *, mask: Tensor) -> dict[str, Tensor]:
     spec = net.spec
-    gru = net.layer(Bidirectional, "gru", spec.wide(64), "gru", seed=net.seeds())(joined, mask)
+    gru = net.layer(Bidirectional, "gru", spec.wide(128), "gru", seed=net.seeds())(joined, mask)
     over = net.drop(ops.concatenate([joined, gru], axis=-1), 0.3, "joined_drop")
     pooled = ops.concatenate(
         [

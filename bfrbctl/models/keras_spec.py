@@ -7,10 +7,10 @@ from typing import Any
 
 from bfrbctl.errors import ArtefactError
 from bfrbctl.models.keras_inputs import MAX_LENGTH, STEP, InputPlan
-from bfrbctl.models.keras_networks import NetworkSpec
+from bfrbctl.models.keras_networks import HELIOS, NetworkSpec
 
 FORMAT = 2
-"""Since 2 a network may tell postures in training; specs of format 1 are read as ones that do not."""
+"""Since 2 helios has another layout and may tell postures in training; of format 1 two-branch networks are read."""
 
 MAX_BYTES = 4 * 2**20
 MAX_CHANNELS = 4096
@@ -86,6 +86,8 @@ def decode_spec(content: bytes, *, classes: tuple[str, ...]) -> tuple[ModelSpec,
 
 def _network(found: Any, written_as: int) -> NetworkSpec:
     if written_as == 1 and isinstance(found, dict):
+        if found.get("network") == HELIOS:
+            raise ArtefactError("the model is a helios network of an earlier layout", hint="train it again")
         found = {"n_orientations": 0, **found}
     fields = _fields(found, NetworkSpec)
     for name, kind in NetworkSpec.__annotations__.items():
