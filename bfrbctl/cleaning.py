@@ -5,7 +5,7 @@ repair, and the faults that make sequences unusable. `prepare` and `predict` bot
 looks the same in training and in serving.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,7 +34,7 @@ from bfrbctl.schema import (
     TOF_NO_RETURN,
     TOF_PIXELS,
 )
-from bfrbctl.segments import Bool, Float32, Int16, Int64, UInt8
+from bfrbctl.segments import Bool, Float32, Float64, Int16, Int64, UInt8
 
 QUALITY_SCHEMA = {
     SEQUENCE_ID: pl.String(),
@@ -134,7 +134,7 @@ def clean(table: pl.DataFrame, schema: RawSchema, *, rate_hz: float, drop: froze
     for sequence_id, what in _conflicts(table, schema):
         faults.setdefault(sequence_id, what)
     table = _without(table, faults)
-    starts = table[SEQUENCE_ID].ne_missing(table[SEQUENCE_ID].shift(1)).arg_true().to_numpy().astype(np.int64)
+    starts = np.flatnonzero(_changed(table[SEQUENCE_ID]))
     offsets = np.append(starts, table.height)
     ids = tuple(table[SEQUENCE_ID].gather(starts).to_list())
     acc = _acceleration(table, offsets, ids, quality, faults)
@@ -181,24 +181,43 @@ def _dropped(table: pl.DataFrame, drop: frozenset[str], quality: Quality) -> pl.
 def _in_order(table: pl.DataFrame, quality: Quality, faults: dict[str, str]) -> pl.DataFrame:
     """Sort frames by counter, drop repeated rows, note gaps."""
     ids, counter = table[SEQUENCE_ID], table[SEQUENCE_COUNTER]
-    for sequence_id in ids.filter(counter.is_null()).unique().sort().to_list():
-        faults[sequence_id] = "has rows without a sequence_counter"
-    for sequence_id in ids.filter(table[SUBJECT].is_null()).unique().sort().to_list():
-        faults.setdefault(sequence_id, "has rows without a subject")
-    same = ids.eq_missing(ids.shift(1))
-    step = counter - counter.shift(1)
+    if counter.null_count():
+        for sequence_id in ids.filter(counter.is_null()).unique().sort().to_list():
+            faults[sequence_id] = "has rows without a sequence_counter"
+    if table[SUBJECT].null_count():
+        for sequence_id in ids.filter(table[SUBJECT].is_null()).unique().sort().to_list():
+            faults.setdefault(sequence_id, "has rows without a subject")
+    same, step = ~_changed(ids), _steps(counter)
     if (same & (step <= 0)).any():
-        back = table.filter(same & (step < 0))[SEQUENCE_ID].value_counts().sort(SEQUENCE_ID)
+        back = table.filter(pl.Series(same & (step < 0)))[SEQUENCE_ID].value_counts().sort(SEQUENCE_ID)
         for sequence_id, n_frames in back.iter_rows():
             quality.add(sequence_id, SEQUENCE_COUNTER, "out of order", "sorted", n_frames)
         table = table.sort(SEQUENCE_ID, SEQUENCE_COUNTER, maintain_order=True)
         table = _without_repeats(table, quality, faults)
         ids, counter = table[SEQUENCE_ID], table[SEQUENCE_COUNTER]
-        same, step = ids.eq_missing(ids.shift(1)), counter - counter.shift(1)
-    gaps = pl.DataFrame({SEQUENCE_ID: ids, "n": step - 1}).filter(same & (step > 1))
-    for sequence_id, n_frames in gaps.group_by(SEQUENCE_ID).agg(pl.col("n").sum()).sort(SEQUENCE_ID).iter_rows():
-        quality.add(sequence_id, SEQUENCE_COUNTER, "frames missing in between", "kept as it is", n_frames)
+        same, step = ~_changed(ids), _steps(counter)
+    gap = same & (step > 1)
+    if gap.any():
+        gaps = pl.DataFrame({SEQUENCE_ID: ids, "n": counter - counter.shift(1) - 1}).filter(pl.Series(gap))
+        for sequence_id, n_frames in gaps.group_by(SEQUENCE_ID).agg(pl.col("n").sum()).sort(SEQUENCE_ID).iter_rows():
+            quality.add(sequence_id, SEQUENCE_COUNTER, "frames missing in between", "kept as it is", n_frames)
     return table
+
+
+def _changed(values: pl.Series) -> Bool:
+    """Where a value is another one than before it, null being a value too: bool, (n_rows,); True at the first."""
+    changed = np.ones(len(values), dtype=np.bool_)
+    before, here = values[:-1], values[1:]
+    changed[1:] = (here.ne_missing(before) if values.null_count() else here != before).to_numpy()
+    return changed
+
+
+def _steps(counter: pl.Series) -> Float64:
+    """Counter less the one before: float64, (n_rows,); NaN at the first row and beside nulls."""
+    out = np.full(len(counter), np.nan)
+    values = counter.to_numpy()
+    np.subtract(values[1:], values[:-1], out=out[1:])
+    return out
 
 
 def _without_repeats(table: pl.DataFrame, quality: Quality, faults: dict[str, str]) -> pl.DataFrame:
@@ -226,11 +245,13 @@ def _without_repeats(table: pl.DataFrame, quality: Quality, faults: dict[str, st
 def _conflicts(table: pl.DataFrame, schema: RawSchema) -> Iterator[tuple[str, str]]:
     """Name sequences with two subjects, gestures, types or orientations, or with a label on some rows alone."""
     ids = table[SEQUENCE_ID]
-    same = ids.eq_missing(ids.shift(1))
+    same = ~_changed(ids)
     once = [SUBJECT, *(name for name in (GESTURE, SEQUENCE_TYPE, ORIENTATION) if name in schema.labels)]
     for name in once:
-        differs = same & table[name].ne_missing(table[name].shift(1))
-        for sequence_id in ids.filter(differs).unique().sort().to_list():
+        differs = same & _changed(table[name])
+        if not differs.any():
+            continue
+        for sequence_id in ids.filter(pl.Series(differs)).unique().sort().to_list():
             values = table.filter(ids == sequence_id)[name].unique(maintain_order=True).to_list()
             shown = ", ".join("none" if value is None else str(value) for value in values[:3])
             yield sequence_id, f"has {len(values)} {name}s ({shown}), expected 1"
@@ -411,7 +432,7 @@ def _time_of_flight(
     columns = schema.layout.tof_columns
     for sensor, number in enumerate(schema.layout.tof):
         names = columns[sensor * TOF_PIXELS : (sensor + 1) * TOF_PIXELS]
-        values = table.select(names).to_numpy().T  # (64, n_frames)
+        values = _pixels(table, names)
         with np.errstate(invalid="ignore"):
             whole = values.astype(np.int16)
         valid = (whole == values) & (whole >= TOF_NO_RETURN) & (whole <= TOF_MAX)
@@ -435,3 +456,12 @@ def _time_of_flight(
             partly, offsets, ids, column=f"tof_{number}", problem="some pixels missing", action="kept missing"
         )
     return tof
+
+
+def _pixels(table: pl.DataFrame, names: Sequence[str]) -> Float32:
+    """Copy columns of any type of number as float32, (n_columns, n_rows), null -> NaN."""
+    out = np.empty((len(names), table.height), dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is out of range anyway
+        for row, name in zip(out, names, strict=True):
+            row[:] = table.get_column(name).to_numpy()
+    return out

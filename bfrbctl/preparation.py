@@ -41,6 +41,11 @@ from bfrbctl.schema import (
 
 OnBytes = Callable[[int], None]
 
+_NUMBERS = frozenset(
+    {pl.Float64(), pl.Int64(), pl.Int32(), pl.Int16(), pl.Int8(), pl.UInt8(), pl.UInt16(), pl.UInt32()}
+)
+"""Types of pixel columns that need no conversion: what reads them takes any number."""
+
 
 @dataclass(frozen=True)
 class PrepareConfig:
@@ -146,17 +151,28 @@ def clean_frames(
     """
     schema = RawSchema(layout, (), ())
     n = frames.height
+    known = set(frames.columns)
     stand_ins = {
-        SEQUENCE_ID: pl.repeat("sequence", n, eager=True),
-        SEQUENCE_COUNTER: pl.int_range(n, eager=True),
-        SUBJECT: pl.repeat("", n, eager=True),
+        SEQUENCE_ID: lambda: pl.repeat("sequence", n, eager=True),
+        SEQUENCE_COUNTER: lambda: pl.Series(np.arange(n)),
+        SUBJECT: lambda: pl.repeat("", n, eager=True),
     }
-    columns = {}
+    nothing = pl.repeat(None, n, dtype=pl.Float32, eager=True)
+    pixels = frozenset(layout.tof_columns)
+    columns = []
     for name, dtype in schema.dtypes.items():
-        column = frames[name] if name in frames.columns else stand_ins.get(name)
-        given = pl.repeat(None, n, dtype=dtype, eager=True) if column is None else column.cast(dtype, strict=False)
-        columns[name] = given.fill_null(stand_ins[name]) if name in (SEQUENCE_ID, SUBJECT) else given
-    table = pl.DataFrame(columns).sort(SEQUENCE_ID, maintain_order=True)
+        if name not in known:
+            given = stand_ins[name]() if name in stand_ins else nothing
+        else:
+            given = frames.get_column(name)
+            if given.dtype != dtype and not (name in pixels and given.dtype in _NUMBERS):
+                given = _as_type(given, dtype)
+            if name in (SEQUENCE_ID, SUBJECT) and given.null_count():
+                given = given.fill_null(stand_ins[name]())
+        columns.append(given if given.name == name else given.alias(name))
+    table = pl.DataFrame(columns)
+    if not table[SEQUENCE_ID].is_sorted():
+        table = table.sort(SEQUENCE_ID, maintain_order=True)
     cleaned = clean(table, schema, rate_hz=rate_hz)
     if demographics is None or SUBJECT not in demographics.columns:
         return cleaned
@@ -166,6 +182,14 @@ def clean_frames(
         *(pl.lit(None, dtype=pl.Float32).alias(name) for name in DEMOGRAPHICS if name not in demographics.columns),
     ).unique(SUBJECT, keep="first", maintain_order=True)
     return replace(cleaned, batch=_with_people(cleaned.batch, people))
+
+
+def _as_type(values: pl.Series, dtype: pl.DataType) -> pl.Series:
+    """Convert a column; null where a value is none of that type, or no value of the column can be."""
+    try:
+        return values.cast(dtype, strict=False)
+    except pl.exceptions.PolarsError:
+        return pl.repeat(None, len(values), dtype=dtype, eager=True)
 
 
 def prepare(
