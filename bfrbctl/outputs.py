@@ -4,12 +4,13 @@ A folder is unfinished until its `manifest.json` exists. Meanwhile `journal.json
 `--resume` continues where a killed run stopped.
 """
 
+import errno
 import hashlib
 import os
 import platform
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +21,7 @@ import filelock
 from bfrbctl import __version__
 from bfrbctl.errors import ArtefactError, DataError, OutputError, UsageError, examples
 from bfrbctl.folders import (
+    ALONGSIDE,
     JOURNAL,
     LOCK,
     MANIFEST,
@@ -49,6 +51,7 @@ from bfrbctl.storage import (
 )
 
 _SCRATCH = f"{PART}scratch-"
+_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 _LIBRARIES = ("numpy", "polars", "pyarrow", "scipy", "scikit-learn", "lightgbm", "tensorflow", "keras")
 
 
@@ -113,6 +116,8 @@ class Output:
     reused: list[str] = field(default_factory=list)
     started: bool = False
     resumed: bool = False
+    onto: Folder | None = None
+    """The finished folder that this run adds files to; it stays readable as it was until the new manifest is there."""
 
     def has(self, piece: str) -> bool:
         """Whether an earlier run finished this piece and its files are still as it left them."""
@@ -158,7 +163,8 @@ class Output:
         content
             What readers need to know of this kind of folder, such as classes, targets, sensors, rate.
         """
-        files = {name: entry for piece in self.pieces.values() for name, entry in piece.items()}
+        before = self.onto.files if self.onto else {}
+        files = {**before, **{name: entry for piece in self.pieces.values() for name, entry in piece.items()}}
         kept = {name: files[name] for name in sorted(files) if not name.startswith(PART)}
         manifest = {
             "kind": self.job.kind,
@@ -168,7 +174,7 @@ class Output:
             "command": list(self.job.command),
             "config": self.job.config,
             "seed": self.job.seed,
-            "inputs": [vars(ref) for ref in self.job.inputs],
+            "inputs": [*(self.onto.manifest["inputs"] if self.onto else ()), *map(vars, self.job.inputs)],
             "content": content,
             "files": {name: vars(entry) for name, entry in kept.items()},
         }
@@ -188,7 +194,11 @@ class Output:
 
     def _note(self) -> None:
         pieces = {piece: {name: vars(entry) for name, entry in files.items()} for piece, files in self.pieces.items()}
-        write_bytes(self.path / JOURNAL, encode_json(sealed({**self.job.identity, "pieces": pieces})))
+        write_bytes(self.path / JOURNAL, encode_json(sealed({**self._identity, "pieces": pieces})))
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        return {**self.job.identity, **({"onto": self.onto.sha256} if self.onto else {})}
 
     @property
     def fresh(self) -> bool:
@@ -197,11 +207,12 @@ class Output:
 
     def sweep(self, *, keep: set[str]) -> None:
         """Remove all files but some, and what is left of scratch folders."""
-        for entry in self.path.iterdir():
-            if entry.name not in keep and entry.is_file():
-                entry.unlink()
-            elif entry.name.startswith(_SCRATCH) and entry.is_dir() and entry.name not in keep:
-                shutil.rmtree(entry)
+        with writing(self.path):
+            for entry in self.path.iterdir():
+                if entry.name not in keep and entry.is_file():
+                    entry.unlink()
+                elif entry.name.startswith(_SCRATCH) and entry.is_dir() and entry.name not in keep:
+                    shutil.rmtree(entry)
 
     @contextmanager
     def scratch(self, piece: str) -> Iterator[Path]:
@@ -210,7 +221,8 @@ class Output:
         with writing(folder):
             folder.mkdir(exist_ok=True)
         yield folder
-        shutil.rmtree(folder)
+        with writing(folder):
+            shutil.rmtree(folder)
 
     def start(self, *, force: bool, resume: bool) -> None:
         """Look at what is there already and make the folder ready; called once, under the lock."""
@@ -232,15 +244,41 @@ class Output:
         elif _names(self.path):
             raise OutputError(f"{self.path}: is not empty and not a folder of ours", hint="choose another folder")
         self._note()  # before anything is removed, so that a kill from here on leaves a folder known as ours
-        (self.path / MANIFEST).unlink(missing_ok=True)
+        with writing(self.path / MANIFEST):
+            (self.path / MANIFEST).unlink(missing_ok=True)
         published = {name for files in self.pieces.values() for name in files}
         scratch = {entry.name for entry in self.path.glob(f"{_SCRATCH}*")} if self.resumed else set()
         self.sweep(keep=published | scratch | {LOCK, JOURNAL})
         self.started = True
 
+    def start_onto(self, *, resume: bool) -> None:
+        """Make a finished folder ready for more files; called once, under the lock.
+
+        What an append left that was killed is continued with `resume`, and removed without.
+        """
+        self.onto = open_folder(self.path, self.job.kind)
+        if resume and (self.path / JOURNAL).exists():
+            self._continue()
+            self.resumed = True
+        self._note()
+        self.sweep(keep={*self._before, JOURNAL, *(name for files in self.pieces.values() for name in files)})
+        self.started = True
+
+    def give_up(self) -> None:
+        """Remove all that this run wrote: the same input would fail again, so nothing shall ask for --force."""
+        if self.onto and not self.resumed:
+            self.sweep(keep={*self._before, JOURNAL})
+            (self.path / JOURNAL).unlink(missing_ok=True)  # last: without it, readers refuse files that are not listed
+        elif self.fresh:
+            self.sweep(keep={LOCK})
+
+    @property
+    def _before(self) -> set[str]:
+        return {*(self.onto.files if self.onto else ()), MANIFEST, LOCK, *ALONGSIDE}
+
     def _continue(self) -> None:
         journal = self._journal()
-        identity = plain(self.job.identity)
+        identity = plain(self._identity)
         different = [key for key, value in identity.items() if journal.get(key) != value]
         if different:
             raise OutputError(
@@ -265,8 +303,10 @@ class Output:
 
 
 @contextmanager
-def open_output(path: Path, job: Job, *, force: bool = False, resume: bool = False) -> Iterator[Output]:
-    """Make or continue an output folder, alone: a second run is refused while this one goes on.
+def open_output(
+    path: Path, job: Job, *, force: bool = False, resume: bool = False, append: bool = False
+) -> Iterator[Output]:
+    """Make, continue or (append) add to an output folder, alone: a second run is refused while this one goes on.
 
     Raises
     ------
@@ -281,15 +321,22 @@ def open_output(path: Path, job: Job, *, force: bool = False, resume: bool = Fal
     lock = _lock(path)
     output = Output(path, job)
     try:
-        output.start(force=force, resume=resume)
+        if append:
+            output.start_onto(resume=resume)
+        else:
+            output.start(force=force, resume=resume)
         yield output
     except (DataError, UsageError):
-        # The same input would fail again: leave nothing that asks for --force once it is mended.
-        if output.fresh:
-            output.sweep(keep={LOCK})
+        output.give_up()
+        raise
+    except OSError as error:  # of libraries that write by themselves, such as to a scratch folder
+        if error.errno in _OF_THE_DISK or str(error.filename).startswith(str(path)):
+            raise OutputError(
+                f"{path}: cannot be written ({error.strerror or error})", hint="see that the disk has space and rights"
+            ) from error
         raise
     finally:
-        with writing(path / LOCK):
+        with suppress(OSError):  # a disk that fails says so where it matters; a lock file left behind does no harm
             (path / LOCK).unlink(missing_ok=True)
             if created and path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
@@ -340,7 +387,7 @@ def _matches(path: Path, entry: FileEntry) -> bool:
 
 def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = [key for key in sorted(set(old) | set(new)) if key != "pieces" and old.get(key) != new.get(key)]
+        keys = [key for key in sorted(set(old) | set(new)) if key not in ("pieces", SEAL) and old.get(key) != new.get(key)]
         return [line for key in keys for line in _differences(old.get(key), new.get(key), f"{prefix}{key}.")]
     if isinstance(old, list) and isinstance(new, list) and prefix == "inputs.":
         return ["the input (its content changed)"]

@@ -50,7 +50,7 @@ class Steps:
         number = len(self.done)
         self.done.append((kind, os.path.basename(path)))
         if self.action.startswith("E"):
-            if 0 <= self.at <= number and kind != "unlink":
+            if 0 <= self.at <= number:
                 code = getattr(errno, self.action)
                 raise OSError(code, os.strerror(code), path)
         elif number == self.at:

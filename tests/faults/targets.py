@@ -119,7 +119,8 @@ def use_journal(path: Path) -> bytes:
     """Continue the unfinished run."""
     splits = find_splits(path.parent / "raw")
     config = PrepareConfig(folds=2, rows_per_file=400)
-    with open_output(path, Job("dataset", as_mapping(config), split_refs(splits)), resume=True) as output:
+    job = Job("dataset", as_mapping(config), split_refs(splits), seed=config.seed)
+    with open_output(path, job, resume=True) as output:
         return digest_of(prepare(splits, output, config))
 
 

@@ -10,33 +10,17 @@ import numpy as np
 import pytest
 
 from bfrbctl import oof
-from bfrbctl.folders import MANIFEST, Folder, open_folder
+from bfrbctl.folders import MANIFEST, Folder
 from tests.faults.chain import COMMANDS, run_apart, run_here
 from tests.faults.recovery import content_of, finish, see_nothing_half_done, see_same
 from tests.faults.steps import Steps
 
 Record = Callable[[str, object], None]
+Undisturbed = Callable[[str], tuple[Folder, int]]
 QUICK = {"prepare": (3, 5, 8), "featurize": (2, 5, 9, 14), "predict": (2, 5, 8)}
 """Points of the fast lane: journal, frames, worker's files, parts."""
 
 SAMPLED_NETWORKS = 8
-
-
-@pytest.fixture(scope="module")
-def undisturbed(chain: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Folder, int]]:
-    """Run a command once without disturbance: what it makes, and in how many steps."""
-    known: dict[str, tuple[Folder, int]] = {}
-
-    def run(name: str) -> tuple[Folder, int]:
-        if name not in known:
-            out = tmp_path_factory.mktemp("whole") / "out"
-            steps = Steps(out)
-            code, said = run_here(COMMANDS[name].line(chain, out), steps)
-            assert code == 0, said
-            known[name] = open_folder(out), len(steps.done)
-        return known[name]
-
-    return run
 
 
 def kill(name: str, chain: Path, folder: Path, points: Iterable[int]) -> list[Path]:
@@ -61,7 +45,7 @@ def see_recovery(name: str, chain: Path, left: Sequence[Path], whole: Folder) ->
 
 @pytest.mark.parametrize("name", QUICK)
 def test_a_killed_run_continues_to_the_same_digests(
-    chain: Path, tmp_path: Path, undisturbed: Callable[[str], tuple[Folder, int]], record_property: Record, name: str
+    chain: Path, tmp_path: Path, undisturbed: Undisturbed, record_property: Record, name: str
 ) -> None:
     whole, _ = undisturbed(name)
     see_recovery(name, chain, kill(name, chain, tmp_path, QUICK[name]), whole)
@@ -71,7 +55,7 @@ def test_a_killed_run_continues_to_the_same_digests(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "train keras"])
 def test_a_run_killed_at_any_step_continues_to_the_same_digests(
-    chain: Path, tmp_path: Path, undisturbed: Callable[[str], tuple[Folder, int]], record_property: Record, name: str
+    chain: Path, tmp_path: Path, undisturbed: Undisturbed, record_property: Record, name: str
 ) -> None:
     whole, n_steps = undisturbed(name)
     points = [at for at in range(n_steps) if at not in QUICK.get(name, ())]
@@ -81,7 +65,7 @@ def test_a_run_killed_at_any_step_continues_to_the_same_digests(
 
 @pytest.mark.slow
 def test_networks_killed_between_and_inside_folds_end_the_same(
-    chain: Path, tmp_path: Path, undisturbed: Callable[[str], tuple[Folder, int]], record_property: Record
+    chain: Path, tmp_path: Path, undisturbed: Undisturbed, record_property: Record
 ) -> None:
     """Probabilities are compared to 1e-6: threads add up in any order."""
     whole, n_steps = undisturbed("train keras")
@@ -98,7 +82,7 @@ def test_networks_killed_between_and_inside_folds_end_the_same(
 
 @pytest.mark.slow
 def test_a_run_killed_while_it_replaces_a_folder_leaves_the_old_or_continues_to_the_new(
-    chain: Path, tmp_path: Path, undisturbed: Callable[[str], tuple[Folder, int]], record_property: Record
+    chain: Path, tmp_path: Path, undisturbed: Undisturbed, record_property: Record
 ) -> None:
     command = COMMANDS["prepare"]
     whole, _ = undisturbed("prepare")
@@ -126,7 +110,7 @@ def test_a_run_killed_while_it_replaces_a_folder_leaves_the_old_or_continues_to_
 def test_a_signal_at_any_step_keeps_what_was_finished(
     chain: Path,
     tmp_path: Path,
-    undisturbed: Callable[[str], tuple[Folder, int]],
+    undisturbed: Undisturbed,
     record_property: Record,
     name: str,
     action: str,
