@@ -46,8 +46,10 @@ class CMIInferenceServer:
 
 
 def call(python: Path | str, *words: object, folder: Path) -> str:
-    """Run Python in a folder far from the checkout, with an environment that does not lead back to it."""
+    """Run Python far from the checkout: our own with the checkout on its path, Kaggle's without."""
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "KERAS_BACKEND")}
+    if python == sys.executable:
+        environment["PYTHONPATH"] = str(ROOT)
     done = subprocess.run(
         [str(python), *map(str, words)], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
