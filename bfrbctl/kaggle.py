@@ -65,7 +65,13 @@ def _name(sequence: object) -> object:
     return "without a name"
 
 
-def serve(path: Path | str, data_paths: Sequence[Path | str] = (), *, expect_sha256: str | None = None) -> None:
+def serve(
+    path: Path | str,
+    data_paths: Sequence[Path | str] = (),
+    *,
+    expect_sha256: str | None = None,
+    without: Sequence[str] = (),
+) -> None:
     """Run a model or blend behind the competition's gateway.
 
     In the competition's rerun it serves until the gateway is done; elsewhere it runs the local gateway over
@@ -79,6 +85,8 @@ def serve(path: Path | str, data_paths: Sequence[Path | str] = (), *, expect_sha
         test.csv and test_demographics.csv, for the local gateway.
     expect_sha256
         The digest that the folder must have; any when None.
+    without
+        Members of the blend to leave out.
 
     Raises
     ------
@@ -93,7 +101,7 @@ def serve(path: Path | str, data_paths: Sequence[Path | str] = (), *, expect_sha
             f"{len(data_paths)} data paths, expected test.csv and test_demographics.csv",
             hint=f"give both with --data-paths, or set {RERUN} as the competition does",
         )
-    answer = answering(lambda: Predictor.open(path, expect_sha256=expect_sha256))
+    answer = answering(lambda: Predictor.open(path, expect_sha256=expect_sha256, without=without))
     try:
         server = import_module(_SERVER_MODULE).CMIInferenceServer(answer)
     except ModuleNotFoundError as error:

@@ -111,6 +111,8 @@ class Predictor:
     assigns
         The joint labels that the blend assigns to each wearer at most once (`oof-blend --assign causal`); None where
         it does not.
+    left_out
+        Members of the blend that are not used here.
     """
 
     path: Path
@@ -122,6 +124,7 @@ class Predictor:
     members: tuple[Member, ...]
     mixtures: Mapping[str, Mixture] | None = field(repr=False)
     assigns: JointLabels | None = None
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def open(
@@ -170,6 +173,7 @@ class Predictor:
                 members=members,
                 mixtures=_mixtures(folder, kept) if folder.kind == "blend" else None,
                 assigns=_assigns(folder, members) if folder.kind == "blend" else None,
+                left_out=_left_out(folder, kept),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(
@@ -353,6 +357,11 @@ def _kept(folder: Folder, without: frozenset[str], *, strict: bool) -> dict[int,
     if names and not kept:
         raise UsageError(f"{folder.path}: no member is left", hint="install what they need, or leave out fewer")
     return kept
+
+
+def _left_out(folder: Folder, kept: Mapping[int, str]) -> tuple[str, ...]:
+    names = folder.content["members"] if folder.kind == "blend" else []
+    return tuple(str(name) for number, name in enumerate(names) if number not in kept)
 
 
 def _unusable(told: Mapping[str, Any]) -> str:

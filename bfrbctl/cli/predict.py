@@ -20,7 +20,10 @@ def predict(
     split: Annotated[
         str | None, typer.Option(help="train or test, where the input has both [default: test].", metavar="NAME")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at a sequence that cannot be used.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at a sequence, or a member of the blend, that cannot be used.")
+    ] = False,
+    without: shared.Without = None,
     expect_sha256: Annotated[
         str | None, typer.Option(help="Refuse the model unless it has this digest.", metavar="HEX")
     ] = None,
@@ -46,10 +49,11 @@ def predict(
     from bfrbctl.submission import input_refs, open_input
     from bfrbctl.submission import predict as run
 
-    predictor = Predictor.open(model, expect_sha256=expect_sha256)
+    predictor = Predictor.open(model, expect_sha256=expect_sha256, without=without or (), strict=strict, warm=False)
     source = open_input(recordings, predictor, split=split)
     refs = (*input_refs(recordings), open_folder(model).ref())
-    job = Job("predictions", {"split": split, "strict": strict}, refs, shared.command_line())
+    config = {"split": split, "strict": strict, "without": list(predictor.left_out)}
+    job = Job("predictions", config, refs, shared.command_line())
     processes = workers if scheduler or workers else source.fitting_workers
     with (
         shared.crew(processes, scheduler, quiet=quiet) as crew,

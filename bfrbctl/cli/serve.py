@@ -22,6 +22,7 @@ def serve(
     expect_sha256: Annotated[
         str | None, typer.Option(help="Refuse the model unless it has this digest.", metavar="HEX")
     ] = None,
+    without: shared.Without = None,
     debug: shared.Debug = False,
 ) -> None:
     """Answer the competition's gateway, one sequence a call.
@@ -32,4 +33,4 @@ def serve(
     """
     from bfrbctl.kaggle import serve as run
 
-    run(model, data_paths or (), expect_sha256=expect_sha256)
+    run(model, data_paths or (), expect_sha256=expect_sha256, without=without or ())

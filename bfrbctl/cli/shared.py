@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 Force = Annotated[bool, typer.Option("--force", help="Replace the output if it is there already.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an unfinished run in the output folder.")]
+Without = Annotated[
+    list[str] | None,
+    typer.Option("--without", help="Leave this member of the blend out; may be repeated.", metavar="NAME"),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no summary.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
