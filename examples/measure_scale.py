@@ -1,0 +1,157 @@
+"""Measure memory and time of prepare, featurize and predict on a study and on many times as much: docs/scale.md.
+
+    bfrbctl simulate raw/ --subjects 81 --split train
+    python examples/measure_scale.py repeat raw/ many/ --times 10
+    python examples/measure_scale.py run prepare raw/ work/one
+    python examples/measure_scale.py run prepare many/ work/ten
+    python examples/measure_scale.py run featurize work/one/data work/one ... and so on
+
+`repeat` writes the recordings of a Parquet study many times over, as other sequences of other subjects. `run` runs one
+command and prints a Markdown row: frames, processor seconds of the command and all its workers, and peak resident
+memory of its largest process and of all of them together, looked at every tenth of a second. On a shared machine,
+`--lock FILE --chunk SECONDS` holds a lock while the command runs, and stops and resumes it after so long.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bfrbctl.folders import open_folder
+
+LOOK_S = 0.1
+
+
+@dataclass
+class Cost:
+    """What a command took, over all its chunks."""
+
+    seconds: float = 0.0
+    processor_seconds: float = 0.0
+    largest: float = 0.0
+    together: float = 0.0
+    done: bool = False
+
+
+def repeat(raw: Path, out: Path, times: int) -> None:
+    out.mkdir(parents=True)
+    source = pq.ParquetFile(raw / "train.parquet")
+    people = pl.read_csv(raw / "train_demographics.csv")
+    with pq.ParquetWriter(out / "train.parquet", source.schema_arrow, compression="zstd") as writer:
+        for copy in range(times):
+            for group in range(source.num_row_groups):
+                table = pl.from_arrow(source.read_row_group(group))
+                assert isinstance(table, pl.DataFrame)
+                renamed = table.with_columns(other("sequence_id", copy), other("row_id", copy), other("subject", copy))
+                arrow: pa.Table = renamed.to_arrow(compat_level=pl.CompatLevel.oldest())
+                writer.write_table(arrow.cast(source.schema_arrow))
+    copies = [people.with_columns(other("subject", copy)) for copy in range(times)]
+    pl.concat(copies).write_csv(out / "train_demographics.csv")
+
+
+def other(column: str, copy: int) -> pl.Expr:
+    """SEQ_000007 -> SEQ_03-000007: names of another copy, in the same order."""
+    return pl.col(column).str.replace("_", f"_{copy:02d}-")
+
+
+@contextmanager
+def held(lock: Path | None) -> Iterator[None]:
+    if lock is None:
+        yield
+        return
+    with lock.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def chunk(command: list[str], seconds: float, cost: Cost) -> None:
+    """Run a command until it is done or its time is over; adds to the cost."""
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    watched, stopped = psutil.Process(process.pid), False
+    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        sizes = [memory(watched), *map(memory, children(watched))]
+        cost.largest, cost.together = max(cost.largest, *sizes), max(cost.together, sum(sizes))
+        if not stopped and time.perf_counter() - began > seconds:
+            process.send_signal(signal.SIGTERM)
+            stopped = True
+        time.sleep(LOOK_S)
+    _, status, usage = os.wait4(process.pid, 0)
+    cost.seconds += time.perf_counter() - began
+    cost.processor_seconds += usage.ru_utime + usage.ru_stime
+    code = os.waitstatus_to_exitcode(status)
+    if code not in (0, 128 + signal.SIGTERM):
+        raise SystemExit(f"{' '.join(command)} failed with {code}")
+    cost.done = code == 0
+
+
+def children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def memory(process: psutil.Process) -> float:
+    """Resident memory in GB."""
+    try:
+        return process.memory_info().rss / 1e9
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
+def run(stage: str, inputs: list[Path], out: Path, chosen: argparse.Namespace) -> None:
+    folder = out / {"prepare": "data", "featurize": "features", "predict": "predictions"}[stage]
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [sys.executable, "-m", "bfrbctl", stage, *map(str, inputs), str(folder), "--quiet", *chosen.options]
+    cost = Cost()
+    while not cost.done:
+        with held(chosen.lock):
+            chunk([*command, *(["--resume"] if folder.exists() else [])], chosen.chunk, cost)
+    content = open_folder(folder).content
+    n_frames = content.get("n_frames") or open_folder(inputs[0]).content["n_frames"]
+    figures = [f"{cost.seconds:.0f}", f"{cost.processor_seconds:.0f}", f"{cost.processor_seconds / n_frames * 1e6:.1f}"]
+    peaks = [f"{cost.largest:.2f}", f"{cost.together:.2f}"]
+    told = {"stage": stage, "options": chosen.options, "frames": n_frames, **vars(cost)}
+    with (out / "measured.jsonl").open("a") as handle:
+        handle.write(json.dumps(told) + "\n")
+    print(" | ".join([f"| {stage} {' '.join(chosen.options)}", f"{n_frames:,}", *figures, *peaks]) + " |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    repeating = verbs.add_parser("repeat")
+    repeating.add_argument("raw", type=Path)
+    repeating.add_argument("out", type=Path)
+    repeating.add_argument("--times", type=int, default=10)
+    running = verbs.add_parser("run")
+    running.add_argument("stage", choices=["prepare", "featurize", "predict"])
+    running.add_argument("folders", type=Path, nargs="+", help="inputs of the command, then where its output goes")
+    running.add_argument("--lock", type=Path)
+    running.add_argument("--chunk", type=float, default=1e9)
+    chosen, chosen_options = parser.parse_known_args()
+    if chosen.verb == "repeat":
+        repeat(chosen.raw, chosen.out, chosen.times)
+        return
+    chosen.options = chosen_options
+    chosen.folders[-1].mkdir(parents=True, exist_ok=True)
+    run(chosen.stage, chosen.folders[:-1], chosen.folders[-1], chosen)
+
+
+if __name__ == "__main__":
+    main()
