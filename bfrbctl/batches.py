@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from bfrbctl.dataset import RecordingBatch, read_recordings
-from bfrbctl.folders import Folder, open_folder
+from bfrbctl.folders import SEQUENCES, Folder, open_folder
 from bfrbctl.schema import GESTURE, SEQUENCE_ID, SensorLayout
 from bfrbctl.storage import writing
 
@@ -57,7 +57,7 @@ class Stored:
         if self.file is None:
             return _read_aside(self.path)
         dataset = open_folder(self.path, "dataset")
-        return dataset_batch(dataset, dataset.read_parquet("sequences.parquet"), self.file, self.split)
+        return dataset_batch(dataset, dataset.read_together(SEQUENCES), self.file, self.split)
 
 
 def dataset_batch(dataset: Folder, sequences: pl.DataFrame, number: int, split: str) -> Batch:

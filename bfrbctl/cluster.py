@@ -42,6 +42,9 @@ DESERTED_S = 20.0
 
 _CHECK_S = 2.0
 
+_NOT_TAKEN = "deserialization of the task graph"
+"""What Dask says when the scheduler ended before it had read a piece."""
+
 
 class WorkerLost(Exception):
     """The worker of a piece died; the piece may be handed out anew.
@@ -280,8 +283,11 @@ class ClusterTeam:
         self.looked = self.peopled = time.monotonic()
 
     def submit(self, function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
-        """Hand a call out; gives a future."""
-        future = self.client.submit(function, *task, key=f"bfrbctl-{secrets.token_hex(16)}", pure=False)
+        """Hand a call out; gives a future. BfrbError when the cluster does not take it."""
+        try:
+            future = self.client.submit(function, *task, key=f"bfrbctl-{secrets.token_hex(16)}", pure=False)
+        except Exception as error:  # Dask's own, of many types: nothing of ours has run yet
+            raise self._gone() from error
         self.open[future.key] = future
         return future
 
@@ -307,6 +313,10 @@ class ClusterTeam:
             raise WorkerLost(_line(error), deaths=4, hopeless=True) from error
         except (CancelledError, self.distributed.CancelledError) as error:
             raise self._gone() from error
+        except RuntimeError as error:
+            if _NOT_TAKEN in str(error):
+                raise self._gone() from error
+            raise
         finally:
             self.open.pop(future.key, None)
 

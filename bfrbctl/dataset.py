@@ -12,7 +12,7 @@ import polars as pl
 
 from bfrbctl.cache import IN_MEMORY, Cache, settle
 from bfrbctl.errors import ArtefactError
-from bfrbctl.folders import Folder
+from bfrbctl.folders import SEQUENCES, Folder
 from bfrbctl.schema import (
     ACC,
     BEHAVIOR,
@@ -347,7 +347,7 @@ def read_accelerations(folder: Folder) -> tuple[pl.DataFrame, Float32, Int64]:
     Its sequences.parquet by file; float32, (n_frames, 3), m/s^2, NaN where missing; int64, (n_sequences + 1,), the
     offsets of its rows.
     """
-    sequences = folder.read_parquet("sequences.parquet").sort("file", maintain_order=True)
+    sequences = folder.read_together(SEQUENCES).sort("file", maintain_order=True)
     offsets = offsets_of(sequences["n_frames"].to_numpy())
     files = sequences["file"].unique(maintain_order=True)
     acc = [float_matrix(folder.read_parquet(frames_file(number), ACC), ACC) for number in files]

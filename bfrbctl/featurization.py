@@ -26,7 +26,7 @@ from bfrbctl.dataset import (
     read_accelerations,
     read_recordings,
 )
-from bfrbctl.folders import PART, Folder, open_folder
+from bfrbctl.folders import PART, SEQUENCES, Folder, open_folder
 from bfrbctl.outputs import Output
 from bfrbctl.schema import GESTURE, ORIENTATION, SEQUENCE_ID, SEQUENCE_TYPE, SUBJECT
 from bfrbctl.storage import Content, parquet_bytes, temporary_path, write_bytes, writing
@@ -86,7 +86,7 @@ def featurize(
     The finished feature folder.
     """
     config = with_flips(dataset, config)
-    sequences = dataset.read_parquet("sequences.parquet")
+    sequences = dataset.read_together(SEQUENCES)
     frames_by_file = dict(sequences.group_by("file").agg(pl.col("n_frames").sum()).sort("file").iter_rows())
     todo = [number for number in frames_by_file if not output.has(frames_file(number))]
     for number, n_frames in frames_by_file.items():
@@ -142,7 +142,7 @@ def _featurize_file(
     Their names are drawn: a worker that was taken for dead may still be writing when another one does the same file.
     """
     dataset = open_folder(data_path, "dataset")
-    sequences = dataset.read_parquet("sequences.parquet")
+    sequences = dataset.read_together(SEQUENCES)
     recordings, phase = read_recordings(dataset, sequences, number)
     batch = replace(features.compute(recordings, config, table=table), phase=phase)
     tof = recordings.layout.tof if batch.tof.shape[1] else ()

@@ -41,7 +41,8 @@ PART = "part-"
 """Prefix of files that a later piece of the same run merges; they are removed when the folder is finished."""
 PACK = "pack.json"
 METADATA = "dataset-metadata.json"
-_ALONGSIDE = frozenset({MANIFEST, JOURNAL, LOCK, METADATA, PACK})
+ALONGSIDE = frozenset({METADATA, PACK})
+_ALONGSIDE = ALONGSIDE | {MANIFEST, JOURNAL, LOCK}
 """Files that need not be in the manifest; dataset-metadata.json is for Kaggle, which keeps it to itself."""
 
 MAX_FILE_BYTES = 4 << 30
@@ -51,6 +52,14 @@ SEAL = "seal"
 """Key of the digest of all else that a manifest or a journal tells."""
 
 MAX_NAMES = 100_000
+
+SEQUENCES = "sequences.parquet"
+QUALITY = "quality.parquet"
+
+_APPENDED = re.compile(r"(frames|sequences|quality)-[0-9]{5}\.parquet")
+"""What an append may be writing while the folder is still what it was; nobody reads it before a manifest lists it."""
+
+_AGAIN = "the folder does not hold together; make or download it again"
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 _SUFFIXES = (".json", ".jsonl", ".parquet", ".npz", ".txt", ".csv")
@@ -133,6 +142,23 @@ class Folder:
         frame = decode_parquet(self.read(name), str(self.path / name), columns)
         check_table(frame, self.kind, name, str(self.path / name), whole=columns is None)
         return frame
+
+    def read_together(self, name: str) -> pl.DataFrame:
+        """Read a table of which every appended source has a file of its own: `x.parquet`, `x-00001.parquet` ...
+
+        Raises
+        ------
+        ArtefactError
+            As `read_parquet`, and when the files do not fit each other.
+        """
+        names = [name, *self.names(rf"{name.removesuffix('.parquet')}-\d{{5}}\.parquet")]
+        try:
+            table = pl.concat([self.read_parquet(each) for each in names])
+        except pl.exceptions.PolarsError as error:
+            raise ArtefactError(f"{self.path}: {examples(names)} have other columns ({error})", hint=_AGAIN) from error
+        if "sequence_id" in table.columns and name == SEQUENCES and table["sequence_id"].is_duplicated().any():
+            raise ArtefactError(f"{self.path}: tells of a sequence in two of {examples(names)}", hint=_AGAIN)
+        return table
 
     def ref(self) -> InputRef:
         """Name this folder as an input of a run."""
@@ -300,6 +326,8 @@ def _safe_names(path: Path) -> set[str]:
 
 def _check_files(path: Path, names: set[str], files: Mapping[str, FileEntry]) -> None:
     left_behind = {name for name in names if name.startswith((TEMPORARY, PART))}
+    if JOURNAL in names:
+        left_behind |= {name for name in names if _APPENDED.fullmatch(name)}
     unknown = sorted(names - set(files) - _ALONGSIDE - left_behind)
     if unknown:
         raise ArtefactError(

@@ -1,6 +1,7 @@
 """Folds: which part of the data is held out when, by subject, balanced over gestures."""
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -57,3 +58,48 @@ def assign_folds(gestures: Sequence[str], subjects: Sequence[str], *, n_folds: i
         for number, (_, held_out) in enumerate(splitter.split(np.zeros(len(subjects)), kinds, groups)):
             folds[held_out] = number
     return folds
+
+
+def extend_folds(
+    gestures: Sequence[str],
+    subjects: Sequence[str],
+    *,
+    before: Sequence[tuple[str, int]],
+    n_folds: int,
+    seed: int,
+) -> Int64:
+    """Give more sequences their folds, beside those that have one.
+
+    A subject who has a fold keeps it. New subjects are spread like those of a new dataset where there are as many of
+    them as folds; else each of them, the one with most sequences first, goes to the fold with the fewest sequences.
+
+    Parameters
+    ----------
+    gestures, subjects
+        One a new sequence.
+    before
+        Subject and fold of every labelled sequence that there is already.
+    n_folds
+        How many folds there are.
+    seed
+        Shuffles the new subjects.
+
+    Returns
+    -------
+    int64, (n_sequences,): 0..n_folds-1.
+    """
+    if not before:
+        return assign_folds(gestures, subjects, n_folds=n_folds, seed=seed)
+    known = dict(before)
+    new = [place for place, subject in enumerate(subjects) if subject not in known]
+    people = Counter(subjects[place] for place in new)
+    if len(people) >= n_folds:
+        there = [gestures[place] for place in new], [subjects[place] for place in new]
+        found = assign_folds(*there, n_folds=n_folds, seed=seed)
+        known |= {subjects[place]: int(fold) for place, fold in zip(new, found, strict=True)}
+    else:
+        sizes = np.bincount([fold for _, fold in before], minlength=n_folds)
+        for subject, n_sequences in sorted(people.items(), key=lambda item: (-item[1], item[0])):
+            known[subject] = int(np.argmin(sizes))
+            sizes[known[subject]] += n_sequences
+    return np.array([known[subject] for subject in subjects], dtype=np.int64)

@@ -387,7 +387,9 @@ def _matches(path: Path, entry: FileEntry) -> bool:
 
 def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = [key for key in sorted(set(old) | set(new)) if key not in ("pieces", SEAL) and old.get(key) != new.get(key)]
+        keys = [
+            key for key in sorted(set(old) | set(new)) if key not in ("pieces", SEAL) and old.get(key) != new.get(key)
+        ]
         return [line for key in keys for line in _differences(old.get(key), new.get(key), f"{prefix}{key}.")]
     if isinstance(old, list) and isinstance(new, list) and prefix == "inputs.":
         return ["the input (its content changed)"]

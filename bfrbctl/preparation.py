@@ -1,7 +1,8 @@
 """From raw recordings to a prepared dataset: checked, repaired, typed, folded.
 
 `cleaned_tables` streams any raw input through the checks; `prepare` writes what comes out. `predict` uses the former,
-so that serving sees exactly what training saw.
+so that serving sees exactly what training saw. A dataset can grow: another source is added to it as files of its own,
+and nothing that is there already changes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,11 +13,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from bfrbctl.appending import Before, source
 from bfrbctl.cleaning import CleanTable, Fault, Quality, clean
 from bfrbctl.dataset import RecordingBatch, frames_file, recording_frames
 from bfrbctl.errors import DataError, UsageError, examples
-from bfrbctl.folders import Folder, InputRef, input_file_ref
-from bfrbctl.folds import assign_folds
+from bfrbctl.folders import QUALITY, SEQUENCES, Folder, InputRef, input_file_ref
+from bfrbctl.folds import extend_folds
 from bfrbctl.outputs import Output
 from bfrbctl.raw import (
     RawSchema,
@@ -40,6 +42,8 @@ from bfrbctl.schema import (
 )
 
 OnBytes = Callable[[int], None]
+
+_TYPED = (GESTURE, SEQUENCE_TYPE)
 
 _NUMBERS = frozenset(
     {pl.Float64(), pl.Int64(), pl.Int32(), pl.Int16(), pl.Int8(), pl.UInt8(), pl.UInt16(), pl.UInt32()}
@@ -195,7 +199,7 @@ def _as_type(values: pl.Series, dtype: pl.DataType) -> pl.Series:
 def prepare(
     splits: Sequence[RawSplit], output: Output, config: PrepareConfig, *, on_bytes: OnBytes | None = None
 ) -> Folder:
-    """Write the prepared dataset of one or more raw files.
+    """Write the prepared dataset of one or more raw files, or add them to the dataset that `output` is opened onto.
 
     Parameters
     ----------
@@ -215,11 +219,13 @@ def prepare(
     Raises
     ------
     DataError
-        When a file is broken or sequences in it cannot be used; they are all named or counted.
+        When a file is broken or sequences in it cannot be used; they are all named or counted. When what is added
+        does not fit the dataset.
     """
     schemas = {split.name: read_schema(split.frames) for split in splits}
-    layout = common_layout(schemas.values())
-    n_files = 0
+    before = Before.of(output.onto)
+    layout = before.layout or common_layout(schemas.values())
+    n_files = before.n_files
     results: dict[str, _SplitResult] = {}
     for split in splits:
         write = partial(_write_split, split, schemas[split.name], output, config, layout=layout, first_file=n_files)
@@ -230,11 +236,18 @@ def prepare(
             results[split.name] = write(on_bytes=None, gathered=True)
         n_files += len(results[split.name].labels)
     _refuse_faults(splits, results, config)
-    layout = _live_layout(layout, results)
-    sequences = _sequence_table(splits, results, config)
+    for split in splits:
+        ids = pl.concat([labels[SEQUENCE_ID] for labels in results[split.name].labels])
+        before.refuse_unfit(split.frames, ids, results[split.name].live)
+    layout = _live_layout(layout, results, keep_dead=before.layout is not None)
+    sequences = _sequence_table(splits, results, config, before=before)
     quality = pl.concat([_split_quality(split, schemas[split.name], results[split.name]) for split in splits])
-    output.publish("tables", {"sequences.parquet": sequences, "quality.parquet": quality})
-    return output.finish(_content(sequences, quality, layout, config))
+    output.publish("tables", {before.name(SEQUENCES): sequences, before.name(QUALITY): quality})
+    content = _content(pl.concat([*before.sequences, sequences]), layout, config)
+    content["n_findings"] = quality.height + before.n_findings
+    if output.onto:
+        content["sources"] = [*before.sources, source(sequences, output.job)]
+    return output.finish(content)
 
 
 def _write_split(
@@ -297,7 +310,7 @@ def _live_sensors(batch: RecordingBatch) -> set[str]:
     return thm | tof
 
 
-def _live_layout(layout: SensorLayout, results: Mapping[str, _SplitResult]) -> SensorLayout:
+def _live_layout(layout: SensorLayout, results: Mapping[str, _SplitResult], *, keep_dead: bool) -> SensorLayout:
     """Leave out sensors that never measured anything, with one finding each instead of one a sequence."""
     live = {name for result in results.values() for name in result.live}
     kept = SensorLayout(
@@ -309,8 +322,9 @@ def _live_layout(layout: SensorLayout, results: Mapping[str, _SplitResult]) -> S
         rows = result.quality.rows
         result.quality.rows = [row for row in rows if row[1] not in dead or row[2] != "sensor missing"]
         for name in sorted(dead):
-            result.quality.add(None, name, "no data in the whole dataset", "sensor left out", 0)
-    return kept
+            action = "sensor kept as missing" if keep_dead else "sensor left out"
+            result.quality.add(None, name, "no data in the whole dataset", action, 0)
+    return layout if keep_dead else kept
 
 
 def _refuse_faults(splits: Sequence[RawSplit], results: Mapping[str, _SplitResult], config: PrepareConfig) -> None:
@@ -345,7 +359,7 @@ def _refuse_repeats(results: Mapping[str, _SplitResult]) -> None:
 
 
 def _sequence_table(
-    splits: Sequence[RawSplit], results: Mapping[str, _SplitResult], config: PrepareConfig
+    splits: Sequence[RawSplit], results: Mapping[str, _SplitResult], config: PrepareConfig, *, before: Before
 ) -> pl.DataFrame:
     parts = [pl.concat(results[split.name].labels).with_columns(pl.lit(split.name).alias("split")) for split in splits]
     table = pl.concat(parts)
@@ -359,17 +373,22 @@ def _sequence_table(
     labelled = table[GESTURE].is_not_null()
     if labelled.any():
         part = table.filter(labelled)
-        folds = assign_folds(part[GESTURE].to_list(), part[SUBJECT].to_list(), n_folds=config.folds, seed=config.seed)
+        who = part[GESTURE].to_list(), part[SUBJECT].to_list()
+        folds = extend_folds(*who, before=before.folds(), n_folds=config.folds, seed=config.seed)
         where = labelled.arg_true()
         table = table.with_columns(table["fold"].scatter(where, pl.Series(folds, dtype=pl.Int32)))
-        _refuse_mixed_types(part)
+        _refuse_mixed_types(pl.concat([table.select(_TYPED) for table in (*before.sequences, part)]))
     front = [SEQUENCE_ID, "split", SUBJECT, GESTURE, SEQUENCE_TYPE]
     return table.select(*front, pl.exclude(front))
 
 
 def _refuse_mixed_types(labelled: pl.DataFrame) -> None:
     """See that a gesture is always, or never, a target."""
-    kinds = labelled.select(GESTURE, (pl.col(SEQUENCE_TYPE) == TARGET_TYPE).fill_null(False).alias("t")).unique()
+    kinds = (
+        labelled.drop_nulls(GESTURE)
+        .select(GESTURE, (pl.col(SEQUENCE_TYPE) == TARGET_TYPE).fill_null(False).alias("t"))
+        .unique()
+    )
     mixed = kinds.filter(pl.col(GESTURE).is_duplicated())[GESTURE].unique().sort().to_list()
     if mixed:
         raise DataError(f"gesture {examples(mixed)} is a target in some sequences and not in others")
@@ -386,9 +405,7 @@ def _split_quality(split: RawSplit, schema: RawSchema, result: _SplitResult) -> 
     return quality.table().with_columns(pl.lit(split.name).alias("split"))
 
 
-def _content(
-    sequences: pl.DataFrame, quality: pl.DataFrame, layout: SensorLayout, config: PrepareConfig
-) -> dict[str, Any]:
+def _content(sequences: pl.DataFrame, layout: SensorLayout, config: PrepareConfig) -> dict[str, Any]:
     labelled = sequences.drop_nulls(GESTURE)
     gestures = labelled[GESTURE].unique().sort().to_list()
     targets = labelled.filter(pl.col(SEQUENCE_TYPE) == TARGET_TYPE)[GESTURE].unique().to_list()
@@ -402,6 +419,5 @@ def _content(
         "n_sequences": dict(sequences["split"].value_counts().sort("split").iter_rows()),
         "n_frames": int(sequences["n_frames"].sum()),
         "n_subjects": sequences[SUBJECT].n_unique(),
-        "n_findings": quality.height,
         "n_files": int(sequences["file"].max()) + 1,  # type: ignore[arg-type]
     }

@@ -20,7 +20,7 @@ from bfrbctl import oof, workers
 from bfrbctl.batches import Batch, Stored, dataset_batch, put_aside
 from bfrbctl.cleaning import CleanTable
 from bfrbctl.errors import DataError, UsageError, examples
-from bfrbctl.folders import MANIFEST, PART, Folder, InputRef, open_folder
+from bfrbctl.folders import MANIFEST, PART, SEQUENCES, Folder, InputRef, open_folder
 from bfrbctl.metrics import hierarchical_f1
 from bfrbctl.outputs import Output
 from bfrbctl.prediction import Predictor
@@ -116,7 +116,7 @@ def _chosen_split(there: Sequence[str], asked: str | None, path: Path) -> str:
 
 
 def _prepared_input(dataset: Folder, split: str | None) -> Input:
-    sequences = dataset.read_parquet("sequences.parquet")
+    sequences = dataset.read_together(SEQUENCES)
     chosen = _chosen_split(sequences["split"].unique().sort().to_list(), split, dataset.path)
     wanted = sequences.filter(pl.col("split") == chosen)
 

@@ -37,7 +37,7 @@ _SEQUENCE: Types = {
 _CATALOGUE_TEXT = ("table", "name", "family", "modality", "unit", "formula", "source")
 
 _REQUIRED: Mapping[tuple[str, str], Types] = {
-    ("dataset", r"sequences\.parquet"): {**_SEQUENCE, **dict.fromkeys(DEMOGRAPHICS, _FLOAT)},
+    ("dataset", r"sequences(-\d{5})?\.parquet"): {**_SEQUENCE, **dict.fromkeys(DEMOGRAPHICS, _FLOAT)},
     ("dataset", r"frames-\d+\.parquet"): {
         **{SEQUENCE_ID: _TEXT, SEQUENCE_COUNTER: _LARGE, BEHAVIOR: _TEXT, PHASE: pl.UInt8()},
         **dict.fromkeys((*ACC, *ROT), _FLOAT),

@@ -18,7 +18,7 @@ LAYERS = (
     {"errors", "schema"},
     {"segments", "rotation", "metrics"},
     {"config", "storage", "tables", "folders", "outputs", "cluster", "workers", "cache", "dataset", "raw"},
-    {"cleaning", "folds", "preparation", "simulation", "features", "featurization"},
+    {"cleaning", "folds", "appending", "preparation", "simulation", "features", "featurization"},
     {"models"},
     {"labels", "oof", "mixing", "assignment"},
     {"training", "blending", "prediction", "batches", "submission", "kaggle", "wheel", "packing", "inspection"},

@@ -27,6 +27,9 @@ def prepare(
         list[str] | None, typer.Option(help="Leave out a sequence; may be repeated.", metavar="SEQ")
     ] = None,
     rows_per_file: Annotated[int | None, typer.Option(help="Frames a file, at least [default: 65536].")] = None,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add the recordings to the dataset that is there, as files of their own.")
+    ] = False,
     force: shared.Force = False,
     resume: shared.Resume = False,
     quiet: shared.Quiet = False,
@@ -35,27 +38,30 @@ def prepare(
 ) -> None:
     """Check raw recordings, repair what can be repaired, split the subjects into folds.
 
-    Writes sequences.parquet, frames-*.parquet and quality.parquet (what was repaired, where, why).
+    Writes sequences.parquet, frames-*.parquet and quality.parquet (what was repaired, where, why). With --append
+    nothing that is there changes: subjects keep their folds, new ones get theirs.
 
     Example: bfrbctl prepare cmi-detect-behavior/ data/
     """
     from bfrbctl import config as configuration
+    from bfrbctl.appending import settings_of
+    from bfrbctl.errors import UsageError
     from bfrbctl.outputs import Job, open_output
     from bfrbctl.preparation import PrepareConfig, split_refs
     from bfrbctl.preparation import prepare as run
     from bfrbctl.raw import find_splits
 
+    if append and force:
+        raise UsageError(
+            "--append and --force exclude each other", hint="one adds to the dataset, the other replaces it"
+        )
+    given = {"rate_hz": rate_hz, "folds": folds, "seed": seed, "rows_per_file": rows_per_file}
     config = configuration.build(
-        PrepareConfig,
-        rate_hz=rate_hz,
-        folds=folds,
-        seed=seed,
-        rows_per_file=rows_per_file,
-        drop=tuple(drop) if drop else None,
+        PrepareConfig, **(settings_of(data, given) if append else given), drop=tuple(drop) if drop else None
     )
     splits = find_splits(raw, demographics)
     job = Job("dataset", configuration.as_mapping(config), split_refs(splits), shared.command_line(), config.seed)
-    with open_output(data, job, force=force, resume=resume) as output:
+    with open_output(data, job, force=force, resume=resume, append=append) as output:
         total = sum(split.frames.stat().st_size for split in splits)
         with shared.progress("prepare", total, quiet=quiet, unit="MB", scale=1e6) as advance:
             folder = run(splits, output, config, on_bytes=advance)

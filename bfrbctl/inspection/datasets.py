@@ -10,7 +10,7 @@ import polars as pl
 from bfrbctl import oof
 from bfrbctl.dataset import RecordingBatch, read_recordings
 from bfrbctl.errors import DataError, examples
-from bfrbctl.folders import Folder
+from bfrbctl.folders import QUALITY, SEQUENCES, Folder
 from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Series
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.scores import read_index
@@ -29,8 +29,8 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 def dataset_view(folder: Folder, _: Options) -> View:
     """Show people, gestures, lengths, missing sensors, repairs and folds of a prepared dataset."""
-    sequences = folder.read_parquet("sequences.parquet")
-    quality = folder.read_parquet("quality.parquet")
+    sequences = folder.read_together(SEQUENCES)
+    quality = folder.read_together(QUALITY)
     content = folder.content
     lengths = sequences["n_frames"].to_numpy()
     facts = {
@@ -209,7 +209,7 @@ def folds_view(folder: Folder, _: Options) -> View:
 
 def sequence_view(folder: Folder, options: Options) -> View:
     """Show one sequence: its channels over time, ToF images at moments, and what was found in it."""
-    sequences = folder.read_parquet("sequences.parquet")
+    sequences = folder.read_together(SEQUENCES)
     ids = sequences[SEQUENCE_ID].to_list()
     chosen = ids[0] if options.sequence is None else options.sequence
     if chosen not in ids:
@@ -222,7 +222,7 @@ def sequence_view(folder: Folder, options: Options) -> View:
     one = batch.take(place)
     phase = phases[begin:end]
     about = row.drop("file").row(0, named=True)
-    quality = folder.read_parquet("quality.parquet").filter(pl.col(SEQUENCE_ID) == chosen)
+    quality = folder.read_together(QUALITY).filter(pl.col(SEQUENCE_ID) == chosen)
     findings = Table(
         "findings",
         ("column", "problem", "action", "frames"),

@@ -9,7 +9,7 @@ import polars as pl
 from bfrbctl import oof
 from bfrbctl.dataset import INDEX
 from bfrbctl.errors import DataError, examples
-from bfrbctl.folders import Folder
+from bfrbctl.folders import SEQUENCES, Folder
 from bfrbctl.inspection.bootstrap import Tally, drawings, interval
 from bfrbctl.inspection.figures import Bars, Matrix
 from bfrbctl.inspection.options import Options
@@ -152,7 +152,7 @@ def _orientation_bars(table: Table) -> Bars:
 
 def read_index(folder: Folder) -> pl.DataFrame:
     """Read what a dataset or feature folder knows of its sequences."""
-    return folder.read_parquet("sequences.parquet" if folder.kind == "dataset" else INDEX)
+    return folder.read_together(SEQUENCES) if folder.kind == "dataset" else folder.read_parquet(INDEX)
 
 
 def _ratio(part: int, whole: int) -> float | None:
