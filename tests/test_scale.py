@@ -1,0 +1,153 @@
+"""Several workers here: the same bytes, kept state, no process left behind; and memory that does not grow."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import psutil
+import pytest
+
+from bfrbctl.cli.app import app
+from bfrbctl.folders import Folder, open_folder
+from bfrbctl.models import lightgbm_model
+from bfrbctl.oof import read_oof
+from bfrbctl.outputs import Job, open_output
+from bfrbctl.training import CrossValidation, cross_validate, folds_at_once
+from bfrbctl.workers import Crew
+from tests.recordings import raw_frames, write_raw
+
+CONFIG = lightgbm_model.Config(n_rounds=8, min_data_in_leaf=2, log_every=2)
+
+
+def call(*words: object) -> None:
+    """Run the program in this process."""
+    app([*map(str, words), "--quiet"], standalone_mode=False)
+
+
+def train(features: Folder, path: Path, crew: Crew) -> tuple[Folder, list[tuple[int, int]]]:
+    """Train and give the model, and the fold and step of every row of progress."""
+    run = CrossValidation(features, "lgbm", lightgbm_model, CONFIG)
+    rows = []
+    with open_output(path, Job("model", run.settings, (features.ref(),))) as output:
+        for _ in cross_validate(run, output, crew=crew, on_progress=rows.append):
+            pass
+    return open_folder(path), [(int(row["fold"]), int(row["step"])) for row in rows]
+
+
+def told(folder: Folder) -> dict[str, object]:
+    """The files of a folder but for histories, which have seconds in them."""
+    return {name: entry for name, entry in folder.files.items() if not name.startswith("history.")}
+
+
+def test_folds_trained_at_once_give_the_same_model(feature_folder: Folder, tmp_path: Path) -> None:
+    alone, rows = train(feature_folder, tmp_path / "alone", Crew(1))
+    together, live = train(feature_folder, tmp_path / "together", Crew(2))
+    assert told(together) == told(alone)
+    assert alone.manifest["config"] == together.manifest["config"]
+    assert sorted(live) == rows
+
+
+def test_folds_fill_the_cores_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, at_once in ((1, 1), (2, 1), (7, 1), (8, 2), (64, 16)):
+        monkeypatch.setattr("bfrbctl.workers.joblib.cpu_count", lambda cores=cores: cores)
+        assert folds_at_once("lgbm") == at_once
+        assert folds_at_once("keras") == 1
+    assert Crew(16).at_once(5) == 5
+    assert Crew(16).threads(5) == 12
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scale")
+    write_raw(folder / "raw", raw_frames(subjects=9, repeats=3))
+    call("prepare", folder / "raw", folder / "data", "--folds", 3, "--rows-per-file", 500)
+    call("featurize", folder / "data", folder / "features", "--families", "motion", "--families", "moments")
+    return folder
+
+
+def started(*words: object) -> subprocess.Popen[str]:
+    # A run started in the background may have been told to ignore SIGINT; one at a terminal has not.
+    script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from bfrbctl.cli import main; main()"
+    )
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, words)], stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def wait_for(what: Callable[[], bool], run: subprocess.Popen[str]) -> None:
+    while not what() and run.poll() is None:
+        time.sleep(0.02)
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_signal_ends_the_workers_and_keeps_finished_folds(
+    base: Path, tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
+    words = ["train", "lgbm", base / "features", tmp_path / "m", "--set", "n_rounds=60", "--set", "min_data_in_leaf=2"]
+    call(*words[:3], tmp_path / "whole", *words[4:])
+    run = started(*words, "--workers", 2, "--quiet")
+    wait_for(lambda: any((tmp_path / "m").glob("part-summary-*.json")), run)
+    workers = psutil.Process(run.pid).children(recursive=True)
+    run.send_signal(sent)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == code, err
+    assert "Traceback" not in err
+    psutil.wait_procs(workers, timeout=30)
+    assert alive(workers) == []
+    call(*words, "--workers", 2, "--resume")
+    assert told(open_folder(tmp_path / "m")) == told(open_folder(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_a_fold_is_replaced(base: Path, tmp_path: Path) -> None:
+    words = ["train", "keras", base / "features", tmp_path / "m", "--set", "epochs=4", "--set", "width=0.1"]
+    words += ["--set", "batch_size=16", "--set", "network=two-branch"]
+    call(*words[:3], tmp_path / "whole", *words[4:])
+    run = started(*words, "--workers", 2, "--quiet")
+    wait_for(lambda: any((tmp_path / "m").glob("part-scratch-fold-*/keras-*.npz")), run)
+    busy = [one for one in psutil.Process(run.pid).children() if one.memory_info().rss > 200e6]
+    busy[0].kill()
+    _, err = run.communicate(timeout=300)
+    assert run.returncode == 0, err
+    whole, mended = read_oof(open_folder(tmp_path / "whole")), read_oof(open_folder(tmp_path / "m"))
+    for scenario in whole:
+        assert abs(whole[scenario].proba - mended[scenario].proba).max() < 1e-6
+
+
+def peak(*words: object) -> float:
+    """Peak resident memory of a command, MB."""
+    run = subprocess.Popen([sys.executable, "-m", "bfrbctl", *map(str, words), "--quiet"])
+    _, status, usage = os.wait4(run.pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    return usage.ru_maxrss / 1e3
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_data(base: Path, tmp_path: Path) -> None:
+    study = raw_frames(subjects=20, repeats=6)
+    call("train", "lgbm", base / "features", tmp_path / "m", "--set", "n_rounds=8", "--set", "min_data_in_leaf=2")
+    peaks: dict[str, list[float]] = {"prepare": [], "featurize": [], "predict": []}
+    for times in (1, 10):
+        copies = [
+            study.with_columns(pl.col(name).str.replace("_", f"_{copy}") for name in ("sequence_id", "subject"))
+            for copy in range(times)
+        ]
+        here = tmp_path / f"times-{times}"
+        write_raw(here / "raw", pl.concat(copies), suffix="parquet")
+        words = ("--families", "motion", "--families", "moments", "--workers", 1)
+        peaks["prepare"].append(peak("prepare", here / "raw", here / "data", "--rows-per-file", 4000))
+        peaks["featurize"].append(peak("featurize", here / "data", here / "features", *words))
+        peaks["predict"].append(peak("predict", here / "data", tmp_path / "m", here / "out", "--workers", 1))
+    assert {stage: round(after / before, 2) for stage, (before, after) in peaks.items() if after > 1.15 * before} == {}
