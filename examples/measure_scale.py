@@ -4,25 +4,22 @@
     python examples/measure_scale.py repeat raw/ many/ --times 10
     python examples/measure_scale.py run prepare raw/ work/one
     python examples/measure_scale.py run prepare many/ work/ten
-    python examples/measure_scale.py run featurize work/one/data work/one ... and so on
+    python examples/measure_scale.py run featurize work/one/data work/one --workers 2
+    python examples/measure_scale.py run predict work/one/data model/ work/one --workers 2 ... and so on
 
 `repeat` writes the recordings of a Parquet study many times over, as other sequences of other subjects. `run` runs one
-command and prints a Markdown row: frames, processor seconds of the command and all its workers, and peak resident
-memory of its largest process and of all of them together, looked at every tenth of a second. On a shared machine,
-`--lock FILE --chunk SECONDS` holds a lock while the command runs, and stops and resumes it after so long.
+command and prints a Markdown row: frames, seconds, processor seconds of the command and all its workers, those a
+million frames, and peak resident memory in GB of its largest process and of all of them together, looked at every tenth
+of a second. With `--seconds S` it stops the command after so long; run it again and it goes on, adding up.
 """
 
 import argparse
-import fcntl
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +35,7 @@ LOOK_S = 0.1
 
 @dataclass
 class Cost:
-    """What a command took, over all its chunks."""
+    """What a command took, in all the times that it was begun."""
 
     seconds: float = 0.0
     processor_seconds: float = 0.0
@@ -66,16 +63,6 @@ def repeat(raw: Path, out: Path, times: int) -> None:
 def other(column: str, copy: int) -> pl.Expr:
     """SEQ_000007 -> SEQ_03-000007: names of another copy, in the same order."""
     return pl.col(column).str.replace("_", f"_{copy:02d}-")
-
-
-@contextmanager
-def held(lock: Path | None) -> Iterator[None]:
-    if lock is None:
-        yield
-        return
-    with lock.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def chunk(command: list[str], seconds: float, cost: Cost) -> None:
@@ -114,22 +101,23 @@ def memory(process: psutil.Process) -> float:
         return 0.0
 
 
-def run(stage: str, inputs: list[Path], out: Path, chosen: argparse.Namespace) -> None:
+def run(stage: str, inputs: list[Path], out: Path, *, seconds: float, options: list[str]) -> None:
     folder = out / {"prepare": "data", "featurize": "features", "predict": "predictions"}[stage]
-    shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, "-m", "bfrbctl", stage, *map(str, inputs), str(folder), "--quiet", *chosen.options]
-    cost = Cost()
-    while not cost.done:
-        with held(chosen.lock):
-            chunk([*command, *(["--resume"] if folder.exists() else [])], chosen.chunk, cost)
+    note = out / f"{stage}.json"
+    cost = Cost(**json.loads(note.read_text())) if note.exists() else Cost()
+    if not cost.done:
+        again = ["--resume"] if folder.exists() else []
+        command = [sys.executable, "-m", "bfrbctl", stage, *map(str, [*inputs, folder]), "--quiet", *again, *options]
+        chunk(command, seconds, cost)
+        note.write_text(json.dumps(vars(cost)))
+    if not cost.done:
+        print(f"{stage} was stopped after {cost.seconds:.0f} s; run it again to go on")
+        return
     content = open_folder(folder).content
     n_frames = content.get("n_frames") or open_folder(inputs[0]).content["n_frames"]
     figures = [f"{cost.seconds:.0f}", f"{cost.processor_seconds:.0f}", f"{cost.processor_seconds / n_frames * 1e6:.1f}"]
     peaks = [f"{cost.largest:.2f}", f"{cost.together:.2f}"]
-    told = {"stage": stage, "options": chosen.options, "frames": n_frames, **vars(cost)}
-    with (out / "measured.jsonl").open("a") as handle:
-        handle.write(json.dumps(told) + "\n")
-    print(" | ".join([f"| {stage} {' '.join(chosen.options)}", f"{n_frames:,}", *figures, *peaks]) + " |", flush=True)
+    print(" | ".join([f"| {stage} {' '.join(options)}", f"{n_frames:,}", *figures, *peaks]) + " |", flush=True)
 
 
 def main() -> None:
@@ -142,15 +130,13 @@ def main() -> None:
     running = verbs.add_parser("run")
     running.add_argument("stage", choices=["prepare", "featurize", "predict"])
     running.add_argument("folders", type=Path, nargs="+", help="inputs of the command, then where its output goes")
-    running.add_argument("--lock", type=Path)
-    running.add_argument("--chunk", type=float, default=1e9)
-    chosen, chosen_options = parser.parse_known_args()
+    running.add_argument("--seconds", type=float, default=1e9)
+    chosen, options = parser.parse_known_args()
     if chosen.verb == "repeat":
         repeat(chosen.raw, chosen.out, chosen.times)
         return
-    chosen.options = chosen_options
     chosen.folders[-1].mkdir(parents=True, exist_ok=True)
-    run(chosen.stage, chosen.folders[:-1], chosen.folders[-1], chosen)
+    run(chosen.stage, chosen.folders[:-1], chosen.folders[-1], seconds=chosen.seconds, options=options)
 
 
 if __name__ == "__main__":
