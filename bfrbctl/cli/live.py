@@ -81,8 +81,8 @@ class FoldTable:
             return None
         pace = sum(paces) / len(paces)
         running = [self.clock() - row.started for row in self.rows.values() if row.state == "training"]
-        spent = min(sum(running), pace)
-        return pace * (self.n_folds - self.n_done) - spent
+        spent = sum(min(seconds, pace) for seconds in running)
+        return (pace * (self.n_folds - self.n_done) - spent) / max(len(running), 1)
 
     def __rich__(self) -> "Table":
         """Draw the table."""
