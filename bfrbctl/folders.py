@@ -135,7 +135,13 @@ class Folder:
 
     def read_json(self, name: str) -> Any:
         """Read a JSON file of the folder."""
-        return parse_json(self.read(name), str(self.path / name))
+        what = str(self.path / name)
+        value = parse_json(self.read(name), what)
+        if re.fullmatch(r"member-\d+\.json", name):  # what the manifest of a blend's member told
+            if not isinstance(value, dict) or not isinstance(value.get("content"), dict):
+                raise ArtefactError(f"{what}: does not tell of a member")
+            check_content(value["content"], what)
+        return value
 
     def read_parquet(self, name: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Read a Parquet file of the folder, all columns or some; ArtefactError for a missing or mistyped one."""

@@ -34,6 +34,7 @@ from bfrbctl.schema import (
     SensorLayout,
     layout_of,
 )
+from bfrbctl.storage import absurd_totals
 
 CHUNK_BYTES = 32 << 20
 _PARQUET_BATCH_ROWS = 32_768
@@ -190,12 +191,16 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
     if path.stat().st_size == 0:
         raise DataError(f"{path}: is empty", hint="download or write it again")
     try:
-        return pq.ParquetFile(path)
+        file = pq.ParquetFile(path)
     except pa.ArrowException as error:
         raise DataError(
             f"{path}: is not a Parquet file, or was cut short ({str(error).splitlines()[0][:120]})",
             hint="download or write it again; a CSV file must be called .csv",
         ) from error
+    absurd = absurd_totals(file.metadata, path.stat().st_size)
+    if absurd:
+        raise DataError(f"{path}: {absurd}", hint="do not trust this file")
+    return file
 
 
 def read_schema(path: Path) -> RawSchema:

@@ -28,7 +28,9 @@ TEMPORARY = ".tmp-"
 MAX_JSON_BYTES = 64 << 20
 MAX_JSON_DEPTH = 64
 MAX_INTEGER_DIGITS = 40
-MAX_PARQUET_CELLS = 1 << 30
+MAX_PARQUET_CELLS = 1 << 32
+_CELLS, _CELLS_A_BYTE = 1 << 25, 64
+_UNPACKED, _UNPACKED_A_BYTE = 64 << 20, 256
 
 Content = bytes | pl.DataFrame | Path
 """What a file is made of: its bytes, a table to be written as Parquet, or a finished temporary file to be moved."""
@@ -227,10 +229,24 @@ def check_parquet(content: bytes, what: str) -> None:
         footer = pq.read_metadata(io.BytesIO(content))
     except (OSError, ValueError) as error:
         raise ArtefactError(f"{what}: its Parquet footer cannot be read ({error})") from error
-    if not 0 <= footer.num_rows * max(footer.num_columns, 1) <= MAX_PARQUET_CELLS:
-        raise ArtefactError(
-            f"{what}: promises {footer.num_rows} rows x {footer.num_columns} columns, more than we accept in one file"
-        )
+    absurd = absurd_totals(footer, len(content))
+    if absurd:
+        raise ArtefactError(f"{what}: {absurd}", hint="do not trust this file")
+
+
+def absurd_totals(footer: pq.FileMetaData, n_bytes: int) -> str | None:
+    """Tell what a Parquet footer promises beyond what a file of so many bytes could hold; None when it is sound.
+
+    A few kilobytes can unpack to any size. What our files hold is measurements, which do not: the bounds are some
+    ten times what the emptiest of them reach.
+    """
+    cells = footer.num_rows * max(footer.num_columns, 1)
+    if not 0 <= cells <= min(MAX_PARQUET_CELLS, _CELLS + _CELLS_A_BYTE * n_bytes):
+        return f"promises {footer.num_rows} rows x {footer.num_columns} columns, more than we accept in {n_bytes} bytes"
+    unpacked = sum(footer.row_group(group).total_byte_size for group in range(footer.num_row_groups))
+    if not 0 <= unpacked <= _UNPACKED + _UNPACKED_A_BYTE * n_bytes:
+        return f"promises {unpacked} bytes packed into {n_bytes}"
+    return None
 
 
 def read_regular(path: Path, *, limit: int) -> bytes:

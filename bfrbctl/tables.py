@@ -25,6 +25,9 @@ from bfrbctl.schema import (
     TOF_PIXELS,
 )
 
+MAX_TEXT = 10_000
+"""Bytes of the longest name, label or formula."""
+
 Types = Mapping[str, pl.DataType]
 
 _TEXT, _SMALL, _LARGE, _FLOAT, _FLAG = pl.String(), pl.Int32(), pl.Int64(), pl.Float32(), pl.Boolean()
@@ -100,6 +103,8 @@ def check_table(frame: pl.DataFrame, kind: str, name: str, what: str, *, whole: 
             raise ArtefactError(f"{what}: column {column} is {dtype}, expected {expected}", hint=hint)
         if column in _NEVER_NULL and column in required and frame[column].null_count():
             raise ArtefactError(f"{what}: column {column} has nulls, expected none", hint=hint)
+        if dtype == _TEXT and column in required and (frame[column].str.len_bytes() > MAX_TEXT).any():
+            raise ArtefactError(f"{what}: column {column} has a text of more than {MAX_TEXT} bytes", hint=hint)
         if column in _WITHIN and column in required:
             _check_bounds(frame[column], *_WITHIN[column], what=what)
 

@@ -20,6 +20,7 @@ from bfrbctl.preparation import PrepareConfig, prepare, split_refs
 from bfrbctl.raw import find_splits
 from bfrbctl.training import CrossValidation, cross_validate
 from tests import toy_model
+from tests.faults.counting import pytest_terminal_summary  # noqa: F401  a hook: counts of faults at the end
 from tests.recordings import raw_frames, write_raw
 
 # Shared machines are slow at times, so no example has a deadline. CI draws the same examples every time: what it finds

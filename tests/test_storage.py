@@ -40,6 +40,10 @@ def test_json_survives_a_round_trip(value: object) -> None:
     [
         (b"", "not well-formed"),
         (b'{"a": NaN}', "not well-formed"),
+        (b'{"a": 1e999}', "larger than any number"),
+        (b'{"a": ' + b"9" * 50 + b"}", "50 digits"),
+        (b'{"a": "\\ud800"}', "not well-formed"),
+        ('{"a": 1}'.encode("utf-16"), "not well-formed"),
         (b'{"a": 1, "a": 2}', "stands twice"),
         (b"\xff\xfe", "not well-formed"),
         (b"[" * 100 + b"]" * 100, "nested deeper"),
@@ -96,6 +100,17 @@ def test_a_footer_that_promises_too_much_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("bfrbctl.storage.MAX_PARQUET_CELLS", 5)
     with pytest.raises(ArtefactError, match="promises 3 rows x 2 columns"):
         check_parquet(parquet_bytes(pl.DataFrame({"a": [1, 2, 3], "b": [1, 2, 3]})), "x.parquet")
+
+
+def test_a_file_that_unpacks_to_absurd_sizes_is_refused() -> None:
+    bomb = parquet_bytes(pl.DataFrame({"a": ["x" * 100_000_000]}))
+    assert len(bomb) < 100_000
+    with pytest.raises(ArtefactError, match="bytes packed into"):
+        check_parquet(bomb, "x.parquet")
+    rows = parquet_bytes(pl.select(a=pl.repeat(1, 50_000_000, dtype=pl.Int8)))
+    assert len(rows) < 100_000
+    with pytest.raises(ArtefactError, match="promises 50000000 rows x 1 columns"):
+        check_parquet(rows, "x.parquet")
 
 
 def test_a_missing_column_is_named() -> None:

@@ -50,6 +50,8 @@ def _one_process(base: Path, name: str, first: int, last: int, outcomes: Outcome
     process = subprocess.Popen(
         line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    assert process.stdout is not None
+    assert process.stderr is not None
     lines: queue.Queue[str | None] = queue.Queue()
     said: list[str] = []
     readers = [
@@ -72,6 +74,8 @@ def _one_process(base: Path, name: str, first: int, last: int, outcomes: Outcome
     code = process.wait()
     for reader in readers:
         reader.join()
+    process.stdout.close()
+    process.stderr.close()
     if current is None and code == 0:
         return last
     if current is None:
