@@ -1,9 +1,10 @@
 """LSTM and GRU that run over time both ways and stop at the padding.
 
 The products with the inputs of all frames are one matrix product before the loop; only the product with the state is
-left inside it. Gates are cut by `split`, whose gradient is one concatenation; that of a slice is a full array. The
-state is multiplied by the mask after each frame: as recorded frames are one run, the state is still 0 when the run
-begins, and what comes after its end is padding that nobody reads. No `where` is needed.
+left inside it. Gates are cut by `split`, whose gradient is one concatenation; that of a slice is a full array. Padded
+frames need nothing inside the loop: their product with the inputs gets numbers that hold the gates at keeping what is.
+As recorded frames are one run, the state is still 0 when the run begins, and what comes after its end is padding that
+nobody reads.
 """
 
 from typing import Any
@@ -16,12 +17,15 @@ from bfrbctl.models.keras_layers import Tensor, glorot, registered
 GATES = {"lstm": 4, "gru": 3}
 """Matrices a cell has: input, forget, output gate and candidate; update, reset gate and candidate."""
 
+HOLD = {"lstm": (-1e4, 1e4, 0.0, 0.0), "gru": (1e4, 0.0, 0.0)}
+"""What padding adds to each of them, so that the state stays: nothing enters, all is kept."""
+
 
 @registered
 class StateCell(keras.layers.Layer):  # type: ignore[misc]
     """One step of an LSTM or GRU whose product with the input is done already.
 
-    Reads (batch, gates * units + 1): the product with the input, bias included, and the mask.
+    Reads (batch, gates * units): the product with the input, bias included.
     """
 
     def __init__(self, units: int, cell: str, *, prefix: str = "", seed: int = 0, **kwargs: Any) -> None:
@@ -40,25 +44,22 @@ class StateCell(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, inputs: Tensor, states: Any) -> tuple[Tensor, list[Tensor]]:
         """Give the output and the next states."""
-        mixed, keep = ops.split(inputs, [GATES[self.cell] * self.units], axis=-1)
-        if self.cell == "lstm":
-            return self._lstm(mixed, keep, *states)
-        return self._gru(mixed, keep, states[0])
+        return self._lstm(inputs, *states) if self.cell == "lstm" else self._gru(inputs, states[0])
 
-    def _lstm(self, mixed: Tensor, keep: Tensor, hidden: Tensor, memory: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _lstm(self, mixed: Tensor, hidden: Tensor, memory: Tensor) -> tuple[Tensor, list[Tensor]]:
         gates, candidate = ops.split(mixed + ops.matmul(hidden, self.state), [3 * self.units], axis=-1)
         enter, stay, leave = ops.split(ops.sigmoid(gates), 3, axis=-1)
-        memory = (stay * memory + enter * ops.tanh(candidate)) * keep
+        memory = stay * memory + enter * ops.tanh(candidate)
         hidden = leave * ops.tanh(memory)
         return hidden, [hidden, memory]
 
-    def _gru(self, mixed: Tensor, keep: Tensor, hidden: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _gru(self, mixed: Tensor, hidden: Tensor) -> tuple[Tensor, list[Tensor]]:
         cut = [2 * self.units]
         outer_gates, outer = ops.split(mixed, cut, axis=-1)
         inner_gates, inner = ops.split(ops.matmul(hidden, self.state) + self.bias, cut, axis=-1)
         update, reset = ops.split(ops.sigmoid(outer_gates + inner_gates), 2, axis=-1)
         candidate = ops.tanh(outer + reset * inner)
-        hidden = (candidate + update * (hidden - candidate)) * keep
+        hidden = candidate + update * (hidden - candidate)
         return hidden, [hidden]
 
     def get_config(self) -> dict[str, Any]:
@@ -103,8 +104,8 @@ class Bidirectional(keras.layers.Layer):  # type: ignore[misc]
             initializer=_side_by_side(width, self.seed + 2),
         )
         self.bias = self.add_weight(shape=(2 * width,), name="bias", initializer=self._first_bias)
-        self.forwards.build((*frames_shape[:-1], width + 1))
-        self.backwards.build((*frames_shape[:-1], width + 1))
+        self.forwards.build((*frames_shape[:-1], width))
+        self.backwards.build((*frames_shape[:-1], width))
 
     def _first_bias(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
         """Start at 0, except the forget gates at 1."""
@@ -115,10 +116,11 @@ class Bidirectional(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, frames: Tensor, keep: Tensor) -> Tensor:
         """Run both ways; outputs at padded frames are of no meaning, behind a mask."""
-        width = GATES[self.cell] * self.units
-        one, other = ops.split(ops.matmul(frames, self.kernel) + self.bias, [width], axis=-1)
-        forward = self.forwards(ops.concatenate([one, keep], axis=-1))
-        backward = self.backwards(ops.concatenate([other, keep], axis=-1))
+        hold = np.tile(np.repeat(np.array(HOLD[self.cell], dtype=np.float32), self.units), 2)[None]
+        kernel = ops.concatenate([self.kernel, ops.convert_to_tensor(hold, dtype=self.compute_dtype)], axis=0)
+        mixed = ops.matmul(ops.concatenate([frames, 1.0 - keep], axis=-1), kernel) + self.bias
+        one, other = ops.split(mixed, 2, axis=-1)
+        forward, backward = self.forwards(one), self.backwards(other)
         return ops.concatenate([forward, ops.flip(backward, axis=1)], axis=-1) * keep
 
     def compute_output_shape(self, frames_shape: Any, keep_shape: Any) -> Any:
