@@ -366,9 +366,9 @@ def transpose_into(matrix: Int16, out: Int16) -> None:
             out[begin : begin + _BLOCK, top : top + _BLOCK] = block.T
 
 
-def float_matrix(frame: pl.DataFrame, columns: Sequence[str], *, cache: Cache = IN_MEMORY) -> Float32:
+def float_matrix(frame: pl.DataFrame, columns: Sequence[str]) -> Float32:
     """Stack columns as float32 (n_rows, n_columns), C order, null -> NaN."""
-    out = cache.empty((frame.height, len(columns)), np.float32)
+    out = np.empty((frame.height, len(columns)), dtype=np.float32)
     for position, name in enumerate(columns):
         out[:, position] = frame[name].to_numpy()
     return out
@@ -465,11 +465,7 @@ def read_features(
     ids = tuple(index[SEQUENCE_ID].to_list())
     table = np.zeros((len(ids), 0), dtype=np.float32)
     if "table" in parts:
-        names = [column.name for column in features]
-        rows = folder.read_parquet("sequences.parquet", [SEQUENCE_ID, *names])
-        if rows[SEQUENCE_ID].to_list() != everything[SEQUENCE_ID].to_list():
-            raise ArtefactError(f"{folder.path}: sequences.parquet and {INDEX} tell different sequences")
-        table = float_matrix(rows.filter(keep), names, cache=cache)
+        table = _read_table(folder, features, everything[SEQUENCE_ID], keep, cache=cache)
     batch = FeatureBatch(
         sequence_ids=ids,
         offsets=np.zeros(len(ids) + 1, dtype=np.int64),
@@ -484,6 +480,26 @@ def read_features(
     if "frames" in parts or "tof" in parts:
         batch = _with_frames(folder, index, batch, channels if "frames" in parts else (), with_tof="tof" in parts)
     return index, batch
+
+
+def _read_table(
+    folder: Folder, features: tuple[Column, ...], ids: pl.Series, keep: pl.Series, *, cache: Cache
+) -> Float32:
+    """Read some rows of the sequence table, a file at a time: float32, (n_kept, n_features)."""
+    names = [column.name for column in features]
+    out = cache.empty((int(keep.sum()), len(names)), np.float32)
+    row = end = 0
+    for file in folder.parts(SEQUENCES):
+        rows = folder.read_parquet(file, [SEQUENCE_ID, *names])
+        if not rows[SEQUENCE_ID].equals(ids[row : row + rows.height]):
+            raise ArtefactError(f"{folder.path}: {file} and {INDEX} tell different sequences")
+        kept = rows.filter(keep[row : row + rows.height])
+        row, begin, end = row + rows.height, end, end + kept.height
+        for position, name in enumerate(names):
+            out[begin:end, position] = kept[name].to_numpy()
+    if row != len(ids):
+        raise ArtefactError(f"{folder.path}: has features of {row} sequences, {INDEX} tells of {len(ids)}")
+    return out
 
 
 def _with_frames(

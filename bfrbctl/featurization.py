@@ -6,7 +6,7 @@ more than some files' features are ever in memory.
 """
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +34,9 @@ from bfrbctl.workers import ALONE, Crew
 
 _MERGED_ROWS = 4096
 """Sequences in a row group of the merged table, at least: the 2,400 features of so many take 40 MB."""
+
+_TABLE_ROWS = 65_536
+"""Sequences in a file of the table, at most: a reader has one file at a time in memory."""
 
 _PARQUET = {"compression": "zstd", "compression_level": 1, "write_statistics": False, "use_dictionary": False}
 
@@ -106,10 +109,11 @@ def featurize(
         CATALOGUE: catalogue_table(columns if table else (), channels),
     }
     if table:
-        merged = temporary_path(output.path / "sequences.parquet")
-        with writing(merged):
-            _merge([output.path / _part(number) for number in frames_by_file], merged)
-        files["sequences.parquet"] = merged
+        for name, numbers in _table_files(sequences["file"]):
+            merged = temporary_path(output.path / name)
+            with writing(merged):
+                _merge([output.path / _part(number) for number in numbers], merged)
+            files[name] = merged
     output.publish("tables", files)
     kept = ("rate_hz", "thm", "tof", "classes", "targets", "n_folds", "n_frames", "n_files", "n_sequences")
     counts = {"n_features": len(columns) if table else 0, "n_channels": len(channels)}
@@ -154,6 +158,30 @@ def _featurize_file(
         made[name] = temporary_path(out_path / f"{secrets.token_hex(8)}-{name}")
         write_bytes(made[name], parquet_bytes(frame))
     return number, made
+
+
+def _table_files(files: pl.Series) -> Iterator[tuple[str, list[int]]]:
+    """Name the files of the sequence table, and the frames files whose sequences each of them holds.
+
+    Parameters
+    ----------
+    files
+        Number of the frames file of every sequence.
+    """
+    rows: dict[int, int] = dict(files.value_counts().sort(files.name).iter_rows())
+    together: list[int] = []
+    n_tables = n_rows = 0
+    for number, height in rows.items():
+        if together and n_rows + height > _TABLE_ROWS:
+            yield _table_name(n_tables), together
+            together, n_rows, n_tables = [], 0, n_tables + 1
+        together.append(number)
+        n_rows += height
+    yield _table_name(n_tables), together
+
+
+def _table_name(number: int) -> str:
+    return f"sequences-{number:05d}.parquet" if number else SEQUENCES
 
 
 def _merge(parts: Sequence[Path], merged: Path) -> None:

@@ -149,15 +149,19 @@ class Folder:
         check_table(frame, self.kind, name, str(self.path / name), whole=columns is None)
         return frame
 
+    def parts(self, name: str) -> list[str]:
+        """Files of a table that may lie in several, in order: `x.parquet`, `x-00001.parquet` ..."""
+        return [name, *self.names(rf"{name.removesuffix('.parquet')}-\d{{5}}\.parquet")]
+
     def read_together(self, name: str) -> pl.DataFrame:
-        """Read a table of which every appended source has a file of its own: `x.parquet`, `x-00001.parquet` ...
+        """Read a table that lies in several files as one.
 
         Raises
         ------
         ArtefactError
             As `read_parquet`, and when the files do not fit each other.
         """
-        names = [name, *self.names(rf"{name.removesuffix('.parquet')}-\d{{5}}\.parquet")]
+        names = self.parts(name)
         try:
             table = pl.concat([self.read_parquet(each) for each in names])
         except pl.exceptions.PolarsError as error:

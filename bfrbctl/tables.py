@@ -46,7 +46,7 @@ _REQUIRED: Mapping[tuple[str, str], Types] = {
         **dict.fromkeys((*ACC, *ROT), _FLOAT),
     },
     ("features", r"index\.parquet"): _SEQUENCE,
-    ("features", r"sequences\.parquet"): {SEQUENCE_ID: _TEXT},
+    ("features", r"sequences(-\d{5})?\.parquet"): {SEQUENCE_ID: _TEXT},
     ("features", r"frames-\d+\.parquet"): {SEQUENCE_ID: _TEXT, PHASE: pl.UInt8()},
     ("features", r"catalogue\.parquet"): {**dict.fromkeys(_CATALOGUE_TEXT, _TEXT), "when_missing": pl.Float64()},
 }
@@ -54,7 +54,7 @@ _REQUIRED: Mapping[tuple[str, str], Types] = {
 
 _OTHERS: Mapping[tuple[str, str], tuple[tuple[str, pl.DataType], ...]] = {
     ("dataset", r"frames-\d+\.parquet"): ((r"thm_\d+", _FLOAT), (r"tof_\d+_v\d+", pl.Int16())),
-    ("features", r"sequences\.parquet"): ((r".*", _FLOAT),),
+    ("features", r"sequences(-\d{5})?\.parquet"): ((r".*", _FLOAT),),
     ("features", r"frames-\d+\.parquet"): ((r"tof_\d+", pl.Array(pl.UInt8(), TOF_PIXELS)), (r".*", _FLOAT)),
 }
 """What further columns are, by their names; those that match nothing may be anything."""

@@ -67,7 +67,7 @@ def scores(folder: Path, say: Callable[[str], None]) -> Scores:
     """Score every choice of features of one folder."""
     features = open_folder(folder, "features")
     index = features.read_parquet("index.parquet").filter(pl.col("split") == "train")
-    table = features.read_parquet("sequences.parquet")
+    table = features.read_together("sequences.parquet")
     catalogue = features.read_parquet("catalogue.parquet").filter(pl.col("table") == "sequence")
     values = index.select("sequence_id").join(table, on="sequence_id", maintain_order="left")
     x = values.select(catalogue["name"].to_list()).to_numpy()

@@ -8,11 +8,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import psutil
 import pytest
 
 from bfrbctl.cli.app import app
+from bfrbctl.dataset import read_features
+from bfrbctl.features import FeatureConfig
+from bfrbctl.featurization import featurize
 from bfrbctl.folders import Folder, open_folder
 from bfrbctl.models import lightgbm_model
 from bfrbctl.oof import read_oof
@@ -50,6 +54,22 @@ def test_folds_trained_at_once_give_the_same_model(feature_folder: Folder, tmp_p
     assert told(together) == told(alone)
     assert alone.manifest["config"] == together.manifest["config"]
     assert sorted(live) == rows
+
+
+def test_a_large_table_lies_in_several_files(
+    dataset_folder: Folder, feature_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bfrbctl.featurization._TABLE_ROWS", 30)
+    config = FeatureConfig(families=("presence", "motion", "temperature", "distance", "moments"))
+    with open_output(tmp_path / "cut", Job("features", {})) as output:
+        cut = featurize(dataset_folder, output, config)
+    assert len(cut.parts("sequences.parquet")) > 1
+    assert max(cut.read_parquet(name).height for name in cut.parts("sequences.parquet")) <= 30
+    for labelled in (True, False):
+        whole, many = (read_features(folder, labelled=labelled)[1] for folder in (feature_folder, cut))
+        assert many.sequence_ids == whole.sequence_ids
+        assert np.array_equal(many.table, whole.table, equal_nan=True)
+    assert cut.read_together("sequences.parquet").equals(feature_folder.read_together("sequences.parquet"))
 
 
 def test_folds_fill_the_cores_there_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import polars as pl
 
 from bfrbctl.dataset import CATALOGUE, INDEX, float_matrix
 from bfrbctl.errors import DataError, examples
-from bfrbctl.folders import Folder
+from bfrbctl.folders import SEQUENCES, Folder
 from bfrbctl.inspection.figures import Bars, Figure
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.view import Table, View, filled
@@ -49,7 +49,7 @@ def features_view(folder: Folder, options: Options) -> View:
 
 
 def _read_table(folder: Folder) -> tuple[list[str], Float32]:
-    rows = folder.read_parquet("sequences.parquet").drop(SEQUENCE_ID)
+    rows = folder.read_together(SEQUENCES).drop(SEQUENCE_ID)
     return rows.columns, float_matrix(rows, rows.columns)
 
 
