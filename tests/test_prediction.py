@@ -1,3 +1,4 @@
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,11 +6,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bfrbctl.dataset import read_recordings
+from bfrbctl import prediction
+from bfrbctl.dataset import FeatureBatch, RecordingBatch, read_recordings
 from bfrbctl.errors import ArtefactError, DataError, UsageError
 from bfrbctl.folders import Folder
+from bfrbctl.mixing import Mixture
+from bfrbctl.models import Kind, kind_module
 from bfrbctl.outputs import Job, open_output
-from bfrbctl.prediction import Predictor
+from bfrbctl.prediction import Member, Predictor, _only
 from bfrbctl.schema import TOF_MISSING
 from bfrbctl.storage import encode_json
 from bfrbctl.submission import open_input, predict
@@ -140,7 +144,7 @@ def test_a_model_whose_parts_do_not_fit_is_refused(
 
 def test_a_blend_whose_member_has_other_classes_is_refused(blend_folder: Folder, tmp_path: Path) -> None:
     told = blend_folder.read_json("member-0.json")
-    told["content"]["classes"] = ["Yawn"]
+    told["content"]["classes"] = told["content"]["classes"][::-1]
     with open_output(tmp_path / "b", Job("blend", {})) as output:
         files = {name: blend_folder.read(name) for name in blend_folder.files}
         output.publish("all", {**files, "member-0.json": encode_json(told)})
@@ -207,3 +211,81 @@ def test_any_single_sequence_is_answered(predictor: Predictor, change: object) -
 def test_several_sequences_are_not_one(predictor: Predictor) -> None:
     with pytest.raises(DataError, match="8 sequences, expected one"):
         predictor.predict(raw_frames(subjects=1, labelled=False))
+
+
+# -------------------------------------------------------------------------------------- members that are left out
+
+
+def test_a_member_left_out_leaves_its_weight_to_the_others(
+    blend_folder: Folder, dataset_folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    recordings, _ = read_recordings(dataset_folder, dataset_folder.read_parquet("sequences.parquet"), 0)
+    first, second = blend_folder.content["members"]
+    with caplog.at_level(logging.WARNING):
+        without = Predictor.open(blend_folder.path, without=[first])
+    assert f"member {first} is left out (as asked)" in caplog.text
+    assert f"weights are now {second} 1.000 (scenario imu)" in caplog.text
+    assert without.left_out == (first,)
+    assert [member.name for member in without.members] == [second]
+    assert without.mixtures is not None
+    assert {mixture.weights for mixture in without.mixtures.values()} == {(1.0,)}
+    everything = Predictor.open(blend_folder.path)
+    assert everything.left_out == ()
+    assert everything.mixtures is not None
+    given = [members.predict_proba(features) for features, members in _asked(everything, recordings)]
+    mixture = everything.mixtures["all"]
+    alone = replace(mixture, temperatures=mixture.temperatures[1:], weights=(1.0,)).mix(given[1:])
+    assert np.array_equal(without.predict_proba(recordings), alone)
+
+
+def _asked(predictor: Predictor, recordings: RecordingBatch) -> list[tuple[FeatureBatch, Member]]:
+    computed = predictor._features(recordings)
+    return [(computed[member.config, member.layout], member) for member in predictor.members]
+
+
+def test_weights_that_are_left_without_any_become_equal() -> None:
+    mixture = Mixture((1.0, 2.0, 3.0), (1.0, 0.0, 0.0), "arithmetic", 1e-4)
+    assert _only(mixture, [1, 2]) == replace(mixture, temperatures=(2.0, 3.0), weights=(0.5, 0.5))
+    assert _only(replace(mixture, weights=(0.5, 0.2, 0.3)), [0, 2]).weights == pytest.approx((0.625, 0.375))
+
+
+def test_a_member_whose_library_is_not_installed_is_left_out_loudly_or_refused(
+    blend_folder: Folder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(kind: str) -> Kind:
+        asked.append(kind)
+        if len(asked) == 1:
+            raise ModuleNotFoundError("No module named 'toys'")
+        return kind_module(kind)
+
+    asked: list[str] = []
+    monkeypatch.setattr(prediction, "kind_module", absent)
+    with caplog.at_level(logging.WARNING):
+        assert len(Predictor.open(blend_folder.path).members) == 1
+    assert "is left out (No module named 'toys')" in caplog.text
+    asked.clear()
+    with pytest.raises(UsageError, match="cannot be used: No module named 'toys'"):
+        Predictor.open(blend_folder.path, strict=True)
+
+
+def test_a_damaged_member_is_never_left_out_quietly(blend_folder: Folder, tmp_path: Path) -> None:
+    with open_output(tmp_path / "b", Job("blend", {})) as output:
+        files = {name: blend_folder.read(name) for name in blend_folder.files}
+        output.publish("all", files)
+        output.finish(blend_folder.content)
+    victim = next((tmp_path / "b").glob("member-0.fold-0.*"))
+    victim.write_bytes(victim.read_bytes()[:-1] + b"x")
+    for strict in (False, True):
+        with pytest.raises(ArtefactError, match=r"member-0\.fold-0"):
+            Predictor.open(tmp_path / "b", strict=strict)
+
+
+def test_members_that_are_not_there_or_all_of_them_cannot_be_left_out(
+    blend_folder: Folder, model_folders: tuple[Folder, Folder]
+) -> None:
+    with pytest.raises(UsageError, match=r"--without moon: .* has no such member"):
+        Predictor.open(blend_folder.path, without=["moon"])
+    with pytest.raises(UsageError, match="no member is left"):
+        Predictor.open(blend_folder.path, without=blend_folder.content["members"])
+    with pytest.raises(UsageError, match="--without soft"):
+        Predictor.open(model_folders[0].path, without=["soft"])
