@@ -173,6 +173,8 @@ def clean_frames(
                 given = _as_type(given, dtype)
             if name in (SEQUENCE_ID, SUBJECT) and given.null_count():
                 given = given.fill_null(stand_ins[name]())
+            elif name == SEQUENCE_COUNTER and given.null_count() == n:
+                given = stand_ins[name]()  # rows count in the order they come in
         columns.append(given if given.name == name else given.alias(name))
     table = pl.DataFrame(columns)
     if not table[SEQUENCE_ID].is_sorted():
@@ -190,10 +192,12 @@ def clean_frames(
 
 def _as_type(values: pl.Series, dtype: pl.DataType) -> pl.Series:
     """Convert a column; null where a value is none of that type, or no value of the column can be."""
+    nothing = pl.repeat(None, len(values), dtype=dtype, eager=True)
     try:
-        return values.cast(dtype, strict=False)
+        cast = values.cast(dtype, strict=False)
     except pl.exceptions.PolarsError:
-        return pl.repeat(None, len(values), dtype=dtype, eager=True)
+        return nothing
+    return cast if cast.dtype == dtype else nothing  # a struct stays a struct of such values
 
 
 def prepare(

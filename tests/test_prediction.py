@@ -1,4 +1,5 @@
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from bfrbctl.mixing import Mixture
 from bfrbctl.models import Kind, kind_module
 from bfrbctl.outputs import Job, open_output
 from bfrbctl.prediction import Member, Predictor, _only
+from bfrbctl.preparation import clean_frames
 from bfrbctl.schema import TOF_MISSING
 from bfrbctl.storage import encode_json
 from bfrbctl.submission import open_input, predict
-from tests.recordings import raw_frames, write_raw
+from tests.recordings import SMALL_LAYOUT, raw_frames, write_raw
 
 
 def predicted(
@@ -206,6 +208,41 @@ def test_any_single_sequence_is_answered(predictor: Predictor, change: object) -
     table = raw_frames(subjects=1, repeats=1, labelled=False).filter(pl.col("sequence_id") == "SEQ_000000")
     numbers = table.drop("row_id").with_columns(pl.col("subject").str.len_chars().cast(pl.String))
     assert predictor.predict(change(numbers)) in predictor.classes  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.with_columns(pl.col("^(acc|rot|thm|tof)_.*$").cast(pl.Float64)),
+        lambda t: t.with_columns(pl.col("^tof_.*$").cast(pl.Int64)),
+        lambda t: t.with_columns(pl.col("^tof_.*$").cast(pl.Int8, strict=False).cast(pl.Int16)),
+        lambda t: t.with_columns(pl.col("^(acc|rot|thm|tof)_.*$").cast(pl.String)),
+        lambda t: t.with_columns(sequence_counter=pl.lit(None)),
+        lambda t: t.with_columns(sequence_counter=pl.lit("none")),
+        lambda t: t.with_columns(pl.col("sequence_counter").cast(pl.Float64), pl.col("subject").cast(pl.Categorical)),
+        lambda t: t.with_columns(moon=pl.struct("acc_x"), tof_9_v0=pl.lit("far")).select(
+            reversed(["moon", *t.columns])
+        ),
+        lambda t: t.reverse(),
+    ],
+)
+def test_types_and_order_of_columns_change_no_recording(change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+    table = raw_frames(subjects=1, repeats=1, labelled=False).drop("row_id")
+    few = table.with_columns(pl.col("^tof_.*$").clip(-1, 127))
+    kinds = {"layout": SMALL_LAYOUT, "rate_hz": 10.0}
+    expected, found = (clean_frames(given, None, **kinds) for given in (few, change(few)))  # type: ignore[arg-type]
+    assert found.faults == []
+    for name in ("offsets", "acc", "rot", "thm", "tof"):
+        assert np.array_equal(getattr(found.batch, name), getattr(expected.batch, name), equal_nan=name != "tof"), name
+    assert found.batch.sequence_ids == expected.batch.sequence_ids
+
+
+def test_a_pixel_that_is_no_number_is_missing_whatever_the_column_is(predictor: Predictor) -> None:
+    table = raw_frames(subjects=1, repeats=1, labelled=False)
+    for value in (pl.struct(pl.lit(1)), pl.lit([1.0]), pl.date(2020, 1, 1), pl.lit("x"), pl.lit(1e300), pl.lit(0.5)):
+        found = clean_frames(table.with_columns(tof_1_v0=value), None, layout=SMALL_LAYOUT, rate_hz=10.0)
+        assert (found.batch.tof[:, 0, 0] == TOF_MISSING).all()
+        assert (found.batch.tof[:, 0, 1] != TOF_MISSING).all()
 
 
 def test_several_sequences_are_not_one(predictor: Predictor) -> None:
