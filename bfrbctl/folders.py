@@ -394,6 +394,11 @@ def _file_entries(manifest: Any, source: Path) -> dict[str, FileEntry]:
     return found
 
 
+def could_be_ours(name: str) -> bool:
+    """Whether a file of this name could be one that we wrote into a folder."""
+    return bool(_FILE_NAME.fullmatch(name) and name.endswith(_SUFFIXES)) or bool(_PACKED.fullmatch(name))
+
+
 def file_name(name: str, what: str) -> str:
     """Check a file name from a manifest or journal; ArtefactError when it could lead out of the folder."""
     if not _FILE_NAME.fullmatch(name) or name in _ALONGSIDE:

@@ -25,12 +25,14 @@ from bfrbctl.folders import (
     JOURNAL,
     LOCK,
     MANIFEST,
+    PACK,
     PART,
     SCHEMA_VERSION,
     SEAL,
     Folder,
     InputRef,
     check_seal,
+    could_be_ours,
     file_name,
     open_folder,
     sealed,
@@ -235,6 +237,7 @@ class Output:
                 f"{self.path}: exists already and is finished", hint="choose another folder, or replace it with --force"
             )
         elif unfinished and resume:
+            _refuse_foreign(self.path)
             self._continue()
             self.resumed = True
         elif unfinished:
@@ -376,6 +379,24 @@ def _refuse_foreign(path: Path) -> None:
             f"{path}: is not a folder of ours ({examples(sorted(names))})",
             hint="--force replaces only what bfrbctl wrote; choose another folder",
         )
+    foreign = sorted(name for name in names - _ours(path, names) if not name.startswith(PART))
+    if foreign:
+        raise OutputError(
+            f"{path}: has files in it that are not ours ({examples(foreign)})",
+            hint="move them away; only what bfrbctl wrote is replaced",
+        )
+
+
+def _ours(path: Path, names: set[str]) -> set[str]:
+    """Which files are ours: those that the manifest lists; in an unfinished folder all of the kinds that we write."""
+    ours = {*ALONGSIDE, MANIFEST, JOURNAL, *filter(could_be_ours, names)}
+    if JOURNAL in names:  # a run may have been killed between a file and the note of it
+        return ours
+    try:
+        lists = [parse_json(read_regular(path / name, limit=MAX_JSON_BYTES), name) for name in {MANIFEST, PACK} & names]
+        return {*ALONGSIDE, MANIFEST, JOURNAL, *(file for told in lists for file in told["files"])}
+    except (ArtefactError, KeyError, TypeError):
+        return ours  # nobody can tell
 
 
 def _matches(path: Path, entry: FileEntry) -> bool:

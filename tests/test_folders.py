@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from bfrbctl.errors import ArtefactError, DataError, OutputError
-from bfrbctl.folders import JOURNAL, LOCK, MANIFEST, open_folder
+from bfrbctl.folders import JOURNAL, LOCK, MANIFEST, Folder, open_folder
 from bfrbctl.outputs import Job, Output, open_output
 from bfrbctl.storage import encode_json, parse_json
 
@@ -59,6 +59,45 @@ def test_a_foreign_folder_is_never_replaced(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="not a folder of ours"):
             make(tmp_path / "out", **options)
     assert (tmp_path / "out" / "thesis.doc").read_text() == "mine"
+
+
+def test_a_file_of_somebody_else_is_never_removed(tmp_path: Path) -> None:
+    make(tmp_path / "out")
+    (tmp_path / "out" / "thesis.doc").write_text("mine")
+    with pytest.raises(OutputError, match=r"files in it that are not ours \(thesis\.doc\)"):
+        make(tmp_path / "out", force=True)
+    assert open_folder_without(tmp_path / "out", "thesis.doc").read("a.txt") == b"first"
+    interrupted(tmp_path / "half")
+    (tmp_path / "half" / "notes.doc").write_text("mine")
+    for options in ({"force": True}, {"resume": True}):
+        with pytest.raises(OutputError, match=r"notes\.doc"):
+            make(tmp_path / "half", **options)
+    assert (tmp_path / "half" / "notes.doc").read_text() == "mine"
+
+
+def open_folder_without(path: Path, name: str) -> Folder:
+    (path / name).unlink()
+    return open_folder(path)
+
+
+def test_force_replaces_a_folder_whose_manifest_is_damaged(tmp_path: Path) -> None:
+    make(tmp_path / "out")
+    (tmp_path / "out" / MANIFEST).write_bytes(b"{")
+    make(tmp_path / "out", force=True)
+    assert open_folder(tmp_path / "out").read("a.txt") == b"first"
+
+
+def test_damage_to_a_manifest_or_journal_is_noticed(tmp_path: Path) -> None:
+    make(tmp_path / "out")
+    text = (tmp_path / "out" / MANIFEST).read_text()
+    (tmp_path / "out" / MANIFEST).write_text(text.replace('"rate_hz": 10.0', '"rate_hz": 11.0'))
+    with pytest.raises(ArtefactError, match="seal differs"):
+        open_folder(tmp_path / "out")
+    interrupted(tmp_path / "half")
+    text = (tmp_path / "half" / JOURNAL).read_text()
+    (tmp_path / "half" / JOURNAL).write_text(text.replace("a.txt", "b.txt"))
+    with pytest.raises(OutputError, match="seal differs"):
+        make(tmp_path / "half", resume=True)
 
 
 def interrupted(path: Path) -> None:
