@@ -174,7 +174,9 @@ def _distributed() -> ModuleType:
         raise UsageError(
             f"--scheduler needs Dask, which cannot be imported here ({error})", hint='pip install "bfrbctl[dask]"'
         ) from error
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters arrives as an exception too
+    for name in tuple(logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters arrives as an exception too
     return distributed
 
 
