@@ -289,7 +289,10 @@ class Output:
                 hint="run it with the same input and settings, or start anew with --force",
             )
         self.pieces = {
-            piece: {file_name(name, JOURNAL): FileEntry(**entry) for name, entry in files.items()}
+            piece: {
+                name if name in ALONGSIDE else file_name(name, JOURNAL): FileEntry(**entry)
+                for name, entry in files.items()
+            }
             for piece, files in journal["pieces"].items()
         }
 

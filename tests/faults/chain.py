@@ -60,6 +60,7 @@ COMMANDS = {
     "train keras": Command(("train", "keras"), ("features",), KERAS),
     "oof-blend": Command(("oof-blend",), ("lgbm", "lgbm")),
     "predict": Command(("predict",), ("raw", "blend")),
+    "pack": Command(("pack",), ("blend",), ("--owner", "jane", "--slug", "tiny-blend", "--title", "Tiny blend")),
 }
 MADE = {"prepare": "data", "featurize": "features", "train lgbm": "lgbm", "oof-blend": "blend", "predict": "answers"}
 """Command -> the folder of the chain that it makes, in order."""

@@ -1,6 +1,5 @@
 """What must hold of a folder after a run into it was disturbed, and how it is brought to its end."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from bfrbctl.errors import ArtefactError
@@ -27,12 +26,24 @@ def see_nothing_half_done(folder: Path) -> None:
     raise AssertionError(f"{folder} was opened though it is unfinished")
 
 
-def finish(command: Command, base: Path, out: Path, more: Sequence[str] = ()) -> Folder:
-    """Bring a disturbed run to its end as a user would, by what the program itself advises."""
-    line = command.line(base, out, *more)
+def finish(command: Command, base: Path, out: Path, whole: Folder | None = None, *, exactly: bool = True) -> Folder:
+    """Bring a disturbed run to its end as the program itself advises, and compare it with an undisturbed one.
+
+    Parameters
+    ----------
+    command, base, out
+        What was run, on which chain, into which folder.
+    whole
+        What an undisturbed run makes.
+    exactly
+        Whether every byte must be the same, or the names alone.
+    """
+    line = command.line(base, out)
     if (out / MANIFEST).exists():
         code, said = run_here(line)
         assert (code, "exists already and is finished" in said) == (5, True), said
+        if whole:
+            see_same(out, whole, exactly=exactly)
         return open_folder(out)
     if (out / JOURNAL).exists():
         code, said = run_here(line)
@@ -40,16 +51,17 @@ def finish(command: Command, base: Path, out: Path, more: Sequence[str] = ()) ->
         line.append("--resume" if command.resumes else "--force")
     code, said = run_here(line)
     assert (code, said) == (0, ""), said
-    done = open_folder(out)
-    assert names_in(out) == sorted([MANIFEST, *done.files])
-    return done
+    if whole:
+        see_same(out, whole, exactly=exactly)
+        assert names_in(out) == names_in(whole.path)
+    return open_folder(out)
 
 
-def see_same(done: Folder, whole: Folder, *, exactly: bool = True) -> None:
-    """See that a folder is what an undisturbed run makes."""
-    assert set(done.files) == set(whole.files)
+def see_same(out: Path, whole: Folder, *, exactly: bool) -> None:
+    """See that a folder is what an undisturbed run makes; temporary files of a killed one may lie beside."""
+    made = set(names_in(whole.path))
+    left = {name for name in names_in(out) if not name.startswith((TEMPORARY, PART))} - {JOURNAL, LOCK}
+    assert left == made
     if exactly:
-        assert done.files == whole.files
-        assert done.sha256 == whole.sha256
-    left = set(names_in(done.path)) - set(done.files) - {MANIFEST, JOURNAL, LOCK}
-    assert all(name.startswith((TEMPORARY, PART)) for name in left)
+        assert open_folder(out).sha256 == whole.sha256
+        assert all((out / name).read_bytes() == (whole.path / name).read_bytes() for name in made - {MANIFEST})

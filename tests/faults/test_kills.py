@@ -7,13 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from bfrbctl import oof
 from bfrbctl.folders import MANIFEST, Folder
 from tests.faults.chain import COMMANDS, run_apart, run_here
-from tests.faults.recovery import content_of, finish, see_nothing_half_done, see_same
+from tests.faults.recovery import content_of, finish, see_nothing_half_done
 from tests.faults.steps import Steps
+from tests.recordings import raw_frames, write_raw
 
 Record = Callable[[str, object], None]
 Undisturbed = Callable[[str], tuple[Folder, int]]
@@ -39,7 +41,7 @@ def kill(name: str, chain: Path, folder: Path, points: Iterable[int]) -> list[Pa
 def see_recovery(name: str, chain: Path, left: Sequence[Path], whole: Folder) -> None:
     for out in left:
         see_nothing_half_done(out)
-        see_same(finish(COMMANDS[name], chain, out), whole)
+        finish(COMMANDS[name], chain, out, whole)
         shutil.rmtree(out)
 
 
@@ -73,8 +75,7 @@ def test_networks_killed_between_and_inside_folds_end_the_same(
     expected = oof.read_oof(whole)
     for out in kill("train keras", chain, tmp_path, points):
         see_nothing_half_done(out)
-        done = finish(COMMANDS["train keras"], chain, out)
-        see_same(done, whole, exactly=False)
+        done = finish(COMMANDS["train keras"], chain, out, whole, exactly=False)
         for scenario, part in oof.read_oof(done).items():
             assert np.abs(part.proba - expected[scenario].proba).max() < 1e-6
     record_property("kill points", len(points))
@@ -105,6 +106,37 @@ def test_a_run_killed_while_it_replaces_a_folder_leaves_the_old_or_continues_to_
     record_property("kill points", len(steps.done))
 
 
+@pytest.mark.slow
+def test_a_run_killed_while_it_adds_to_a_folder_leaves_the_old_or_continues_to_the_new(
+    chain: Path, tmp_path: Path, record_property: Record
+) -> None:
+    more = raw_frames(subjects=2, repeats=1, seed=5).with_columns(
+        pl.col("sequence_id").str.replace("_0", "_5"), pl.col("subject").str.replace("_0", "_5")
+    )
+    write_raw(tmp_path / "more", more)
+
+    def line(out: Path, *options: str) -> list[str]:
+        return ["prepare", str(tmp_path / "more"), str(out), "--append", "--quiet", *options]
+
+    steps = Steps(tmp_path / "whole")
+    shutil.copytree(chain / "data", steps.root)
+    code, said = run_here(line(steps.root), steps)
+    assert code == 0, said
+    before, after = content_of(chain / "data"), content_of(steps.root)
+    for at in range(len(steps.done)):
+        out = tmp_path / f"killed-{at}"
+        shutil.copytree(chain / "data", out)
+        code, said = run_apart(line(out), Steps(out, "torn", at))
+        assert (code, said) == (-signal.SIGKILL, "")
+        found = content_of(out)
+        assert found in (before, after), at
+        if found == before:
+            code, said = run_here(line(out, "--resume"))
+            assert (code, said) == (0, ""), (at, said)
+        assert content_of(out) == after
+    record_property("kill points", len(steps.done))
+
+
 @pytest.mark.parametrize("name", ["prepare", pytest.param("train lgbm", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("action", "code"), [("sigint", 130), ("sigterm", 143)])
 def test_a_signal_at_any_step_keeps_what_was_finished(
@@ -122,7 +154,7 @@ def test_a_signal_at_any_step_keeps_what_was_finished(
         found, said = run_here(COMMANDS[name].line(chain, out), Steps(out, action, at))
         assert (found, "--resume continues it" in said, "Traceback" in said) == (code, True, False), (at, said)
         see_nothing_half_done(out)
-        see_same(finish(COMMANDS[name], chain, out), whole)
+        finish(COMMANDS[name], chain, out, whole)
     record_property("signals", n_steps)
 
 
