@@ -67,7 +67,11 @@ class Block:
             begin, end = self.lengths * third // 3, self.lengths * (third + 1) // 3
         steps = begin[:, None] + np.arange(width)
         inside = steps < end[:, None]
-        values = np.take_along_axis(self.values, np.minimum(steps, n_steps - 1)[None], axis=2)
+        places = np.minimum(steps, n_steps - 1)
+        if len(places) == 1:
+            values = self.values.take(places[0], axis=2)  # the same, without a grid of indices
+        else:
+            values = np.take_along_axis(self.values, places[None], axis=2)
         values[:, ~inside] = np.nan
         return Block(values, end - begin, rate_hz=self.rate_hz)
 
@@ -144,11 +148,13 @@ class Block:
 
     def quantile(self, share: float) -> Float64:
         """Interpolate the order statistics linearly, as `numpy.quantile` does: (n_signals, n_sequences)."""
-        position = np.maximum(self.count - 1, 0) * share
+        last = np.maximum(self.count - 1, 0)
+        position = last * share
         below = np.floor(position).astype(np.int64)
-        above = np.minimum(below + 1, np.maximum(self.count - 1, 0).astype(np.int64))
-        low = np.take_along_axis(self.ordered, below[..., None], axis=-1)[..., 0]
-        high = np.take_along_axis(self.ordered, above[..., None], axis=-1)[..., 0]
+        above = np.minimum(below + 1, last.astype(np.int64))
+        flat = self.ordered.reshape(-1)
+        starts = np.arange(0, flat.size, self.values.shape[-1]).reshape(below.shape)
+        low, high = flat[starts + below], flat[starts + above]
         return np.asarray(low + (high - low) * (position - below), dtype=np.float64)
 
 

@@ -21,6 +21,9 @@ BLOCK_ROWS = 8192
 _ROWS_AT_ONCE = 1024
 """Rows that are put together at once: few enough for the processor's cache."""
 
+_FEW_ROWS = 256
+"""Up to so many rows all columns are put together in one step: what counts then is the number of steps."""
+
 UNKNOWN_PHASE = 255
 
 
@@ -75,7 +78,10 @@ def _table(
 ) -> Float32:
     features, _ = columns(config, batch.layout)
     plan = studies(recordings.layout, config)
-    padded = {name: np.append(values, np.nan) for name, values in channels.items()}
+    matrix = np.full((len(channels), batch.n_frames + 1), np.nan)
+    for row, values in zip(matrix, channels.values(), strict=True):
+        row[:-1] = values
+    padded = dict(zip(channels, matrix, strict=True))
     lengths = np.diff(batch.offsets)
     out = np.full((batch.n_sequences, len(features)), np.nan, dtype=np.float32)
     for width, chosen in length_groups(lengths, BLOCK_ROWS):
@@ -115,6 +121,10 @@ def _extra_rows(sheet: Sheet, recordings: Canonical, config: FeatureConfig) -> l
 
 def _stacked(columns: list[Float64], n_rows: int) -> Float32:
     """Put columns side by side as float32; what float32 cannot hold is not a measurement and becomes NaN."""
+    if 0 < n_rows <= _FEW_ROWS and columns:
+        few = np.concatenate(columns).reshape(len(columns), n_rows).T.astype(np.float32, order="C")
+        few[~np.isfinite(few)] = np.nan
+        return few
     out = np.empty((n_rows, len(columns)), dtype=np.float32)
     for start in range(0, n_rows, _ROWS_AT_ONCE):
         part = out[start : start + _ROWS_AT_ONCE]
