@@ -7,6 +7,7 @@ more than some files' features are ever in memory.
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,10 +99,11 @@ def featurize(
     if todo:
         crew.see(output.path, dataset.path)
     tasks = [(dataset.path.absolute(), number, config, table, output.path.absolute()) for number in todo]
-    for number, made in workers.run(_featurize_file, tasks, crew=crew, in_order=False):
-        output.publish(frames_file(number), made)
-        if on_file:
-            on_file(frames_by_file[number])
+    with closing(workers.run(_featurize_file, tasks, crew=crew, in_order=False)) as done:
+        for number, made in done:
+            output.publish(frames_file(number), made)
+            if on_file:
+                on_file(frames_by_file[number])
     layout = dataset_layout(dataset)
     columns, channels = features.columns(config, layout)
     files: dict[str, Content] = {

@@ -8,6 +8,7 @@ or the path of a file into which recordings were put aside.
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -252,12 +253,13 @@ def _predict_elsewhere(
             yield number, batch, model, digest
 
     made = workers.run(_predict_stored, tasks(), crew=crew, n_tasks=source.n_batches, in_order=False)
-    for number, rows, n_frames in made:
-        output.publish(_part(number), {_part(number): rows})
-        if number in aside:
-            aside.pop(number).unlink()
-        else:
-            on_frames(n_frames)
+    with closing(made):
+        for number, rows, n_frames in made:
+            output.publish(_part(number), {_part(number): rows})
+            if number in aside:
+                aside.pop(number).unlink()
+            else:
+                on_frames(n_frames)
 
 
 def _predict_stored(number: int, stored: Stored, model: Path, digest: str) -> tuple[int, bytes, int]:

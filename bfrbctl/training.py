@@ -8,8 +8,8 @@ Folds know nothing of each other: they are trained here one after the other, or 
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def folds_at_once(kind_name: str) -> int:
 
 def cross_validate(
     job: CrossValidation, output: Output, *, crew: Crew = ALONE, on_progress: OnProgress | None = None
-) -> Iterator[FoldResult]:
+) -> Generator[FoldResult, None, None]:
     """Train the folds, then write what belongs to all of them.
 
     Parameters
@@ -152,14 +152,15 @@ def cross_validate(
         if fold not in todo:
             yield _fold_result(output, fold, classes, targets, reused=True)
     train = _train_here if crew.here(len(todo)) else _train_elsewhere
-    for fold in train(job, output, todo, crew=crew, on_progress=on_progress or (lambda _: None)):
-        yield _fold_result(output, fold, classes, targets, reused=False)
+    with closing(train(job, output, todo, crew=crew, on_progress=on_progress or (lambda _: None))) as folds:
+        for fold in folds:
+            yield _fold_result(output, fold, classes, targets, reused=False)
     _finish(job, output, chosen, _labelling(job, index)[0])
 
 
 def _train_here(
     job: CrossValidation, output: Output, folds: Sequence[int], *, crew: Crew, on_progress: OnProgress
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     """Train folds in this process, one after the other; gives each when it is published."""
     if not folds:
         return
@@ -174,7 +175,7 @@ def _train_here(
 
 def _train_elsewhere(
     job: CrossValidation, output: Output, folds: Sequence[int], *, crew: Crew, on_progress: OnProgress
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     """Train folds in other processes, which get paths and settings and give files; gives each when it is published."""
     crew.see(output.path, job.features.path)
     settings = as_mapping(job.config)
@@ -193,11 +194,12 @@ def _train_elsewhere(
             on_progress(row)
 
     tasks = [(*told, fold, scratch[fold]) for fold in folds]
-    for fold, files in workers.run(_fold_elsewhere, tasks, crew=crew, in_order=False, on_wait=tell):
-        output.publish(f"fold-{fold}", files)
-        del rows[fold]
-        held[fold].close()
-        yield fold
+    with closing(workers.run(_fold_elsewhere, tasks, crew=crew, in_order=False, on_wait=tell)) as made:
+        for fold, files in made:
+            output.publish(f"fold-{fold}", files)
+            del rows[fold]
+            held[fold].close()
+            yield fold
 
 
 def _fold_elsewhere(

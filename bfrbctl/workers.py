@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -138,7 +138,7 @@ def run(
     n_tasks: int | None = None,
     in_order: bool = True,
     on_wait: Callable[[], None] | None = None,
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """Call `function(*task)` for every task.
 
     Parameters
@@ -158,7 +158,8 @@ def run(
 
     Yields
     ------
-    The results. Closing the iterator, or an exception, stops the workers.
+    The results. An exception inside, or closing the generator, stops the workers: use `contextlib.closing`, lest they
+    work on when something fails outside.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """bfrbctl train lgbm | keras: feature folder -> model folder with out-of-fold predictions."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -232,8 +232,11 @@ def train(
         open_output(model, job, force=ways.force, resume=ways.resume) as output,
     ):
         watch = shared.watch_folds(kind, n_folds=len(run.folds) or folder.content["n_folds"], quiet=ways.quiet)
-        with watch as (on_progress, on_fold):
-            for result in cross_validate(run, output, crew=crew, on_progress=_both(on_progress, also)):
+        with (
+            watch as (on_progress, on_fold),
+            closing(cross_validate(run, output, crew=crew, on_progress=_both(on_progress, also))) as results,
+        ):
+            for result in results:
                 on_fold(result)
     finished = open_folder(model, "model")
     summary = finished.read_json(METRICS)
