@@ -50,8 +50,10 @@ class Cache:
         OutputError
             When there is no space for its file.
         """
+        if self.bound is None:
+            return np.empty(shape, dtype=dtype)
         n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        if self._fits(n_bytes):
+        if n_bytes == 0 or self.used + n_bytes <= self.bound:
             array = np.empty(shape, dtype=dtype)
             self.used += n_bytes
             weakref.finalize(array, self._free, n_bytes)
@@ -89,9 +91,6 @@ class Cache:
             settle(out)
             settle(values)
         return out
-
-    def _fits(self, n_bytes: int) -> bool:
-        return self.bound is None or n_bytes == 0 or self.used + n_bytes <= self.bound
 
     def _free(self, n_bytes: int) -> None:
         self.used -= n_bytes
