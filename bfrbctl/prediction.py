@@ -7,10 +7,12 @@ sensors, or IMU-only when it has no valid thermopile and no valid ToF frame.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import polars as pl
 
@@ -30,6 +32,12 @@ from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, TOF_MISSING, SensorLayout
 from bfrbctl.segments import Bool, Float32, Int64
 
 _log = logging.getLogger("bfrbctl.prediction")
+
+_PIECE = 128
+"""Recordings whose features are in memory at once, a few times over."""
+
+_AT_ONCE = 2
+"""Pieces worked on at the same time: networks use all cores anyway, features one."""
 
 
 @dataclass(frozen=True)
@@ -218,8 +226,7 @@ class Predictor:
         if not batch.n_sequences:
             nothing = np.zeros((0, len(self.classes)), dtype=np.float32)
             return Answers(nothing, np.zeros(0, dtype=np.int64), self._spread(nothing, [nothing] * len(self.members)))
-        computed = self._features(batch)
-        told = [member.predict_proba(computed[member.config, member.layout]) for member in self.members]
+        told = self._told(batch)
         probas = [m.joint.gestures(proba) if m.joint else proba for m, proba in zip(self.members, told, strict=True)]
         if self.mixtures is None:
             return Answers(probas[0], decide(probas[0], self.targets, None))
@@ -232,6 +239,22 @@ class Predictor:
             mixed[imu_only] = mixture.mix([proba[imu_only] for proba in probas])
             positions[imu_only] = decide(mixed[imu_only], self.targets, mixture.threshold)
         return Answers(mixed, positions, self._spread(mixed, told))
+
+    def _told(self, batch: RecordingBatch) -> list[Float32]:
+        """Ask every member; of many recordings some at a time, the next while the networks work on those before.
+
+        How a batch is cut depends on nothing but its size, and so do the bits of the answers.
+        """
+        if batch.n_sequences <= _PIECE:
+            return self._asked(batch)
+        pieces = [np.arange(n, min(n + _PIECE, batch.n_sequences)) for n in range(0, batch.n_sequences, _PIECE)]
+        with ThreadPoolExecutor(min(_AT_ONCE, joblib.cpu_count())) as pool:
+            parts = list(pool.map(lambda chosen: self._asked(batch.take(chosen)), pieces))
+        return [np.concatenate(of_member) for of_member in zip(*parts, strict=True)]
+
+    def _asked(self, batch: RecordingBatch) -> list[Float32]:
+        computed = self._features(batch)
+        return [member.predict_proba(computed[member.config, member.layout]) for member in self.members]
 
     def _spread(self, mixed: Float32, told: Sequence[Float32]) -> Float32 | None:
         """Spread the blend's probabilities over joint labels as the members that have them do, on average."""
