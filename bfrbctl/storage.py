@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bfrbctl.errors import ArtefactError, OutputError
@@ -227,7 +228,7 @@ def check_parquet(content: bytes, what: str) -> None:
         raise ArtefactError(f"{what}: its Parquet footer is longer than the file", hint="make or download it again")
     try:
         footer = pq.read_metadata(io.BytesIO(content))
-    except (OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise ArtefactError(f"{what}: its Parquet footer cannot be read ({error})") from error
     absurd = absurd_totals(footer, len(content))
     if absurd:
