@@ -54,10 +54,10 @@ class Steps:
                 code = getattr(errno, self.action)
                 raise OSError(code, os.strerror(code), path)
         elif number == self.at:
-            self._act(path)
+            self._act(kind, path)
 
-    def _act(self, path: str) -> None:
-        if self.action == "torn":
+    def _act(self, kind: str, path: str) -> None:
+        if self.action == "torn" and kind == "replace":
             with suppress(OSError):
                 os.truncate(path, os.path.getsize(path) // 2)
         if self.action in ("kill", "torn"):
