@@ -44,6 +44,8 @@ _WORKER_BYTES = 1 << 31
 
 _SPREAD = "spread"
 OnFrames = Callable[[int], None]
+Recipe = tuple[Path, str, tuple[str, ...]]
+"""How a worker opens the model: folder, digest, members to leave out."""
 
 
 @dataclass(frozen=True)
@@ -242,15 +244,15 @@ def _predict_elsewhere(
     """Publish the predictions that other processes make."""
     model, folder = predictor.path.absolute(), output.path.absolute()
     crew.see(folder, model)
-    digest = open_folder(model).sha256
+    recipe = (model, open_folder(model).sha256, predictor.left_out)
     aside: dict[int, Path] = {}
 
-    def tasks() -> Iterator[tuple[int, Stored, Path, str]]:
+    def tasks() -> Iterator[tuple[int, Stored, Recipe]]:
         for number, batch in batches:
             if isinstance(batch, Batch):
                 aside[number] = temporary_path(folder / f"{secrets.token_hex(8)}-batch.npz")
                 batch = put_aside(batch, aside[number])
-            yield number, batch, model, digest
+            yield number, batch, recipe
 
     made = workers.run(_predict_stored, tasks(), crew=crew, n_tasks=source.n_batches, in_order=False)
     with closing(made):
@@ -262,16 +264,17 @@ def _predict_elsewhere(
                 on_frames(n_frames)
 
 
-def _predict_stored(number: int, stored: Stored, model: Path, digest: str) -> tuple[int, bytes, int]:
+def _predict_stored(number: int, stored: Stored, recipe: Recipe) -> tuple[int, bytes, int]:
     """Predict a batch in a worker: its number, its rows as Parquet, its frames."""
     batch = stored.read()
-    return number, parquet_bytes(_prediction_rows(batch, _predictor(model, digest))), batch.recordings.n_frames
+    return number, parquet_bytes(_prediction_rows(batch, _predictor(recipe))), batch.recordings.n_frames
 
 
 @lru_cache(maxsize=1)
-def _predictor(model: Path, digest: str) -> Predictor:
-    """Open a model once in a worker that predicts many batches."""
-    return Predictor.open(model, expect_sha256=digest)
+def _predictor(recipe: Recipe) -> Predictor:
+    """Open a model once in a worker that predicts many batches: with just the members that the client uses."""
+    model, digest, left_out = recipe
+    return Predictor.open(model, expect_sha256=digest, without=left_out, strict=True, warm=False)
 
 
 def _part(number: int) -> str:
