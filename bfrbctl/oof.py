@@ -133,8 +133,14 @@ def split_scenarios(table: pl.DataFrame, classes: Sequence[str], *, what: str = 
 
 
 def class_positions(gestures: Sequence[str], classes: Sequence[str]) -> Int64:
-    """Turn gesture names into positions in the class list: int64, (n,)."""
+    """Turn gesture names into positions in the class list: int64, (n,); ArtefactError for one that is not there."""
     position = {name: number for number, name in enumerate(classes)}
+    unknown = sorted({str(name) for name in set(gestures) if name not in position})
+    if unknown:
+        raise ArtefactError(
+            f"gesture {examples(unknown)} is not among the {len(classes)} classes",
+            hint="the folder does not hold together; make it again",
+        )
     return np.array([position[gesture] for gesture in gestures], dtype=np.int64)
 
 
