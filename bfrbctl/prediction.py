@@ -6,9 +6,9 @@ sensors, or IMU-only when it has no valid thermopile and no valid ToF frame.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,21 @@ import polars as pl
 
 from bfrbctl import features
 from bfrbctl.assignment import Assigner, joint_proba
-from bfrbctl.blending import read_mixtures
-from bfrbctl.config import from_mapping
 from bfrbctl.dataset import FeatureBatch, RecordingBatch
-from bfrbctl.errors import ArtefactError, DataError, UsageError
+from bfrbctl.errors import ArtefactError, DataError
 from bfrbctl.features import FeatureConfig
-from bfrbctl.folders import MANIFEST, Folder, open_folder
-from bfrbctl.labels import JointLabels, read_joint
+from bfrbctl.folders import MANIFEST, open_folder
+from bfrbctl.labels import JointLabels
+from bfrbctl.members import (
+    Member,
+    assigned_labels,
+    kept_members,
+    layout_told,
+    mixtures_of,
+    names_left_out,
+    open_members,
+)
 from bfrbctl.mixing import Mixture, decide
-from bfrbctl.models import Ensemble, ensemble_of, kind_module
 from bfrbctl.preparation import clean_frames
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, TOF_MISSING, SensorLayout
 from bfrbctl.segments import Bool, Float32, Int64
@@ -38,41 +44,6 @@ _PIECE = 128
 
 _AT_ONCE = 2
 """Pieces worked on at the same time: networks use all cores anyway, features one."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """One model of a blend, or a model by itself.
-
-    Parameters
-    ----------
-    name
-        How the blend calls it.
-    kind
-        `lgbm` or `keras`.
-    ensemble
-        The models of all its folds.
-    config
-        Which features it was trained on.
-    layout
-        Which sensors it was trained on.
-    needs
-        Which parts of a FeatureBatch it reads.
-    joint
-        Its classes, where they are finer than gestures.
-    """
-
-    name: str
-    kind: str
-    ensemble: Ensemble
-    config: FeatureConfig
-    layout: SensorLayout
-    needs: frozenset[str]
-    joint: JointLabels | None = None
-
-    def predict_proba(self, batch: FeatureBatch) -> Float32:
-        """Give the probability of each of its classes, gestures or joint labels: float32, (n_sequences, n_classes)."""
-        return self.ensemble.predict_proba(batch)
 
 
 @dataclass(frozen=True)
@@ -169,19 +140,19 @@ class Predictor:
         folder = open_folder(Path(path), "model", "blend").expect(expect_sha256)
         content = folder.content
         try:
-            kept = _kept(folder, frozenset(without), strict=strict)
-            members = tuple(_members(folder, kept))
+            kept = kept_members(folder, frozenset(without), strict=strict)
+            members = tuple(open_members(folder, kept))
             predictor = cls(
                 path=folder.path,
                 classes=tuple(map(str, content["classes"])),
                 targets=tuple(map(bool, content["targets"])),
                 rate_hz=float(content["rate_hz"]),
-                layout=_layout(content),
+                layout=layout_told(content),
                 prior=np.asarray(content["prior"], dtype=np.float32),
                 members=members,
-                mixtures=_mixtures(folder, kept) if folder.kind == "blend" else None,
-                assigns=_assigns(folder, members) if folder.kind == "blend" else None,
-                left_out=_left_out(folder, kept),
+                mixtures=mixtures_of(folder, kept) if folder.kind == "blend" else None,
+                assigns=assigned_labels(folder, members) if folder.kind == "blend" else None,
+                left_out=names_left_out(folder, kept),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(
@@ -355,109 +326,3 @@ def _imu_only(batch: RecordingBatch) -> Bool:
     """Which recordings have no valid thermopile and no valid ToF frame: bool, (n_sequences,)."""
     valid = (~np.isnan(batch.thm)).any(axis=1) | (batch.tof != TOF_MISSING).any(axis=(1, 2))
     return np.asarray(~np.logical_or.reduceat(valid, batch.offsets[:-1]))
-
-
-def _layout(content: Mapping[str, Any]) -> SensorLayout:
-    return SensorLayout(thm=tuple(map(int, content["thm"])), tof=tuple(map(int, content["tof"])))
-
-
-def _kept(folder: Folder, without: frozenset[str], *, strict: bool) -> dict[int, str]:
-    """Choose the members that can and shall be used: number -> name."""
-    names = list(map(str, folder.content["members"])) if folder.kind == "blend" else []
-    unknown = sorted(without - set(names))
-    if unknown:
-        there = f"there is {', '.join(names)}" if names else "it is a model by itself"
-        raise UsageError(f"--without {unknown[0]}: {folder.path} has no such member", hint=there)
-    kept = {}
-    for number, name in enumerate(names):
-        why = "as asked" if name in without else _unusable(folder.read_json(f"member-{number}.json"))
-        if not why:
-            kept[number] = name
-        elif strict and name not in without:
-            raise UsageError(f"{folder.path}: member {name} cannot be used: {why}", hint=f"or say --without {name}")
-        else:
-            _log.warning("%s: member %s is left out (%s)", folder.path, name, why)
-    if names and not kept:
-        raise UsageError(f"{folder.path}: no member is left", hint="install what they need, or leave out fewer")
-    return kept
-
-
-def _left_out(folder: Folder, kept: Mapping[int, str]) -> tuple[str, ...]:
-    names = folder.content["members"] if folder.kind == "blend" else []
-    return tuple(str(name) for number, name in enumerate(names) if number not in kept)
-
-
-def _unusable(told: Mapping[str, Any]) -> str:
-    """Say why a member's library cannot be imported; empty where it can."""
-    try:
-        kind_module(str(told["content"]["model"]))
-    except ImportError as error:
-        return str(error)
-    except (KeyError, TypeError) as error:
-        raise ArtefactError(f"a member does not tell its kind of model ({error})") from error
-    return ""
-
-
-def _mixtures(folder: Folder, kept: Mapping[int, str]) -> dict[str, Mixture]:
-    """Read how the members are put together; without some of them, the weights of the others are scaled up."""
-    mixtures = read_mixtures(folder)
-    if len(kept) == len(folder.content["members"]):
-        return mixtures
-    left = {scenario: _only(mixture, list(kept)) for scenario, mixture in mixtures.items()}
-    for scenario, mixture in left.items():
-        told = ", ".join(f"{name} {weight:.3f}" for name, weight in zip(kept.values(), mixture.weights, strict=True))
-        _log.warning("%s: weights are now %s (scenario %s)", folder.path, told, scenario)
-    return left
-
-
-def _only(mixture: Mixture, positions: Sequence[int]) -> Mixture:
-    """Leave some members in a mixture; equal weights where all of them had none."""
-    weights = np.array([mixture.weights[position] for position in positions])
-    shares = weights / weights.sum() if weights.sum() > 0 else np.full(len(weights), 1.0 / len(weights))
-    temperatures = tuple(mixture.temperatures[position] for position in positions)
-    return replace(mixture, temperatures=temperatures, weights=tuple(shares.tolist()))
-
-
-def _assigns(folder: Folder, members: Sequence[Member]) -> JointLabels | None:
-    """Read which joint labels the blend assigns; None where the members that have them were left out."""
-    joint = read_joint(folder.content, what=str(folder.path / MANIFEST))
-    if joint is None or any(member.joint == joint for member in members):
-        return joint
-    if len(members) == len(folder.content["members"]):
-        raise ArtefactError(f"{folder.path / MANIFEST}: assigns joint labels that no member has")
-    _log.warning("%s: no member with joint labels is left, nothing is assigned to wearers", folder.path)
-    return None
-
-
-def _members(folder: Folder, kept: Mapping[int, str]) -> Iterator[Member]:
-    if folder.kind == "model":
-        yield _member(folder, folder.path.name, folder.content, prefix="")
-        return
-    for number, name in kept.items():
-        told = folder.read_json(f"member-{number}.json")
-        if told["content"]["classes"] != folder.content["classes"]:
-            raise ArtefactError(f"{folder.path}: member {name} has other classes than the blend")
-        yield _member(folder, name, told["content"], prefix=f"member-{number}.")
-
-
-def _member(folder: Folder, name: str, content: Mapping[str, Any], *, prefix: str) -> Member:
-    kind = str(content["model"])
-    module = kind_module(kind)
-    joint = read_joint(content, what=str(folder.path / MANIFEST))
-    classes = joint.names if joint else tuple(map(str, content["classes"]))
-    models = []
-    for fold in content["folds"]:
-        start = f"{prefix}fold-{int(fold)}."
-        files = {file[len(start) :]: folder.read(file) for file in folder.files if file.startswith(start)}
-        if not files:
-            raise ArtefactError(f"{folder.path}: has no model of fold {fold} of {name}")
-        try:
-            models.append(module.load(files, classes=classes))
-        except ArtefactError as error:
-            raise ArtefactError(f"{folder.path / start}*: {error.what}", hint=error.hint) from error
-    if not models:
-        raise ArtefactError(f"{folder.path}: member {name} has no folds")
-    known = FeatureConfig.__dataclass_fields__
-    settings = {key: value for key, value in content["features"].items() if key in known}
-    config = from_mapping(FeatureConfig, settings, str(folder.path / MANIFEST))
-    return Member(name, kind, ensemble_of(kind, models), config, _layout(content), module.NEEDS, joint)

@@ -21,7 +21,18 @@ LAYERS = (
     {"cleaning", "folds", "appending", "preparation", "simulation", "features", "featurization"},
     {"models"},
     {"labels", "oof", "mixing", "assignment"},
-    {"training", "blending", "prediction", "batches", "submission", "kaggle", "wheel", "packing", "inspection"},
+    {
+        "training",
+        "blending",
+        "members",
+        "prediction",
+        "batches",
+        "submission",
+        "kaggle",
+        "wheel",
+        "packing",
+        "inspection",
+    },
     {"cli", "__main__", ""},
 )
 """Rooms from the bottom up; each imports from its own layer and those before it."""

@@ -7,14 +7,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bfrbctl import prediction
+from bfrbctl import members
 from bfrbctl.dataset import FeatureBatch, RecordingBatch, read_recordings
 from bfrbctl.errors import ArtefactError, DataError, UsageError
 from bfrbctl.folders import Folder
+from bfrbctl.members import Member, _only
 from bfrbctl.mixing import Mixture
 from bfrbctl.models import Kind, kind_module
 from bfrbctl.outputs import Job, open_output
-from bfrbctl.prediction import Member, Predictor, _only
+from bfrbctl.prediction import Predictor
 from bfrbctl.preparation import clean_frames
 from bfrbctl.schema import TOF_MISSING
 from bfrbctl.storage import encode_json
@@ -296,7 +297,7 @@ def test_a_member_whose_library_is_not_installed_is_left_out_loudly_or_refused(
         return kind_module(kind)
 
     asked: list[str] = []
-    monkeypatch.setattr(prediction, "kind_module", absent)
+    monkeypatch.setattr(members, "kind_module", absent)
     with caplog.at_level(logging.WARNING):
         assert len(Predictor.open(blend_folder.path).members) == 1
     assert "is left out (No module named 'toys')" in caplog.text
