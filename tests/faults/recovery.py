@@ -7,7 +7,6 @@ from bfrbctl.folders import JOURNAL, LOCK, MANIFEST, PART, Folder, open_folder
 from bfrbctl.storage import TEMPORARY
 from tests.faults.chain import Command, names_in, run_here
 
-
 TIMED = frozenset({"history.jsonl", "history.csv"})
 """Files of trees that tell how many seconds a round took, which no two runs have in common."""
 
