@@ -4,6 +4,7 @@ Source of the protocol: the competition's `kaggle_evaluation` package, which Kag
 dependency of ours. Listeners are registered by the function's `__name__`, which must be "predict".
 """
 
+import gc
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -110,6 +111,8 @@ def serve(
             hint="add the competition as input of the notebook, or use bfrbctl predict elsewhere",
         ) from error
     answer.warm()  # type: ignore[attr-defined]
+    gc.collect()
+    gc.freeze()  # what libraries made stays anyway; looking through it again takes longer than an answer
     if rerun:
         server.serve()
     else:
