@@ -44,7 +44,9 @@ class Command:
     resumes: bool = True
 
     def line(self, base: Path, out: Path, *more: str) -> list[str]:
-        """Give the words of a run that writes `out`."""
+        """Give the words of a run that writes `out`; folders that it reads are made where there are none yet."""
+        for name in self.inputs:
+            ensure(base, name)
         return [*self.words, *(str(base / name) for name in self.inputs), str(out), *self.options, "--quiet", *more]
 
 
@@ -62,8 +64,14 @@ COMMANDS = {
     "predict": Command(("predict",), ("raw", "blend")),
     "pack": Command(("pack",), ("blend",), ("--owner", "jane", "--slug", "tiny-blend", "--title", "Tiny blend")),
 }
-MADE = {"prepare": "data", "featurize": "features", "train lgbm": "lgbm", "oof-blend": "blend", "predict": "answers"}
-"""Command -> the folder of the chain that it makes, in order."""
+MADE_BY = {
+    "data": "prepare",
+    "features": "featurize",
+    "lgbm": "train lgbm",
+    "blend": "oof-blend",
+    "keras": "train keras",
+}
+"""Folder of the chain -> the command that makes it."""
 
 
 def run_here(words: Sequence[str], steps: Steps | None = None) -> tuple[int, str]:
@@ -92,14 +100,20 @@ def run_apart(words: Sequence[str], steps: Steps) -> tuple[int, str]:
 
 
 def make_chain(base: Path) -> Path:
-    """Make every folder of the chain but the networks."""
+    """Make the raw recordings that all is made of."""
     write_raw(base / "raw", raw_frames(subjects=4, repeats=1))
     test = raw_frames(subjects=2, repeats=1, seed=3, labelled=False)
     write_raw(base / "raw", test.with_columns(pl.col("sequence_id").str.replace("_0", "_9")), split="test")
-    for name, made in MADE.items():
-        code, said = run_here(COMMANDS[name].line(base, base / made))
-        assert code == 0, said
     return base
+
+
+def ensure(base: Path, folder: str) -> Path:
+    """Make a folder of the chain, and what it is made of, unless it is there."""
+    out = base / folder
+    if not out.exists():
+        code, said = run_here(COMMANDS[MADE_BY[folder]].line(base, out))
+        assert code == 0, said
+    return out
 
 
 def names_in(folder: Path) -> list[str]:

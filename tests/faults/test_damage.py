@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.faults.chain import COMMANDS, run_here
+from tests.faults.chain import COMMANDS, ensure, run_here
 from tests.faults.steps import Steps
 from tests.faults.targets import TARGETS
 from tests.faults.test_kills import Record
@@ -28,6 +28,7 @@ def n_cases(name: str) -> int:
 @pytest.fixture(scope="session")
 def folders(chain: Path) -> Path:
     """Add to the chain what only damage needs: raw Parquet, and a run that was stopped."""
+    ensure(chain, "blend")
     (chain / "rawp").mkdir()
     pl.read_csv(chain / "raw" / "train.csv").write_parquet(chain / "rawp" / "train.parquet")
     shutil.copy(chain / "raw" / "train_demographics.csv", chain / "rawp")
@@ -59,8 +60,7 @@ def test_any_damaged_file_is_refused_or_read_rightly(folders: Path, record_prope
 
 @pytest.fixture(scope="session")
 def networks(folders: Path) -> Path:
-    code, said = run_here(COMMANDS["train keras"].line(folders, folders / "keras"))
-    assert code == 0, said
+    ensure(folders, "keras")
     return folders
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from bfrbctl.folders import MANIFEST
-from tests.faults.chain import COMMANDS, ROOT, names_in, run_here
+from tests.faults.chain import COMMANDS, ROOT, ensure, names_in, run_here
 from tests.faults.recovery import finish, see_nothing_half_done
 from tests.faults.steps import KINDS, Steps
 from tests.faults.test_kills import Record, Undisturbed
 
 EVERYTHING = frozenset(KINDS)
 NEEDS_SPACE = EVERYTHING - {"unlink", "rmdir"}
-SAMPLED = 10
+SAMPLED = 6
 
 
 def n_calls(name: str, chain: Path, out: Path, kinds: frozenset[str]) -> int:
@@ -168,7 +168,7 @@ def test_permission_denied_is_told_with_the_path(chain: Path, tmp_path: Path, re
     closed = tmp_path / "closed"
     closed.mkdir()
     shutil.copytree(chain / "raw", tmp_path / "raw")
-    shutil.copytree(chain / "data", tmp_path / "data")
+    shutil.copytree(ensure(chain, "data"), tmp_path / "data")
     raw, table = tmp_path / "raw" / "train.csv", tmp_path / "data" / "sequences.parquet"
     for path, mode in ((closed, 0o500), (raw, 0o000), (table, 0o000)):
         path.chmod(mode)

@@ -12,17 +12,17 @@ import pytest
 
 from bfrbctl import oof
 from bfrbctl.folders import MANIFEST, Folder
-from tests.faults.chain import COMMANDS, run_apart, run_here
+from tests.faults.chain import COMMANDS, ensure, run_apart, run_here
 from tests.faults.recovery import content_of, finish, see_nothing_half_done
 from tests.faults.steps import Steps
 from tests.recordings import raw_frames, write_raw
 
 Record = Callable[[str, object], None]
 Undisturbed = Callable[[str], tuple[Folder, int]]
-QUICK = {"prepare": (3, 5, 8), "featurize": (2, 5, 9, 14), "predict": (2, 5, 8)}
-"""Points of the fast lane: journal, frames, worker's files, parts."""
+QUICK = {"prepare": (1, 3, 5, 6, 8), "featurize": (2, 5, 9, 12, 14)}
+"""Points of the fast lane: lock, journal, frames, parts; those before libraries are loaded that cost seconds."""
 
-SAMPLED_NETWORKS = 8
+SAMPLED_NETWORKS = 6
 
 
 def kill(name: str, chain: Path, folder: Path, points: Iterable[int]) -> list[Path]:
@@ -119,7 +119,7 @@ def test_a_run_killed_while_it_adds_to_a_folder_leaves_the_old_or_continues_to_t
         return ["prepare", str(tmp_path / "more"), str(out), "--append", "--quiet", *options]
 
     steps = Steps(tmp_path / "whole")
-    shutil.copytree(chain / "data", steps.root)
+    shutil.copytree(ensure(chain, "data"), steps.root)
     code, said = run_here(line(steps.root), steps)
     assert code == 0, said
     before, after = content_of(chain / "data"), content_of(steps.root)
