@@ -171,13 +171,9 @@ class Stream:
 @pytest.fixture(autouse=True)
 def unheard_logs() -> Iterator[None]:
     """Let what the callable logs go unheard: pytest would keep thousands of tracebacks, which is memory that grows."""
-    logger = logging.getLogger("bfrbctl")
-    quiet = logging.NullHandler()
-    logger.addHandler(quiet)
-    logger.propagate = False
+    logging.disable(logging.CRITICAL)
     yield
-    logger.propagate = True
-    logger.removeHandler(quiet)
+    logging.disable(logging.NOTSET)
 
 
 def test_every_kind_of_broken_sequence_is_answered_and_harms_none_after_it(blend_folder: Folder) -> None:
