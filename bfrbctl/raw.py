@@ -191,7 +191,8 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
     if path.stat().st_size == 0:
         raise DataError(f"{path}: is empty", hint="download or write it again")
     try:
-        file = pq.ParquetFile(path)
+        # Buffering ahead would keep all that was read until the file is closed: as much memory as the file has bytes.
+        file = pq.ParquetFile(path, pre_buffer=False)
     except pa.ArrowException as error:
         raise DataError(
             f"{path}: is not a Parquet file, or was cut short ({str(error).splitlines()[0][:120]})",
