@@ -158,3 +158,28 @@ def test_demographics_are_checked(tmp_path: Path) -> None:
     table = read_demographics(file)
     assert table["age"].to_list() == [None]
     assert table["height_cm"].to_list() == [None]
+
+
+def test_a_lost_quote_is_told_without_reading_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raw_module, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(raw_module, "_MAX_LINE", 20_000)
+    header, first, rest = TABLE.write_csv().split("\n", 2)
+    (tmp_path / "a.csv").write_text(f'{header}\n"{first}\n{rest}')
+    with pytest.raises(DataError, match="has quotes that do not end"):
+        read_all(tmp_path / "a.csv")
+
+
+def test_a_line_beyond_all_bounds_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raw_module, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(raw_module, "_MAX_LINE", 20_000)
+    header, rest = TABLE.write_csv().split("\n", 1)
+    (tmp_path / "a.csv").write_text(f"{header}\n{'1' * 50_000}{rest}")
+    with pytest.raises(DataError, match="has a line longer than 20000 bytes"):
+        read_all(tmp_path / "a.csv")
+
+
+def test_text_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+    content = TABLE.write_csv().encode().replace(b"Wave hello", b"Wave h\xe9llo", 1)
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read behind line 2"):
+        read_all(tmp_path / "a.csv")
