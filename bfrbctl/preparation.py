@@ -279,8 +279,15 @@ def _write_split(
         people = pl.DataFrame(cleaned.batch.demographics, schema=dict.fromkeys(DEMOGRAPHICS, pl.Float32), orient="row")
         people = people.with_columns(pl.all().fill_nan(None))
         file = pl.lit(number, dtype=pl.Int32).alias("file")
-        result.labels.append(pl.concat([cleaned.labels, people, flags], how="horizontal").with_columns(file))
+        labels = pl.concat([cleaned.labels, people, flags], how="horizontal").with_columns(file)
+        result.labels.append(_by_itself(labels))
     return result
+
+
+def _by_itself(rows: pl.DataFrame) -> pl.DataFrame:
+    """Copy the texts of some rows: polars' own rows keep all texts alive of the tables that they were taken from."""
+    texts = [name for name, dtype in rows.schema.items() if dtype == pl.String]
+    return rows.with_columns(pl.Series(name, rows[name].to_list(), dtype=pl.String) for name in texts)
 
 
 def _with_people(batch: RecordingBatch, people: pl.DataFrame | None) -> RecordingBatch:
