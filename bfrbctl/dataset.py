@@ -319,6 +319,9 @@ def read_recordings(folder: Folder, sequences: pl.DataFrame, number: int) -> tup
     ids = tuple(rows[SEQUENCE_ID].to_list())
     _see_same_sequences(frame, ids, offsets, f"{folder.path / name}")
     layout = dataset_layout(folder)
+    missing = [column for column in (*layout.thm_columns, *layout.tof_columns) if column not in frame.columns]
+    if missing:
+        raise ArtefactError(f"{folder.path / name}: has no column {missing[0]}", hint="make the folder again")
     tof = np.empty((len(layout.tof) * TOF_PIXELS, frame.height), dtype=np.int16)
     for position, column in enumerate(layout.tof_columns):
         tof[position] = frame[column].fill_null(TOF_MISSING).to_numpy()
