@@ -202,7 +202,7 @@ def spectral(x: AnyArray, rate_hz: float) -> dict[str, float]:
     for name, (low, high) in bands.items():
         out[name] = float(sum(s for s, f in zip(share, frequency, strict=True) if low <= f < high))
     return out | {
-        "peak_frequency": float(frequency[np.argmax(share)]),
+        "peak_frequency": float(frequency[np.argmax(share >= share.max() * (1 - 1e-9))]),
         "peak_share": float(share.max()),
         "centroid": centroid,
         "bandwidth": float(np.sqrt(np.sum(share * (frequency - centroid) ** 2))),

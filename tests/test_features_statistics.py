@@ -136,6 +136,13 @@ def test_peak_frequency_of_a_sine_is_its_frequency() -> None:
     assert got["spectral_entropy"] < 0.4
 
 
+@given(st.integers(0, 2**32 - 1))
+def test_of_level_bins_the_lowest_is_the_peak(seed: int) -> None:
+    two = np.random.default_rng(seed).normal(size=2)
+    got = computed(SPECTRAL, block_of([two]))[0]
+    assert got["peak_frequency"] == pytest.approx(10.0 / segment_length(10.0))
+
+
 def test_power_density_integrates_to_the_variance() -> None:
     x = np.random.default_rng(0).normal(size=640)
     frequency, density = power_density(block_of([x]))

@@ -87,7 +87,9 @@ def _spectral(block: Block) -> list[Float64]:
     share = density / np.where(total > 0, total, np.nan)[..., None]
     centroid = (share * frequency).sum(axis=-1)
     spread = (share * (frequency - centroid[..., None]) ** 2).sum(axis=-1)
-    peak = np.argmax(np.nan_to_num(share), axis=-1)
+    # two frames give a flat spectrum: of bins that are level but for rounding the lowest is the peak
+    known = np.nan_to_num(share)
+    peak = np.argmax(known >= known.max(axis=-1, keepdims=True) * (1 - 1e-9), axis=-1)
     entropy = -(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=-1) / np.log(frequency.size)
     flatness = np.exp(np.log(np.maximum(share, FLOOR)).mean(axis=-1)) * frequency.size
     return [
