@@ -14,7 +14,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" --ignore=tests/benchmarks
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow --ignore=tests/benchmarks
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow --ignore=tests/benchmarks
 
 lint: $(STAMP)
 	$(BIN)/ruff check $(SOURCES)

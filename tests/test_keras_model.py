@@ -18,7 +18,7 @@ from bfrbctl.errors import ArtefactError, DataError, UsageError
 from bfrbctl.models import FoldTask, HistoryRow, Judge, keras_training, kind_module
 from bfrbctl.models.keras_augmentation import training_batch
 from bfrbctl.models.keras_backend import to_numpy
-from bfrbctl.models.keras_checkpoint import pack_arrays
+from bfrbctl.models.keras_checkpoint import pack_arrays, unpack_arrays
 from bfrbctl.models.keras_model import NEEDS, Config, KerasFoldModel, fit, load, postures, task_digest
 from bfrbctl.models.keras_networks import NETWORKS, NetworkSpec, build_network, weight_names
 from bfrbctl.models.keras_spec import decode_spec
@@ -416,3 +416,14 @@ def test_other_backends_predict_the_same_and_train(
     subprocess.run([sys.executable, "-c", BACKEND_CHECK, str(tmp_path)], cwd=ROOT, env=environment, check=True)
     expected = model.predict_proba(made(20, seed=5)[0])
     np.testing.assert_allclose(np.load(tmp_path / "proba.npy"), expected, atol=1e-4)
+
+
+def test_an_array_whose_header_does_not_close_its_brackets_is_refused() -> None:
+    content = pack_arrays({"a": np.zeros(3, dtype=np.float32)})
+    with zipfile.ZipFile(BytesIO(content)) as archive:
+        npy = archive.read("a.npy").replace(b"}", b" ").replace(b"(3,)", b"(3,(")
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a.npy", npy)
+    with pytest.raises(ArtefactError, match=r"keras\.npz: is not a sound npz file"):
+        unpack_arrays(buffer.getvalue(), {"a": ((3,), "float32")}, what="keras.npz")

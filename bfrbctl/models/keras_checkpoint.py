@@ -10,6 +10,7 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def unpack_arrays(content: bytes, expected: Shapes, *, what: str) -> dict[str, A
             if found != sorted(f"{name}.npy" for name in expected):
                 raise ArtefactError(f"{what}: its arrays are not those of the network in its spec")
             return {name: _read(archive, name, *expected[name], what=what) for name in sorted(expected)}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, SyntaxError, RuntimeError) as error:
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, SyntaxError, RuntimeError, TokenError) as error:
         raise ArtefactError(f"{what}: is not a sound npz file ({error})") from error
 
 
