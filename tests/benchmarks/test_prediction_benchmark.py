@@ -41,7 +41,7 @@ STEPS = (
     ("oof-blend", "lgbm", "keras", "blend"),
 )
 OPEN = """
-import json, resource, sys, time
+import json, sys, time
 began = time.perf_counter()
 from bfrbctl import Predictor
 import polars as pl
@@ -49,7 +49,8 @@ predictor = Predictor.open(sys.argv[1])
 opened, used = time.perf_counter() - began, time.process_time()
 for _, sequence in pl.read_parquet(sys.argv[2]).group_by("sequence_id", maintain_order=True):
     predictor.predict(sequence)
-rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+# VmHWM: ru_maxrss would begin with what the parent process had, as it outlives exec
+rss_mb = int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 print(json.dumps({"open_s": opened, "open_cpu_s": used, "rss_mb": rss_mb}))
 """
 
