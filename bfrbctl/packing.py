@@ -230,8 +230,8 @@ def install() -> None:
     found = hashlib.sha256((HERE / WHEEL).read_bytes()).hexdigest()
     if found != WHEEL_SHA256:
         raise SystemExit(f"{HERE / WHEEL}: has the digest {found}, expected {WHEEL_SHA256}")
-    options = ["--quiet", "--no-index", "--no-deps", "--force-reinstall", f"--find-links={HERE}"]
-    subprocess.run([sys.executable, "-m", "pip", "install", *options, "bfrbctl==<<VERSION>>"], check=True)
+    options = ["--quiet", "--no-index", "--no-deps", "--force-reinstall"]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(HERE / WHEEL)], check=True)
     importlib.invalidate_caches()
 
 

@@ -105,8 +105,8 @@ def kaggle_python(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="module")
 def installed(kaggle_python: Path, trained: Path) -> Path:
     """Install the packed wheel alone, offline."""
-    options = ("--quiet", "--no-index", "--no-deps", f"--find-links={trained / 'upload'}")
-    call(kaggle_python, "-m", "pip", "install", *options, "bfrbctl", folder=trained)
+    wheel = next((trained / "upload").glob("*.whl"))
+    call(kaggle_python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", wheel, folder=trained)
     return kaggle_python
 
 
