@@ -72,11 +72,10 @@ def test_recurrence_equals_the_stock_layer_on_each_sequence_alone(cell: str, sto
     kernel, bias = to_numpy(ours.kernel), to_numpy(ours.bias)
     for side, layer in enumerate((reference.forward_layer, reference.backward_layer)):
         part = slice(side * width, (side + 1) * width)
-        own = (ours.forwards, ours.backwards)[side].cell
+        state, *state_bias = map(to_numpy, ours.states[side])
         order = _stock_order(cell)
-        inner = np.zeros(width, dtype=np.float32) if cell == "lstm" else to_numpy(own.bias)
-        stock_bias = bias[part][order] if cell == "lstm" else np.stack([bias[part][order], inner[order]])
-        layer.set_weights([kernel[:, part][:, order], to_numpy(own.state)[:, order], stock_bias])
+        stock_bias = np.stack([bias[part][order], *(each[order] for each in state_bias)])
+        layer.set_weights([kernel[:, part][:, order], state[:, order], stock_bias.squeeze()])
     for row, length in enumerate(LENGTHS):
         expected = to_numpy(reference(frames[row : row + 1, -length:]))
         np.testing.assert_allclose(found[row : row + 1, -length:], expected, atol=1e-5)

@@ -164,6 +164,11 @@ def test_memory_does_not_grow_with_the_data(base: Path, tmp_path: Path) -> None:
     study = raw_frames(subjects=20, repeats=6)
     call("train", "lgbm", base / "features", tmp_path / "m", "--set", "n_rounds=8", "--set", "min_data_in_leaf=2")
     peaks: dict[str, list[float]] = {"prepare": [], "featurize": [], "predict": []}
+
+    def least(*words: object) -> float:
+        """How much memory the allocator keeps differs by a tenth from run to run; what is needed does not."""
+        return min(peak(*words[:-1], f"{words[-1]}-{run}") for run in range(3))
+
     for times in (3, 30):  # less than that, and the allocator is still growing into its size
         copies = [
             study.with_columns(pl.col(name).str.replace("_", f"_{copy:02d}") for name in ("sequence_id", "subject"))
@@ -173,8 +178,8 @@ def test_memory_does_not_grow_with_the_data(base: Path, tmp_path: Path) -> None:
         write_raw(here / "raw", pl.concat(copies), suffix="parquet")
         # A row group is read whole.
         pl.concat(copies).write_parquet(here / "raw" / "train.parquet", row_group_size=4000)
-        words = ("--families", "motion", "--families", "moments", "--workers", 1)
-        peaks["prepare"].append(peak("prepare", here / "raw", here / "data", "--rows-per-file", 4000))
-        peaks["featurize"].append(peak("featurize", here / "data", here / "features", *words))
-        peaks["predict"].append(peak("predict", here / "data", tmp_path / "m", here / "out", "--workers", 1))
+        one, families = ("--workers", 1), ("--families", "motion", "--families", "moments")
+        peaks["prepare"].append(least("prepare", "--rows-per-file", 4000, here / "raw", here / "data"))
+        peaks["featurize"].append(least("featurize", *one, *families, here / "data-0", here / "features"))
+        peaks["predict"].append(least("predict", *one, here / "data-0", tmp_path / "m", here / "out"))
     assert {stage: round(after / before, 2) for stage, (before, after) in peaks.items() if after > 1.15 * before} == {}

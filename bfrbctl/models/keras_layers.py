@@ -58,13 +58,18 @@ class _Normalised(keras.layers.Layer):  # type: ignore[misc]
     def _normalise(self, rows: Tensor, weights: Tensor | None, training: bool) -> Tensor:
         """Scale and shift rows (n, width), learning mean and variance from the rows of weight 1 alone."""
         if not training:
-            scale = self.gamma / ops.sqrt(self.variance + EPSILON)
-            return rows * scale + (self.beta - self.mean * scale)
+            scale, shift = self._learnt()
+            return rows * scale + shift
         mean, variance = _moments(rows, weights)
         self.mean.assign(self.mean * self.momentum + mean * (1.0 - self.momentum))
         self.variance.assign(self.variance * self.momentum + variance * (1.0 - self.momentum))
         scale = self.gamma / ops.sqrt(variance + EPSILON)
         return rows * scale + (self.beta - mean * scale)
+
+    def _learnt(self) -> tuple[Tensor, Tensor]:
+        """Give the scale and the shift that training ended with."""
+        scale = self.gamma / ops.sqrt(self.variance + EPSILON)
+        return scale, self.beta - self.mean * scale
 
     def get_config(self) -> dict[str, Any]:
         """Give what `from_config` needs."""
@@ -110,13 +115,21 @@ class ConvNorm(_Normalised):
 
     def call(self, frames: Tensor, keep: Tensor, training: bool = False) -> Tensor:
         """Convolve, normalise over recorded frames, and blank the padding."""
-        out = ops.conv(frames, self.kernel, strides=1, padding="same", data_format="channels_last")
-        wide, keep = ops.cast(out, "float32"), ops.cast(keep, "float32")
-        rows = ops.reshape(wide, (-1, self.filters))
-        rows = self._normalise(rows, ops.reshape(keep, (-1, 1)), training)
+        keep = ops.cast(keep, "float32")
+        if training:
+            wide = self._convolved(frames, self.kernel)
+            rows = self._normalise(ops.reshape(wide, (-1, self.filters)), ops.reshape(keep, (-1, 1)), training)
+            out = ops.reshape(rows, ops.shape(wide))
+        else:  # the scale of a convolution is that of its kernel
+            scale, shift = self._learnt()
+            out = self._convolved(frames, ops.cast(self.kernel * scale, self.compute_dtype)) + shift
         if self.relu:
-            rows = ops.relu(rows)
-        return ops.cast(ops.reshape(rows, ops.shape(out)) * keep, self.compute_dtype)
+            out = ops.relu(out)
+        return ops.cast(out * keep, self.compute_dtype)
+
+    def _convolved(self, frames: Tensor, kernel: Tensor) -> Tensor:
+        out = ops.conv(frames, kernel, strides=1, padding="same", data_format="channels_last")
+        return ops.cast(out, "float32")
 
     def compute_output_shape(self, frames_shape: Any, keep_shape: Any) -> Any:
         """(batch, time, filters)."""

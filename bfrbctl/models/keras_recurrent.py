@@ -1,12 +1,13 @@
 """LSTM and GRU that run over time both ways and stop at the padding.
 
-The products with the inputs of all frames are one matrix product before the loop; only the product with the state is
-left inside it. Gates are cut by `split`, whose gradient is one concatenation; that of a slice is a full array. Padded
-frames need nothing inside the loop: their product with the inputs gets numbers that hold the gates at keeping what is.
-As recorded frames are one run, the state is still 0 when the run begins, and what comes after its end is padding that
-nobody reads.
+The products with the inputs of all frames are one matrix product a direction before the loop; only the product with the
+state is left inside it. Time comes first from that product on, so that a step reads what lies together, and backwards
+is the order of reading, not a copy. Padded frames need nothing inside the loop: their product with the inputs gets
+numbers that hold the gates at keeping what is. As recorded frames are one run, the state is still 0 when the run
+begins, and what comes after its end is padding that nobody reads.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,52 +21,45 @@ GATES = {"lstm": 4, "gru": 3}
 HOLD = {"lstm": (-1e4, 1e4, 0.0, 0.0), "gru": (1e4, 0.0, 0.0)}
 """What padding adds to each of them, so that the state stays: nothing enters, all is kept."""
 
+States = list[Tensor]
+"""What a cell carries from step to step, each (batch, units); its output first."""
 
-@registered
-class StateCell(keras.layers.Layer):  # type: ignore[misc]
-    """One step of an LSTM or GRU whose product with the input is done already.
+Step = Callable[[States, Tensor], tuple[States, States]]
+"""From the states and the product with the input (batch, gates * units) to the next states, twice as scans want."""
 
-    Reads (batch, gates * units): the product with the input, bias included.
-    """
 
-    def __init__(self, units: int, cell: str, *, prefix: str = "", seed: int = 0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.units, self.cell, self.prefix, self.seed = units, cell, prefix, seed
-        self.state_size = [units, units] if cell == "lstm" else [units]
-        self.output_size = units
+def lstm_step(weights: Sequence[Tensor]) -> Step:
+    """Give one step of an LSTM, whose states are the output and the memory."""
+    (state,) = weights
 
-    def build(self, shape: tuple[int | None, ...]) -> None:
-        """Create the weights that multiply the state."""
-        width = GATES[self.cell] * self.units
-        orthogonal = keras.initializers.Orthogonal(seed=self.seed)
-        self.state = self.add_weight(shape=(self.units, width), name=f"{self.prefix}state", initializer=orthogonal)
-        if self.cell == "gru":
-            self.bias = self.add_weight(shape=(width,), name=f"{self.prefix}state_bias", initializer="zeros")
+    def step(states: States, mixed: Tensor) -> tuple[States, States]:
+        hidden, memory = states
+        enter, stay, leave, candidate = ops.split(mixed + ops.matmul(hidden, state), 4, axis=-1)
+        memory = ops.sigmoid(stay) * memory + ops.sigmoid(enter) * ops.tanh(candidate)
+        states = [ops.sigmoid(leave) * ops.tanh(memory), memory]
+        return states, states
 
-    def call(self, inputs: Tensor, states: Any) -> tuple[Tensor, list[Tensor]]:
-        """Give the output and the next states."""
-        return self._lstm(inputs, *states) if self.cell == "lstm" else self._gru(inputs, states[0])
+    return step
 
-    def _lstm(self, mixed: Tensor, hidden: Tensor, memory: Tensor) -> tuple[Tensor, list[Tensor]]:
-        gates, candidate = ops.split(mixed + ops.matmul(hidden, self.state), [3 * self.units], axis=-1)
-        enter, stay, leave = ops.split(ops.sigmoid(gates), 3, axis=-1)
-        memory = stay * memory + enter * ops.tanh(candidate)
-        hidden = leave * ops.tanh(memory)
-        return hidden, [hidden, memory]
 
-    def _gru(self, mixed: Tensor, hidden: Tensor) -> tuple[Tensor, list[Tensor]]:
-        cut = [2 * self.units]
-        outer_gates, outer = ops.split(mixed, cut, axis=-1)
-        inner_gates, inner = ops.split(ops.matmul(hidden, self.state) + self.bias, cut, axis=-1)
-        update, reset = ops.split(ops.sigmoid(outer_gates + inner_gates), 2, axis=-1)
-        candidate = ops.tanh(outer + reset * inner)
-        hidden = candidate + update * (hidden - candidate)
-        return hidden, [hidden]
+def gru_step(weights: Sequence[Tensor]) -> Step:
+    """Give one step of a GRU, whose state is the output."""
+    state, bias = weights
 
-    def get_config(self) -> dict[str, Any]:
-        """Give what `from_config` needs."""
-        own = {"units": self.units, "cell": self.cell, "prefix": self.prefix, "seed": self.seed}
-        return {**super().get_config(), **own}
+    def step(states: States, mixed: Tensor) -> tuple[States, States]:
+        (hidden,) = states
+        inner = ops.split(ops.matmul(hidden, state) + bias, 3, axis=-1)
+        outer = ops.split(mixed, 3, axis=-1)
+        update, reset = ops.sigmoid(outer[0] + inner[0]), ops.sigmoid(outer[1] + inner[1])
+        candidate = ops.tanh(outer[2] + reset * inner[2])
+        states = [candidate + update * (hidden - candidate)]
+        return states, states
+
+    return step
+
+
+CELLS = {"lstm": (lstm_step, 2), "gru": (gru_step, 1)}
+"""What makes a cell's step from the weights of its state, and how many states it has."""
 
 
 @registered
@@ -88,12 +82,6 @@ class Bidirectional(keras.layers.Layer):  # type: ignore[misc]
         if cell not in GATES:
             raise ValueError(f"cell is {cell!r}, expected one of {', '.join(GATES)}")
         self.units, self.cell, self.seed = units, cell, seed
-        self.forwards = self._runner("forward_", backwards=False)
-        self.backwards = self._runner("backward_", backwards=True)
-
-    def _runner(self, prefix: str, *, backwards: bool) -> Any:
-        cell = StateCell(self.units, self.cell, prefix=prefix, seed=self.seed + backwards, dtype=self.dtype_policy)
-        return keras.layers.RNN(cell, return_sequences=True, go_backwards=backwards, dtype=self.dtype_policy)
 
     def build(self, frames_shape: tuple[int | None, ...], keep_shape: tuple[int | None, ...]) -> None:
         """Create the weights of both directions."""
@@ -104,8 +92,13 @@ class Bidirectional(keras.layers.Layer):  # type: ignore[misc]
             initializer=_side_by_side(width, self.seed + 2),
         )
         self.bias = self.add_weight(shape=(2 * width,), name="bias", initializer=self._first_bias)
-        self.forwards.build((*frames_shape[:-1], width))
-        self.backwards.build((*frames_shape[:-1], width))
+        self.states: list[tuple[Any, ...]] = []
+        for number, way in enumerate(("forward", "backward")):
+            orthogonal = keras.initializers.Orthogonal(seed=self.seed + number)
+            weights = [self.add_weight(shape=(self.units, width), name=f"{way}_state", initializer=orthogonal)]
+            if self.cell == "gru":
+                weights.append(self.add_weight(shape=(width,), name=f"{way}_state_bias", initializer="zeros"))
+            self.states.append(tuple(weights))
 
     def _first_bias(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
         """Start at 0, except the forget gates at 1."""
@@ -118,10 +111,21 @@ class Bidirectional(keras.layers.Layer):  # type: ignore[misc]
         """Run both ways; outputs at padded frames are of no meaning, behind a mask."""
         hold = np.tile(np.repeat(np.array(HOLD[self.cell], dtype=np.float32), self.units), 2)[None]
         kernel = ops.concatenate([self.kernel, ops.convert_to_tensor(hold, dtype=self.compute_dtype)], axis=0)
-        mixed = ops.matmul(ops.concatenate([frames, 1.0 - keep], axis=-1), kernel) + self.bias
-        one, other = ops.split(mixed, 2, axis=-1)
-        forward, backward = self.forwards(one), self.backwards(other)
-        return ops.concatenate([forward, ops.flip(backward, axis=1)], axis=-1) * keep
+        rows = ops.transpose(ops.concatenate([frames, 1.0 - keep], axis=-1), (1, 0, 2))
+        width = GATES[self.cell] * self.units
+        outputs = []
+        for first, weights in zip((0, width), self.states, strict=True):
+            way = slice(first, first + width)
+            mixed = ops.matmul(rows, kernel[:, way]) + self.bias[way]
+            outputs.append(self._run(mixed, weights, backwards=first > 0))
+        return ops.transpose(ops.concatenate(outputs, axis=-1), (1, 0, 2)) * keep
+
+    def _run(self, mixed: Tensor, weights: Sequence[Any], *, backwards: bool) -> Tensor:
+        """Run one way: (time, batch, gates * units) -> (time, batch, units)."""
+        make, n_states = CELLS[self.cell]
+        start = ops.zeros((ops.shape(mixed)[1], self.units), dtype=self.compute_dtype)
+        step = make([ops.convert_to_tensor(weight) for weight in weights])
+        return ops.scan(step, [start] * n_states, mixed, reverse=backwards)[1][0]
 
     def compute_output_shape(self, frames_shape: Any, keep_shape: Any) -> Any:
         """(batch, time, 2 units)."""

@@ -258,7 +258,13 @@ def _filled(inputs: Inputs, part: slice, rows: int, plan: InputPlan) -> Inputs:
 def _tensorflow(step: Step, networks: Sequence[Arrays], plan: InputPlan) -> Compiled:
     """One graph of all networks, of any length; XLA compiles the network in it once a length, for all its weights."""
     tf = import_module("tensorflow")
-    held = [[tf.constant(array) for array in arrays] for arrays in networks]
+    common: dict[Any, Any] = {}
+
+    def tensor(array: AnyArray) -> Any:
+        """Give one tensor for arrays that are alike: on lengths in common hang the pixels, which are read once then."""
+        return common.setdefault((array.shape, array.dtype.str, array.tobytes()), tf.constant(array))
+
+    held = [[tensor(array) for array in arrays] for arrays in networks]
     signature = {
         "frames": tf.TensorSpec((None, None, plan.n_imu + plan.n_other), tf.float32),
         "mask": tf.TensorSpec((None, None, 1), tf.float32),
