@@ -2,12 +2,15 @@
 
 Each fold is published as soon as it is done - its model, its predictions, its history - so that a killed run continues
 with the others. The folds are those stored in the dataset, so that every model of a blend is judged by the same ones.
-Folds know nothing of each other: they are trained here one after the other, or several at once by a crew.
+Folds know nothing of each other: they are trained here one after the other, or several at once by a crew. To a crew each
+member of a fold, those models that differ in their seed only, is a piece of work of its own; it lies in the fold's scratch
+folder until all of them are there, and putting the fold together is the last piece.
 """
 
 import csv
 import io
 import json
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -25,7 +28,7 @@ from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.folders import PART, Folder, open_folder
 from bfrbctl.labels import JOINT_OOF, JointLabels, Sort, joint_labels, postures
 from bfrbctl.metrics import score_proba
-from bfrbctl.models import FoldModel, FoldTask, HistoryRow, Kind, kind_module
+from bfrbctl.models import FoldModel, FoldTask, HistoryRow, InMembers, Kind, kind_module, n_members
 from bfrbctl.outputs import Output
 from bfrbctl.schema import ALL_SENSORS, GESTURE, IMU_ONLY
 from bfrbctl.segments import Float32, Int64
@@ -38,11 +41,15 @@ HISTORY_CSV = "history.csv"
 IMPORTANCE = "importance.parquet"
 OnProgress = Callable[[HistoryRow], None]
 
-_PROGRESS = "progress.jsonl"
-"""In a fold's scratch folder: its history rows, as another process comes to know them."""
-
 _CORES_A_FOLD = {"lgbm": 4}
-"""How many cores a fold is worth before a second one is trained beside it; a kind that is not here takes all."""
+"""How many cores a piece is worth before a second one is trained beside it; a kind that is not here takes all.
+
+The 4 is judged, not measured: nobody had a machine of many cores for it. What speaks for few threads a piece: a fold of
+the study has some 8,000 rows, and LightGBM's documentation of `num_threads` warns of large numbers for small data ("do not
+use 64 threads for a dataset with 10,000 rows"); the metric between two rounds, and the rest of Python, has one thread;
+and pieces share nothing, while threads wait for each other after every split. What speaks against a process a core: each
+reads and bins the table for itself. `--workers` overrides it.
+"""
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,10 @@ class CrossValidation:
 
 
 def folds_at_once(kind_name: str) -> int:
-    """How many folds of a kind fill the cores of this machine, with the threads that each of them takes."""
+    """How many folds of a kind, or members of folds, fill this machine's cores, with the threads that each takes.
+
+    Where there are fewer pieces than that, each takes more threads: see `Crew.threads`.
+    """
     cores = workers.n_workers(0)
     return max(cores // _CORES_A_FOLD.get(kind_name, cores), 1)
 
@@ -151,7 +161,7 @@ def cross_validate(
     for fold in chosen:
         if fold not in todo:
             yield _fold_result(output, fold, classes, targets, reused=True)
-    train = _train_here if crew.here(len(todo)) else _train_elsewhere
+    train = _train_here if crew.here(len(todo) * n_members(job.kind, job.config)) else _train_elsewhere
     with closing(train(job, output, todo, crew=crew, on_progress=on_progress or (lambda _: None))) as folds:
         for fold in folds:
             yield _fold_result(output, fold, classes, targets, reused=False)
@@ -173,36 +183,77 @@ def _train_here(
         yield fold
 
 
+Piece = tuple[int, int | None]
+"""A fold and which of its members is to be trained; None: put the fold together."""
+
+
+class _Pieces:
+    """Pieces in the order in which they can be begun: members by fold, and a fold as soon as its members are there.
+
+    Parameters
+    ----------
+    folds
+        Which folds.
+    members
+        How many members each has; of one only, it is trained as the fold is put together.
+    """
+
+    def __init__(self, folds: Sequence[int], members: int) -> None:
+        apart = range(members if members > 1 else 0)
+        self.members = deque((fold, member) for fold in folds for member in apart)
+        self.left = dict.fromkeys(folds, len(apart))
+        self.all: list[Piece] = [*self.members, *((fold, None) for fold in folds)]
+
+    def __iter__(self) -> Iterator[Piece | None]:
+        while self.left:
+            whole = next((fold for fold, left in self.left.items() if left == 0), None)
+            if whole is not None:
+                del self.left[whole]
+                yield whole, None
+            else:
+                yield self.members.popleft() if self.members else None  # the rest waits for what is being done
+
+    def done(self, fold: int) -> None:
+        """Note that a member of a fold is there."""
+        self.left[fold] -= 1
+
+
 def _train_elsewhere(
     job: CrossValidation, output: Output, folds: Sequence[int], *, crew: Crew, on_progress: OnProgress
 ) -> Generator[int, None, None]:
     """Train folds in other processes, which get paths and settings and give files; gives each when it is published."""
     crew.see(output.path, job.features.path)
+    n_pieces = len(folds) * n_members(job.kind, job.config)
     settings = as_mapping(job.config)
     if settings.get("threads") == 0:
-        settings["threads"] = crew.threads(len(folds))
+        settings["threads"] = crew.threads(n_pieces)
     bound = job.cache_bytes
     if bound is not None and not crew.cluster:
-        bound //= crew.at_once(len(folds))
+        bound //= crew.at_once(n_pieces)
     told = (job.features.path.absolute(), job.kind_name, settings, job.seed, job.labels, bound)
     held = {fold: ExitStack() for fold in folds}
     scratch = {fold: held[fold].enter_context(output.scratch(f"fold-{fold}")).absolute() for fold in folds}
-    rows = {fold: _Rows(scratch[fold] / _PROGRESS) for fold in folds}
+    pieces = _Pieces(folds, n_members(job.kind, job.config))
+    rows = {piece: _Rows(_progress(scratch[piece[0]], piece[1])) for piece in pieces.all}
 
     def tell() -> None:
         for row in (row for known in rows.values() for row in known.new()):
             on_progress(row)
 
-    tasks = [(*told, fold, scratch[fold]) for fold in folds]
-    with closing(workers.run(_fold_elsewhere, tasks, crew=crew, in_order=False, on_wait=tell)) as made:
-        for fold, files in made:
+    tasks = (piece and (*told, *piece, scratch[piece[0]]) for piece in pieces)
+    made = workers.run(_piece_elsewhere, tasks, crew=crew, n_tasks=n_pieces, in_order=False, on_wait=tell)
+    with closing(made):
+        for fold, member, files in made:
+            del rows[fold, member]
+            if member is not None:
+                pieces.done(fold)
+                continue
             output.publish(f"fold-{fold}", files)
-            del rows[fold]
             held[fold].close()
             yield fold
 
 
-def _fold_elsewhere(
+def _piece_elsewhere(
     features_path: Path,
     kind_name: str,
     settings: Mapping[str, Any],
@@ -210,37 +261,51 @@ def _fold_elsewhere(
     labels: Sort,
     cache_bytes: int | None,
     fold: int,
+    member: int | None,
     scratch: Path,
-) -> tuple[int, dict[str, bytes]]:
-    """Train one fold in a worker; it publishes nothing."""
+) -> tuple[int, int | None, dict[str, bytes]]:
+    """Train one fold, or one member of it, in a worker; it publishes nothing."""
     kind = kind_module(kind_name)
     config = from_mapping(kind.Config, settings, f"settings of fold {fold}")
     job = CrossValidation(open_folder(features_path, "features"), kind_name, kind, config, (fold,), seed, labels)
     index, batch = read_features(job.features, parts=kind.NEEDS, cache=Cache(cache_bytes, scratch))
-    with (scratch / _PROGRESS).open("w", encoding="utf-8", buffering=1) as progress:
+    with _progress(scratch, member).open("w", encoding="utf-8", buffering=1) as progress:
 
         def note(row: HistoryRow) -> None:
             progress.write(json.dumps(row) + "\n")
 
-        return fold, _train_fold(job, fold, index=index, batch=batch, scratch=scratch, on_progress=note)
+        if member is None:
+            files = _train_fold(job, fold, index=index, batch=batch, scratch=scratch, on_progress=note)
+            return fold, None, files
+        if not isinstance(kind, InMembers):
+            raise TypeError(f"{kind_name} knows no members")
+        task = _fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=note)
+        kind.fit_member(task, config, member)
+        return fold, member, {}
+
+
+def _progress(scratch: Path, member: int | None) -> Path:
+    """Name the file of a piece's history rows, by which this process comes to know them."""
+    return scratch / ("progress.jsonl" if member is None else f"progress-{member}.jsonl")
 
 
 class _Rows:
-    """Rows that a worker appends to a file, read as they come."""
+    """Rows that a worker appends to a file, read as they come; those of an earlier run are let go."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.n_read = 0
+        self.seen = b""
+        path.unlink(missing_ok=True)
 
     def new(self) -> Iterator[HistoryRow]:
-        """Give the whole lines since the last call; from the start again when the worker began anew."""
+        """Give the whole lines since the last call; from the start again when a worker began anew."""
         if not self.path.exists():
             return
         content = self.path.read_bytes()
-        if len(content) < self.n_read:
-            self.n_read = 0
-        lines, newline, _ = content[self.n_read :].rpartition(b"\n")
-        self.n_read += len(lines) + len(newline)
+        if not content.startswith(self.seen):
+            self.seen = b""
+        lines, newline, _ = content[len(self.seen) :].rpartition(b"\n")
+        self.seen += lines + newline
         yield from (json.loads(line) for line in lines.splitlines())
 
 
@@ -264,20 +329,42 @@ def _train_fold(
     on_progress: OnProgress,
 ) -> dict[str, bytes]:
     """Train one fold; gives the files that are to be published of it."""
+    task = _fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=on_progress)
+    model = job.kind.fit(task, job.config)
+    probas = predict_scenarios(model, task.valid)
+    rows = index.filter(pl.col("fold") == fold)
+    files = _fold_files(model, fold)
+    joint, _ = _labelling(job, index)
+    if joint:
+        files[_part("joint", fold, "parquet")] = oof.oof_rows(rows, probas)
+        probas = {scenario: joint.gestures(proba) for scenario, proba in probas.items()}
+    files[_part("oof", fold, "parquet")] = oof.oof_rows(rows, probas)
+    return {name: content if isinstance(content, bytes) else parquet_bytes(content) for name, content in files.items()}
+
+
+def _fold_task(
+    job: CrossValidation,
+    fold: int,
+    *,
+    index: pl.DataFrame,
+    batch: FeatureBatch,
+    scratch: Path,
+    on_progress: OnProgress,
+) -> FoldTask:
+    """Part the sequences into those to learn from and those held out."""
     gestures, targets = tuple(job.features.content["classes"]), job.features.content["targets"]
     joint, labels = _labelling(job, index)
     gesture_of = joint.gesture_of if joint else tuple(range(len(gestures)))
     held = (index["fold"] == fold).to_numpy()
     fitted, held_out = np.flatnonzero(~held), np.flatnonzero(held)
     orientations, orientation = postures(index)
-    valid = batch.take(held_out)
-    task = FoldTask(
+    return FoldTask(
         fold=fold,
         classes=joint.names if joint else gestures,
         targets=tuple(targets[gesture] for gesture in gesture_of),
         train=batch.take(fitted),
         train_labels=labels[fitted],
-        valid=valid,
+        valid=batch.take(held_out),
         valid_labels=labels[held_out],
         seed=job.seed,
         rate_hz=float(job.features.content["rate_hz"]),
@@ -288,15 +375,6 @@ def _train_fold(
         orientations=orientations,
         train_orientation=None if orientation is None else orientation[fitted],
     )
-    model = job.kind.fit(task, job.config)
-    probas = predict_scenarios(model, valid)
-    rows = index.filter(pl.Series(held))
-    files = _fold_files(model, fold)
-    if joint:
-        files[_part("joint", fold, "parquet")] = oof.oof_rows(rows, probas)
-        probas = {scenario: joint.gestures(proba) for scenario, proba in probas.items()}
-    files[_part("oof", fold, "parquet")] = oof.oof_rows(rows, probas)
-    return {name: content if isinstance(content, bytes) else parquet_bytes(content) for name, content in files.items()}
 
 
 def _labelling(job: CrossValidation, index: pl.DataFrame) -> tuple[JointLabels | None, Int64]:

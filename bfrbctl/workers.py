@@ -132,7 +132,7 @@ def open_crew(workers: int = 1, scheduler: str | None = None) -> Iterator[Crew]:
 
 def run(
     function: Callable[..., T],
-    tasks: Iterable[tuple[Any, ...]],
+    tasks: Iterable[tuple[Any, ...] | None],
     *,
     crew: Crew = ALONE,
     n_tasks: int | None = None,
@@ -146,7 +146,8 @@ def run(
     function
         A module-level function.
     tasks
-        Its arguments, one tuple a call; drawn as they are needed, a few ahead.
+        Its arguments, one tuple a call; drawn as they are needed, a few ahead. None where the next one waits for a
+        result that is still to come: it is asked for again after the caller has got that.
     crew
         Who works.
     n_tasks
@@ -169,12 +170,11 @@ def run(
     if n_tasks is None:
         n_tasks = len(tasks) if isinstance(tasks, Sized) else n_workers(crew.workers)
     if crew.here(n_tasks):
-        for task in tasks:
-            yield function(*task)
+        yield from (function(*task) for task in tasks if task is not None)
         return
     at_once = crew.at_once(n_tasks)
     team: Team = crew.cluster.team() if crew.cluster else _Processes(at_once, crew.threads(n_tasks))
-    board = _Board(team, function, enumerate(tasks), size=at_once + _AHEAD, in_order=in_order)
+    board = _Board(team, function, iter(tasks), size=at_once + _AHEAD, in_order=in_order)
     finished = False
     try:
         yield from board.results(on_wait or (lambda: None))
@@ -214,7 +214,7 @@ class _Board:
         self,
         team: Team,
         function: Callable[..., Any],
-        coming: Iterator[tuple[int, tuple[Any, ...]]],
+        coming: Iterator[tuple[Any, ...] | None],
         *,
         size: int,
         in_order: bool,
@@ -227,6 +227,7 @@ class _Board:
         self.out: dict[int, _Piece] = {}
         self.ready: dict[int, Any] = {}
         self.done: SimpleQueue[int] = SimpleQueue()
+        self.numbers = count()
         self.tickets = count()
 
     def results(self, on_wait: Callable[[], None]) -> Iterator[Any]:
@@ -254,10 +255,10 @@ class _Board:
 
     def _fill(self) -> None:
         while len(self.out) + len(self.ready) < self.size:
-            drawn = next(self.coming, None)
-            if drawn is None:
+            task = next(self.coming, None)
+            if task is None:
                 return
-            self._hand_out(_Piece(*drawn, tries=0))
+            self._hand_out(_Piece(next(self.numbers), task, tries=0))
 
     def _hand_out(self, piece: _Piece) -> None:
         piece.tries += 1

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -169,7 +169,8 @@ class Average:
 class Kind(Protocol):
     """A module that knows one kind of model.
 
-    It may have `ensemble(models) -> Ensemble` as well, where there is a faster way than to ask fold after fold.
+    It may have `ensemble(models) -> Ensemble` as well, where there is a faster way than to ask fold after fold, and
+    `fit_member`, where a fold's members can be trained apart from each other: see `InMembers`.
     """
 
     Config: type[Any]
@@ -181,6 +182,23 @@ class Kind(Protocol):
 
     def load(self, files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> FoldModel:
         """Rebuild a model from what `encode` gave; ArtefactError when the bytes are not a sound model."""
+
+
+@runtime_checkable
+class InMembers(Kind, Protocol):
+    """A kind whose `Config` has `seeds`: a fold's model is so many members that know nothing of each other."""
+
+    def fit_member(self, task: FoldTask, config: Any, member: int) -> None:
+        """Train one member, 0 <= member < seeds, and leave it in `task.scratch`.
+
+        Several may be trained at once, in processes that share the folder. `fit` of the same task finds them there;
+        its model has the same bytes as if it had trained them itself.
+        """
+
+
+def n_members(kind: Kind, config: Any) -> int:
+    """How many pieces a fold can be trained in at the same time."""
+    return int(config.seeds) if isinstance(kind, InMembers) else 1
 
 
 KINDS = {"lgbm": "bfrbctl.models.lightgbm_model", "keras": "bfrbctl.models.keras_model"}

@@ -131,9 +131,9 @@ def training_batch(
 
     Returns
     -------
-    Inputs of the training network, `weight` and `partner` of mixup among them, and its targets: `gesture` float32
-    (batch, n_classes), `orientation` float32 (batch, n_orientations), and `phase` float32 (batch, time / 4, 1), -1
-    where unknown.
+    Inputs of the training network, `weight` and `partner` of mixup among them, and its targets: `gesture` and `imu`
+    float32 (batch, n_classes), the same; `orientation` float32 (batch, n_orientations), and `phase` float32
+    (batch, time / 4, 1), -1 where unknown.
     """
     data, plan = source.data, source.plan
     position, valid = stretched_index(data.lengths[chosen], plan, augmentation, rng)
@@ -142,8 +142,10 @@ def training_batch(
     _disturb(inputs, source, augmentation, rng)
     weight, partner = mixing(chosen.size, augmentation.mixup, rng)
     share = weight[:, None]
+    gesture = _mixed(source.labels[chosen], share, partner)
     targets = {
-        "gesture": _mixed(source.labels[chosen], share, partner),
+        "gesture": gesture,
+        "imu": gesture,
         "orientation": _mixed(source.orientation[chosen], share, partner),
         "phase": _mixed_phase(phase, share, partner),
     }

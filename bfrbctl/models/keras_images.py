@@ -57,6 +57,19 @@ def sensor_flags(tof: Tensor, dtype: str) -> Tensor:
     return ops.cast(ops.min(tof, axis=-1) < TOF_IMAGE_MISSING, dtype)
 
 
+@registered
+class SensorFlags(keras.layers.Layer):  # type: ignore[misc]
+    """Which sensors measured anything: uint8 (batch, time, n_tof, 64) -> (batch, time, n_tof) of 0 and 1."""
+
+    def call(self, tof: Tensor) -> Tensor:
+        """Look for a pixel that is not missing."""
+        return sensor_flags(tof, self.compute_dtype)
+
+    def compute_output_spec(self, tof: Tensor) -> Any:
+        """(batch, time, n_tof)."""
+        return keras.KerasTensor(tuple(tof.shape[:3]), dtype=self.compute_dtype)
+
+
 def _taps() -> Float32:
     """Say which of the 9 numbers of a 3x3 kernel of stride 2 leads from each pixel to each place of the result.
 

@@ -1,7 +1,8 @@
 """The networks, rebuilt from a few bounded numbers: the published two-branch design, and helios.
 
 A network reads padded frames, a mask and, where there are any, ToF images, and gives `gesture` logits, one a class;
-helios can also give `phase` logits of each four frames and `orientation` logits, which only serve training.
+helios can also give `imu` logits, the gesture by the IMU alone, `phase` logits of each four frames and `orientation`
+logits, which only serve training.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from bfrbctl.errors import ArtefactError
 from bfrbctl.models.keras_backend import keras, ops
-from bfrbctl.models.keras_images import FlatPixels, ImageEncoder, Mixup, MixupMask
+from bfrbctl.models.keras_images import FlatPixels, ImageEncoder, Mixup, MixupMask, SensorFlags
 from bfrbctl.models.keras_layers import (
     ConvNorm,
     DenseNorm,
@@ -237,7 +238,11 @@ def _two_branch_head(net: _Body, merged: Tensor, mask: Tensor) -> Tensor:
 
 
 def helios(net: _Body, inputs: dict[str, Tensor], mixing: dict[str, Tensor] | None) -> dict[str, Tensor]:
-    """Lay out our own network: an encoder a modality, gated by presence, one recurrence over all, masked pooling."""
+    """Lay out our own network: an answer from the IMU alone, and what thermopiles and ToF sensors add to it.
+
+    Where nothing but the IMU was recorded, nothing is added: such a sequence is answered by a network for IMUs, which
+    learns from all sequences.
+    """
     spec = net.spec
     frames = net.mixed(inputs["frames"], mixing)
     mask = net.mixed_mask(inputs["mask"], mixing)
@@ -246,40 +251,59 @@ def helios(net: _Body, inputs: dict[str, Tensor], mixing: dict[str, Tensor] | No
     imu = net.excited(frames[:, :, : spec.n_imu], mask, "imu_a", filters=64, size=3)
     imu = net.drop(net.halve(imu), 0.1, "imu_a_drop")
     imu = net.excited(imu, half, "imu_b", filters=128, size=5)
-    parts = [net.drop(net.halve(imu), 0.1, "imu_b_drop")]
+    imu = net.drop(net.halve(imu), 0.1, "imu_b_drop")
+    moved = _vector(net, imu, quarter, "imu", units=128)
+    heads = {"gesture": net.head(moved, "gesture", spec.n_classes)}
+    joined = imu
+    if spec.has_second_branch:
+        others, present = _others(net, inputs, frames, masks=(mask, half), mixing=mixing)
+        joined = ops.concatenate([imu, *others], axis=-1)
+        added = net.head(_vector(net, joined, quarter, "all", units=96), "added", spec.n_classes)
+        heads = {"gesture": heads["gesture"] + present * added, "imu": heads["gesture"]}
+    if spec.phase_head:
+        heads["phase"] = net.head(joined, "phase", 1)
+    if spec.n_orientations:
+        heads["orientation"] = net.head(moved, "orientation", spec.n_orientations)
+    return heads
+
+
+def _others(
+    net: _Body,
+    inputs: dict[str, Tensor],
+    frames: Tensor,
+    *,
+    masks: tuple[Tensor, Tensor],
+    mixing: dict[str, Tensor] | None,
+) -> tuple[list[Tensor], Tensor]:
+    """Encode thermopiles and ToF sensors: codes over a quarter of the time, and whether there are any (batch, 1)."""
+    spec, (mask, half) = net.spec, masks
+    codes, flags = [], []
     if spec.n_other:
         other = net.conv(frames[:, :, spec.n_imu :], mask, "other_a", filters=48, size=3)
         other = net.drop(net.halve(other), 0.2, "other_a_drop")
         other = net.conv(other, half, "other_b", filters=64, size=3)
-        parts.append(net.drop(net.halve(other), 0.2, "other_b_drop"))
+        codes.append(net.drop(net.halve(other), 0.2, "other_b_drop"))
+        flags.append(frames[:, :, -1:])  # the flag of all, see InputPlan.n_other
     if spec.n_tof:
         code = net.layer(ImageEncoder, "image", spec.wide(12), spec.wide(24), seed=net.seeds())(inputs["tof"])
         code = net.halve(net.mixed(code, mixing))
         code = net.drop(net.conv(code, half, "tof_a", filters=96, size=3), 0.2, "tof_a_drop")
-        parts.append(net.halve(code))
-    joined = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
-    return _helios_heads(net, joined, mask=quarter)
+        codes.append(net.halve(code))
+        flags.append(net.mixed(net.layer(SensorFlags, "tof_flags")(inputs["tof"]), mixing))
+    present = ops.max(ops.concatenate(flags, axis=-1), axis=(1, 2))
+    return codes, ops.cast(present, "float32")[:, None]
 
 
-def _helios_heads(net: _Body, joined: Tensor, *, mask: Tensor) -> dict[str, Tensor]:
+def _vector(net: _Body, frames: Tensor, mask: Tensor, name: str, *, units: int) -> Tensor:
+    """Say in one vector what happens: recurrence beside what it reads, attention and mean over time, dense layer."""
     spec = net.spec
-    gru = net.layer(Bidirectional, "gru", spec.wide(128), "gru", seed=net.seeds())(joined, mask)
-    over = net.drop(ops.concatenate([joined, gru], axis=-1), 0.3, "joined_drop")
-    pooled = ops.concatenate(
-        [
-            net.layer(MaskedAttention, "attention", spec.wide(32), seed=net.seeds())(over, mask),
-            net.layer(MaskedMean, "mean")(joined, mask),
-        ],
-        axis=-1,
-    )
-    vector = net.layer(DenseNorm, "dense_a", spec.wide(192), seed=net.seeds())(pooled)
-    vector = net.drop(vector, 0.4, "dense_a_drop")
-    heads = {"gesture": net.head(vector, "gesture", spec.n_classes)}
-    if spec.phase_head:
-        heads["phase"] = net.head(joined, "phase", 1)
-    if spec.n_orientations:
-        heads["orientation"] = net.head(vector, "orientation", spec.n_orientations)
-    return heads
+    gru = net.layer(Bidirectional, f"{name}_gru", spec.wide(units), "gru", seed=net.seeds())(frames, mask)
+    over = net.drop(ops.concatenate([frames, gru], axis=-1), 0.3, f"{name}_drop")
+    attended = net.layer(MaskedAttention, f"{name}_attention", spec.wide(32), seed=net.seeds())(over, mask)
+    mean = net.layer(MaskedMean, f"{name}_mean")(frames, mask)
+    pooled = ops.concatenate([attended, mean], axis=-1)
+    vector = net.layer(DenseNorm, f"{name}_dense", spec.wide(192), seed=net.seeds())(pooled)
+    return net.drop(vector, 0.4, f"{name}_dense_drop")
 
 
 def weight_names(network: Network) -> list[str]:

@@ -30,6 +30,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "focal": (0.0, 10.0),
     "merged_weight": (0.0, 100.0),
     "binary_weight": (0.0, 100.0),
+    "imu_weight": (0.0, 100.0),
     "phase_weight": (0.0, 100.0),
     "orientation_weight": (0.0, 100.0),
     "seeds": (1, 100),
@@ -65,9 +66,9 @@ class Config:
     label_smoothing, focal, class_weight
         Of the classes' cross-entropy; `balanced` weighs a sequence by the rarity of its gesture, so that a joint
         label with few sequences does not outweigh the rest.
-    merged_weight, binary_weight, phase_weight, orientation_weight
-        Weights of the further losses: 9 merged classes, target or not; for `helios` phase of each four frames, and
-        posture of the wearer.
+    merged_weight, binary_weight, imu_weight, phase_weight, orientation_weight
+        Weights of the further losses: 9 merged classes, target or not; for `helios` what the IMU alone says, phase of
+        each four frames, and posture of the wearer.
     seeds
         Networks trained one after the other and averaged.
     """
@@ -103,6 +104,7 @@ class Config:
     class_weight: Literal["none", "balanced"] = "none"
     merged_weight: float = 0.5
     binary_weight: float = 0.1
+    imu_weight: float = 0.5
     phase_weight: float = 0.1
     orientation_weight: float = 0.1
     seeds: int = 1

@@ -191,7 +191,8 @@ def _compile(shared: Shared, job: Job) -> None:
     ema = min(config.ema, max(1.0 - 2.0 / steps, 0.0))
     optimizer_part = (config.weight_decay, config.l2, config.clip, ema)
     loss_part = (config.merged_weight, config.binary_weight, config.label_smoothing, config.focal)
-    wanted = (optimizer_part, loss_part, config.phase_weight, config.orientation_weight, job.valid.judge, weights)
+    head_part = (config.imu_weight, config.phase_weight, config.orientation_weight)
+    wanted = (optimizer_part, loss_part, head_part, job.valid.judge, weights)
     if shared.compiled == wanted:
         return
     optimizer = FlatAdamW(config.learning_rate, decay=config.weight_decay, l2=config.l2, clip=config.clip, memory=ema)
@@ -213,8 +214,13 @@ def _losses(network: Network, job: Job, weights: tuple[float, ...]) -> tuple[dic
         focal=config.focal,
         class_weights=weights,
     )
-    losses = {"gesture": gesture, "phase": PhaseLoss(), "orientation": KnownCrossEntropy()}
-    shares = {"gesture": 1.0, "phase": config.phase_weight, "orientation": config.orientation_weight}
+    losses = {"gesture": gesture, "imu": gesture, "phase": PhaseLoss(), "orientation": KnownCrossEntropy()}
+    shares = {
+        "gesture": 1.0,
+        "imu": config.imu_weight,
+        "phase": config.phase_weight,
+        "orientation": config.orientation_weight,
+    }
     heads = network.train.output
     return {name: losses[name] for name in heads}, {name: shares[name] for name in heads}
 
