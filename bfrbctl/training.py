@@ -2,9 +2,9 @@
 
 Each fold is published as soon as it is done - its model, its predictions, its history - so that a killed run continues
 with the others. The folds are those stored in the dataset, so that every model of a blend is judged by the same ones.
-Folds know nothing of each other: they are trained here one after the other, or several at once by a crew. To a crew each
-member of a fold, those models that differ in their seed only, is a piece of work of its own; it lies in the fold's scratch
-folder until all of them are there, and putting the fold together is the last piece.
+Folds know nothing of each other: they are trained here one after the other, or several at once by a crew. To a crew
+each member of a fold (its models that differ in nothing but the seed) is a piece of work of its own, which is left in
+the fold's scratch folder; as soon as all of them are there, putting the fold together is a piece too.
 """
 
 import csv
@@ -44,11 +44,11 @@ OnProgress = Callable[[HistoryRow], None]
 _CORES_A_FOLD = {"lgbm": 4}
 """How many cores a piece is worth before a second one is trained beside it; a kind that is not here takes all.
 
-The 4 is judged, not measured: nobody had a machine of many cores for it. What speaks for few threads a piece: a fold of
-the study has some 8,000 rows, and LightGBM's documentation of `num_threads` warns of large numbers for small data ("do not
-use 64 threads for a dataset with 10,000 rows"); the metric between two rounds, and the rest of Python, has one thread;
-and pieces share nothing, while threads wait for each other after every split. What speaks against a process a core: each
-reads and bins the table for itself. `--workers` overrides it.
+The 4 is a judgement, not a measurement: there was no machine of many cores to measure on. For few threads a piece: a
+fold of the study has some 8,000 rows, and LightGBM's documentation of `num_threads` warns of many threads for small
+data ("do not use 64 threads for a dataset with 10,000 rows"); threads wait for each other after every split, pieces do
+not; and the metric after each round has one thread. Against a process a core: each reads and bins the table for
+itself, in memory of its own. `--workers` overrides it.
 """
 
 

@@ -32,7 +32,7 @@ NEEDS = frozenset({"frames", "tof"})
 SPEC = "keras.json"
 MEAN, SCALE = "scaler.mean", "scaler.scale"
 
-__all__ = ["NEEDS", "Config", "KerasFoldModel", "ensemble", "fit", "load"]
+__all__ = ["NEEDS", "Config", "KerasFoldModel", "ensemble", "fit", "fit_member", "load"]
 
 
 def weights_file(member: int) -> str:
@@ -114,6 +114,40 @@ def fit(task: FoldTask, config: Config) -> KerasFoldModel:
     UsageError
         When training diverges.
     """
+    fold = _prepared(task, config)
+    trained = [fold.trained(member) for member in range(config.seeds)]
+    history: list[HistoryRow] = [row for one in trained for row in one.history]
+    weights = [one.weights for one in trained]
+    return KerasFoldModel(fold.spec, fold.scaler, weights, _summary(fold.spec, config, trained), history)
+
+
+def fit_member(task: FoldTask, config: Config, member: int) -> None:
+    """Train one network of a fold and leave its last checkpoint in `task.scratch`; raises what `fit` raises."""
+    _prepared(task, config).trained(member)
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """What the networks of a fold have in common."""
+
+    task: FoldTask
+    config: Config
+    spec: ModelSpec
+    scaler: Scaler
+    data: TrainingData
+    valid: Validation
+    digest: str
+
+    def trained(self, member: int) -> Trained:
+        """Train a network, from its checkpoint on; one that is finished is only read."""
+        task, config = self.task, self.config
+        seed = int(np.random.SeedSequence([task.seed, task.fold, member]).generate_state(1)[0])
+        network, digest = self.spec.network, self.digest
+        job = Job(network, config, self.data, self.valid, seed=seed, digest=digest, fold=task.fold, member=member)
+        return train(job, task.scratch / f"keras-{member}.npz", task.on_progress)
+
+
+def _prepared(task: FoldTask, config: Config) -> _Fold:
     if not task.train.n_sequences or not task.valid.n_sequences:
         raise DataError(
             f"fold {task.fold}: {task.train.n_sequences} sequences to learn from, {task.valid.n_sequences} to stop on",
@@ -128,14 +162,7 @@ def fit(task: FoldTask, config: Config) -> KerasFoldModel:
     data = TrainingData(ready(task.train, plan, scaler), labels, postures(task, config), plan, turned)
     spec = ModelSpec(_network_spec(task, config, data), plan, task.classes, task.targets, task.rate_hz)
     valid = Validation(_scenarios(task.valid, plan, scaler), task.valid_labels, task.judge)
-    digest = task_digest(task, config)
-    trained = []
-    for member in range(config.seeds):
-        seed = int(np.random.SeedSequence([task.seed, task.fold, member]).generate_state(1)[0])
-        job = Job(spec.network, config, data, valid, seed=seed, digest=digest, fold=task.fold, member=member)
-        trained.append(train(job, task.scratch / f"keras-{member}.npz", task.on_progress))
-    history: list[HistoryRow] = [row for one in trained for row in one.history]
-    return KerasFoldModel(spec, scaler, [one.weights for one in trained], _summary(spec, config, trained), history)
+    return _Fold(task, config, spec, scaler, data, valid, task_digest(task, config))
 
 
 def postures(task: FoldTask, config: Config) -> Float32:

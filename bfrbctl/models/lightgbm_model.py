@@ -18,13 +18,13 @@ from bfrbctl.errors import ArtefactError, DataError, examples
 from bfrbctl.models import FoldTask, HistoryRow
 from bfrbctl.models.lightgbm_config import Config
 from bfrbctl.models.lightgbm_library import lgb, silence
+from bfrbctl.models.lightgbm_members import train_members
 from bfrbctl.models.lightgbm_rows import FastRow
 from bfrbctl.models.lightgbm_text import Trees, checked
-from bfrbctl.models.lightgbm_training import Fold, augmented, boost, check_task, strongest
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
 from bfrbctl.segments import Float32, Float64, Int64
 
-__all__ = ["NEEDS", "Config", "Forest", "Importance", "LightGBMModel", "ensemble", "fit", "load"]
+__all__ = ["NEEDS", "Config", "Forest", "Importance", "LightGBMModel", "ensemble", "fit", "fit_member", "load"]
 
 NEEDS = frozenset({"table"})
 FORMAT = 1
@@ -248,7 +248,8 @@ def fit(task: FoldTask, config: Config) -> LightGBMModel:
 
     Bins, the ranking of `top_features`, and the weights see the training sequences only; the held-out ones choose the
     best round and nothing else. The data is binned once for all seeds. The result depends on `task` and `config` but
-    not on the number of threads.
+    not on the number of threads. Of several seeds each is kept in `task.scratch`, and those that are there are not
+    trained again.
 
     Raises
     ------
@@ -257,27 +258,24 @@ def fit(task: FoldTask, config: Config) -> LightGBMModel:
     UsageError
         When the configuration does not fit the data.
     """
-    check_task(task)
-    silence()
+    runs = train_members(task, config, range(config.seeds))
     features = tuple(column.name for column in task.train.features)
-    rows = augmented(task, config)
-    selected = np.arange(len(features), dtype=np.int64)
-    if 0 < config.top_features < len(features):
-        selected = strongest(Fold(task, config, rows, selected), config.top_features)
-    fold = Fold(task, config, rows, selected)
-    history: list[HistoryRow] = []
-    runs = [boost(fold, run, history) for run in range(config.seeds)]
-    texts = tuple(run.text for run in runs)
+    selected, texts = runs[0].selected, tuple(run.text for run in runs)
     model = _assemble(task.classes, features, selected=selected, texts=texts, summary={})
     summary = {
         "best_round": [run.best_round for run in runs],
         "n_features": int(selected.size),
         "n_leaves": sum(trees.n_leaves for trees in model.trees),
-        "n_rows": int(rows.labels.size),
+        "n_rows": runs[0].n_rows,
         "quantized": [run.quantized for run in runs],
         **_final_scores(model, task),
     }
-    return replace(model, summary=summary, history=history)
+    return replace(model, summary=summary, history=[row for run in runs for row in run.history])
+
+
+def fit_member(task: FoldTask, config: Config, member: int) -> None:
+    """Train one seed of a fold and leave it in `task.scratch` for `fit`; raises what that raises."""
+    train_members(task, config, [member])
 
 
 def load(files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> LightGBMModel:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import joblib
@@ -32,23 +32,46 @@ class Rows:
 
 @dataclass(frozen=True)
 class Run:
-    """One booster."""
+    """One booster.
+
+    Parameters
+    ----------
+    text
+        The model.
+    best_round
+        How many rounds of it were kept.
+    quantized
+        Whether its gradients were.
+    selected
+        int64: the columns of the table that it sees.
+    n_rows
+        Rows that it was fitted on, IMU-only copies included.
+    history
+        What was reported on the way.
+    """
 
     text: bytes
     best_round: int
     quantized: bool
+    selected: Int64
+    n_rows: int
+    history: list[HistoryRow] = field(default_factory=list)
 
 
 class Fold:
-    """The binned data of one fold, shared by all seeds."""
+    """The data of one fold, shared by all seeds: binned the same way, whichever of them is trained first."""
 
     def __init__(self, task: FoldTask, config: Config, rows: Rows, selected: Int64) -> None:
         self.task = task
         self.config = config
+        self.selected = selected
+        self.n_rows = rows.labels.size
         n_threads = config.threads or joblib.cpu_count()
         self.params = {**config.lightgbm(), "num_class": len(task.classes), "num_threads": n_threads}
+        # Of more rows than bin_construct_sample_cnt those that bounds are found on are drawn by the seed.
+        params = {**self.params, "seed": seed_of(task, 0)}
         self.train = lgb.Dataset(
-            rows.table[:, selected], rows.labels, weight=rows.weights, params=self.params, free_raw_data=True
+            rows.table[:, selected], rows.labels, weight=rows.weights, params=params, free_raw_data=True
         )
         self.valid = {ALL_SENSORS: self._held_out(task.valid.table, selected)}
         if _has_droppable(task.train):
@@ -66,7 +89,7 @@ class Watch:
     renews the patience too, not only a better figure.
     """
 
-    def __init__(self, fold: Fold, run: int, history: list[HistoryRow]) -> None:
+    def __init__(self, fold: Fold, run: int) -> None:
         self.task = fold.task
         self.config = fold.config
         self.scenarios = tuple(fold.valid)
@@ -75,7 +98,7 @@ class Watch:
             self.wanted = self.scenarios  # nothing to take away: both scenarios are the same
         self.keeps_all = str(fold.params.get("boosting")) == "dart"  # its later rounds change the earlier trees
         self.run = run
-        self.history = history
+        self.history: list[HistoryRow] = []
         self.started = time.perf_counter()
         self.figures: list[float] = []
         self.losses: list[float] = []
@@ -119,18 +142,21 @@ class Watch:
         self.task.on_progress(row)
 
 
-def boost(fold: Fold, run: int, history: list[HistoryRow]) -> Run:
+def seed_of(task: FoldTask, run: int) -> int:
+    """Give the seed of a fold's booster: 31 bits."""
+    return int(np.random.SeedSequence([task.seed, task.fold, run]).generate_state(1)[0] >> 1)
+
+
+def boost(fold: Fold, run: int) -> Run:
     """Train one booster, without quantized gradients if LightGBM cannot finish with them."""
-    seed = int(np.random.SeedSequence([fold.task.seed, fold.task.fold, run]).generate_state(1)[0] >> 1)
-    params = {**fold.params, "seed": seed}
-    known = len(history)
+    params = {**fold.params, "seed": seed_of(fold.task, run)}
     try:
-        return _train(fold, params, Watch(fold, run, history))
+        fold.train.construct()  # else its seed would be that of this booster
+        return _train(fold, params, Watch(fold, run))
     except lgb.basic.LightGBMError as error:
         if not fold.config.quantized:
             raise UsageError(f"fold {fold.task.fold}: LightGBM stopped: {error}") from error
-    del history[known:]
-    return _train(fold, {**params, "use_quantized_grad": False}, Watch(fold, run, history))
+    return _train(fold, {**params, "use_quantized_grad": False}, Watch(fold, run))
 
 
 def _train(fold: Fold, params: dict[str, Any], watch: Watch) -> Run:
@@ -145,7 +171,8 @@ def _train(fold: Fold, params: dict[str, Any], watch: Watch) -> Run:
         callbacks=[watch],
     )
     text = trimmed(booster.model_to_string(num_iteration=watch.best_round)).encode("ascii")
-    return Run(text, watch.best_round, bool(params["use_quantized_grad"]))
+    quantized = bool(params["use_quantized_grad"])
+    return Run(text, watch.best_round, quantized, fold.selected, fold.n_rows, watch.history)
 
 
 def _evaluation(task: FoldTask) -> Callable[[AnyArray, Any], list[tuple[str, float, bool]]]:
