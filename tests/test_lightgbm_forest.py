@@ -13,11 +13,11 @@ from tests.test_lightgbm_model import N_FEATURES, batch, quick, task
 
 
 @pytest.fixture(scope="module")
-def folds() -> list[LightGBMModel]:
+def folds(tmp_path_factory: pytest.TempPathFactory) -> list[LightGBMModel]:
     """Folds that differ in everything a fold may: trees, number of boosters, features seen."""
     return [
         fit(task(), quick()),
-        fit(task(seed=6), quick(seeds=2)),
+        fit(task(seed=6, scratch=tmp_path_factory.mktemp("scratch")), quick(seeds=2)),
         fit(task(seed=7), quick(top_features=5)),
     ]
 

@@ -247,8 +247,8 @@ def test_what_progress_raises_stops_the_training(raised: type[BaseException]) ->
 # seeds and features
 
 
-def test_several_seeds_are_averaged() -> None:
-    trained = fit(task(), quick(seeds=3))
+def test_several_seeds_are_averaged(tmp_path: Path) -> None:
+    trained = fit(task(scratch=tmp_path), quick(seeds=3))
     files = trained.encode()
     assert sorted(files) == ["lgbm-1.txt", "lgbm-2.txt", "lgbm-3.txt", "lgbm.json"]
     assert len(set(files.values())) == 4

@@ -45,6 +45,21 @@ def test_tasks_are_drawn_only_a_few_ahead() -> None:
     results.close()
 
 
+@pytest.mark.parametrize("crew", [workers.ALONE, TWO])
+def test_a_task_may_wait_for_results(crew: Crew) -> None:
+    got: list[int] = []
+
+    def tasks() -> Iterator[tuple[int] | None]:
+        yield from ((2,), (3,))
+        while len(got) < 2:
+            yield None
+        yield (sum(got),)
+
+    for result in run(pieces.square, tasks(), crew=crew, n_tasks=3):
+        got.append(result)
+    assert sorted(got) == [4, 9, 169]
+
+
 def test_a_piece_whose_worker_is_killed_is_done_again(tmp_path: Path) -> None:
     results = list(run(pieces.die_once, [(tmp_path, number) for number in range(6)], crew=TWO))
     assert [number for number, _ in results] == [0, 1, 2, 3, 4, 5]

@@ -32,7 +32,7 @@ CacheMB = Annotated[
         envvar="BFRBCTL_CACHE_MB",
     ),
 ]
-Workers = Annotated[int, typer.Option(help="Folds trained at once; 0 means as many as fill the cores.", min=0)]
+Workers = Annotated[int, typer.Option(help="Folds and seeds trained at once; 0: as many as fill the cores.", min=0)]
 
 
 def register(app: typer.Typer) -> None:

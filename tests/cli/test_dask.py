@@ -146,6 +146,21 @@ def test_a_cluster_gives_the_same_bytes_though_a_worker_is_killed(
 
 
 @pytest.mark.slow
+def test_seeds_of_a_fold_are_shared_out_though_a_worker_is_killed(base: Path, tmp_path: Path) -> None:
+    words = ["train", "lgbm", base / "features", tmp_path / "there", *LGBM, "--folds", 1, "--seeds", 3]
+    call(*words[:3], tmp_path / "here", *words[4:], "--workers", 1)
+    with ExitStack() as stack:
+        address = stack.enter_context(scheduler())
+        two = [stack.enter_context(worker(address, tmp_path / "w")) for _ in range(2)]
+        run = bfrbctl(*words, "--scheduler", address)
+        begun = (tmp_path / "there" / "part-scratch-fold-1").glob
+        wait_for(lambda: any(begun("progress-*.jsonl")) or run.poll() is not None)
+        two[0].kill()
+        finish(run)
+    same(open_folder(tmp_path / "here"), open_folder(tmp_path / "there"))
+
+
+@pytest.mark.slow
 def test_raw_recordings_are_predicted_on_a_cluster(
     cluster: tuple[str, list[subprocess.Popen[bytes]]], base: Path, tmp_path: Path
 ) -> None:
