@@ -79,7 +79,8 @@ class Killer:
 
     def __call__(self, row: HistoryRow) -> None:
         if not self.killed:
-            self.killed = [one for one in psutil.Process().children() if "popen_loky" in " ".join(one.cmdline())]
+            children = [one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE]
+            self.killed = [one for one in children if "popen_loky" in " ".join(one.cmdline())]
             for one in self.killed:
                 one.kill()
 
