@@ -1,33 +1,30 @@
 """From raw recordings to a prepared dataset: checked, repaired, typed, folded.
 
 `cleaned_tables` streams any raw input through the checks; `prepare` writes what comes out. `predict` uses the former,
-so that serving sees exactly what training saw. A dataset can grow: another source is added to it as files of its own,
-and nothing that is there already changes.
+so that serving sees exactly what training saw. Alone, `prepare` streams as well; a crew reads the parts of a raw file
+by itself, one for each frames file, wherever `raw_sequences.plan` can tell them. A dataset can grow: another source is
+added to it as files of its own, and nothing that is there already changes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from contextlib import closing
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from bfrbctl import workers
 from bfrbctl.appending import Before, source
 from bfrbctl.cleaning import CleanTable, Fault, Quality, clean
-from bfrbctl.dataset import RecordingBatch, frames_file, recording_frames
+from bfrbctl.dataset import frames_file
 from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.folders import QUALITY, SEQUENCES, Folder, InputRef, input_file_ref
 from bfrbctl.folds import extend_folds
+from bfrbctl.frames_files import Made, Notes, Recipe, frames_table, make_file, notes_file, with_people
 from bfrbctl.outputs import Output
-from bfrbctl.raw import (
-    RawSchema,
-    RawSplit,
-    Unsorted,
-    read_demographics,
-    read_schema,
-    whole_sequences,
-)
+from bfrbctl.raw import RawSchema, RawSplit, Unsorted, read_demographics, read_schema
+from bfrbctl.raw_sequences import Part, gather, plan, whole_sequences
 from bfrbctl.schema import (
     DEFAULT_RATE_HZ,
     DEMOGRAPHICS,
@@ -37,13 +34,22 @@ from bfrbctl.schema import (
     SEQUENCE_TYPE,
     SUBJECT,
     TARGET_TYPE,
-    TOF_MISSING,
     SensorLayout,
 )
+from bfrbctl.workers import ALONE, Crew
 
 OnBytes = Callable[[int], None]
 
 _TYPED = (GESTURE, SEQUENCE_TYPE)
+
+_MANY = 1 << 20
+"""More parts than there are workers: whether a crew of so many is this process alone tells that it always is."""
+
+_WORTH_BYTES = (400_000_000, 45_000_000)
+"""A smaller raw file, CSV or Parquet, is prepared before other processes have started and done their share."""
+
+_WORKER_BYTES = 1 << 30
+"""Memory that a worker may need: 65,536 frames of the study, read, checked and packed."""
 
 _NUMBERS = frozenset(
     {pl.Float64(), pl.Int64(), pl.Int32(), pl.Int16(), pl.Int8(), pl.UInt8(), pl.UInt16(), pl.UInt32()}
@@ -85,11 +91,10 @@ class PrepareConfig:
 
 
 @dataclass
-class _SplitResult:
-    labels: list[pl.DataFrame] = field(default_factory=list)
-    quality: Quality = field(default_factory=Quality)
+class _SplitResult(Notes):
+    """What is known of all frames files of a split, and its sequences that cannot be used."""
+
     faults: list[Fault] = field(default_factory=list)
-    live: set[str] = field(default_factory=set)
 
 
 def split_refs(splits: Sequence[RawSplit]) -> tuple[InputRef, ...]:
@@ -128,8 +133,7 @@ def cleaned_tables(
     drop = frozenset(config.drop)
     tables = whole_sequences(split.frames, schema, rows=config.rows_per_file, gathered=gathered, on_bytes=on_bytes)
     for table in tables:
-        cleaned = clean(table, schema, rate_hz=config.rate_hz, drop=drop)
-        yield replace(cleaned, batch=_with_people(cleaned.batch, people))
+        yield with_people(clean(table, schema, rate_hz=config.rate_hz, drop=drop), people)
 
 
 def clean_frames(
@@ -187,7 +191,7 @@ def clean_frames(
         *(pl.col(name).cast(pl.Float32, strict=False) for name in DEMOGRAPHICS if name in demographics.columns),
         *(pl.lit(None, dtype=pl.Float32).alias(name) for name in DEMOGRAPHICS if name not in demographics.columns),
     ).unique(SUBJECT, keep="first", maintain_order=True)
-    return replace(cleaned, batch=_with_people(cleaned.batch, people))
+    return with_people(cleaned, people)
 
 
 def _as_type(values: pl.Series, dtype: pl.DataType) -> pl.Series:
@@ -200,8 +204,19 @@ def _as_type(values: pl.Series, dtype: pl.DataType) -> pl.Series:
     return cast if cast.dtype == dtype else nothing  # a struct stays a struct of such values
 
 
+def fitting_workers(splits: Sequence[RawSplit]) -> int:
+    """How many processes of this machine are worth their start for these files, and have the memory."""
+    few = all(split.frames.stat().st_size < _WORTH_BYTES[split.frames.suffix == ".parquet"] for split in splits)
+    return 1 if few else workers.n_workers(0, memory=_WORKER_BYTES)
+
+
 def prepare(
-    splits: Sequence[RawSplit], output: Output, config: PrepareConfig, *, on_bytes: OnBytes | None = None
+    splits: Sequence[RawSplit],
+    output: Output,
+    config: PrepareConfig,
+    *,
+    crew: Crew = ALONE,
+    on_bytes: OnBytes | None = None,
 ) -> Folder:
     """Write the prepared dataset of one or more raw files, or add them to the dataset that `output` is opened onto.
 
@@ -213,6 +228,8 @@ def prepare(
         The folder, opened by `outputs.open_output`.
     config
         Settings.
+    crew
+        Who makes the frames files.
     on_bytes
         Called with the number of bytes read since the last call.
 
@@ -232,12 +249,12 @@ def prepare(
     n_files = before.n_files
     results: dict[str, _SplitResult] = {}
     for split in splits:
-        write = partial(_write_split, split, schemas[split.name], output, config, layout=layout, first_file=n_files)
-        try:
-            results[split.name] = write(on_bytes=on_bytes)
-        except Unsorted:
-            output.forget([name for name in output.pieces if name >= frames_file(n_files)])
-            results[split.name] = write(on_bytes=None, gathered=True)
+        schema = schemas[split.name]
+        recipe = Recipe(
+            schema, split.demographics, config.rate_hz, frozenset(config.drop), layout, output.path.absolute()
+        )
+        writing = _Writing(split, recipe, output, config, n_files, crew)
+        results[split.name] = writing.write(on_bytes)
         n_files += len(results[split.name].labels)
     _refuse_faults(splits, results, config)
     for split in splits:
@@ -254,71 +271,100 @@ def prepare(
     return output.finish(content)
 
 
-def _write_split(
-    split: RawSplit,
-    schema: RawSchema,
-    output: Output,
-    config: PrepareConfig,
-    *,
-    layout: SensorLayout,
-    first_file: int,
-    on_bytes: OnBytes | None,
-    gathered: bool = False,
-) -> _SplitResult:
-    result = _SplitResult()
-    for cleaned in cleaned_tables(split, schema, config=config, gathered=gathered, on_bytes=on_bytes):
-        number = first_file + len(result.labels)
-        result.quality.rows += cleaned.quality.rows
-        result.faults += cleaned.faults
+@dataclass(frozen=True)
+class _Writing:
+    """The frames files of a split being written, from number `first_file` on."""
+
+    split: RawSplit
+    recipe: Recipe
+    output: Output
+    config: PrepareConfig
+    first_file: int
+    crew: Crew
+
+    def write(self, on_bytes: OnBytes | None) -> _SplitResult:
+        """Write them all and tell what is in them."""
+        try:
+            return self._shared_out(on_bytes) or self._streamed(on_bytes)
+        except Unsorted:
+            first = frames_file(self.first_file)
+            self.output.forget([name for name in self.output.pieces if name >= first])
+        return self._gathered()
+
+    def _streamed(self, on_bytes: OnBytes | None, *, gathered: bool = False) -> _SplitResult:
+        """Read the file here, in its order."""
+        result = _SplitResult()
+        tables = cleaned_tables(
+            self.split, self.recipe.schema, config=self.config, gathered=gathered, on_bytes=on_bytes
+        )
+        for number, cleaned in enumerate(tables, self.first_file):
+            notes, name = Notes.of(cleaned, number), frames_file(number)
+            result.add(notes)
+            result.faults += cleaned.faults
+            if not result.faults and not self.output.has(name):
+                frames = frames_table(cleaned, self.recipe.layout)
+                self.output.publish(name, {name: frames, notes_file(number): notes.pack()})
+        return result
+
+    def _shared_out(self, on_bytes: OnBytes | None) -> _SplitResult | None:
+        """Let the crew read the parts of the file; None where it must be streamed, or is better."""
+        alone = self.crew.here(_MANY)
+        if alone and not self.output.resumed:
+            return None  # one that reads ahead while it works is faster than first looking where sequences begin
+        parts = plan(self.split.frames.absolute(), self.config.rows_per_file)
+        if parts is None or (len(parts) == 1 and not self.output.resumed):
+            return None
+        return self._from_parts(parts, on_bytes)
+
+    def _gathered(self) -> _SplitResult:
+        """Bring the rows of each sequence together, then let the crew read them."""
+        if self.crew.here(_MANY):
+            return self._streamed(None, gathered=True)
+        with self.output.scratch("gathered") as folder:
+            parts = gather(
+                self.split.frames, self.recipe.schema, rows=self.config.rows_per_file, folder=folder.absolute()
+            )
+            return self._from_parts(parts, None) or self._streamed(None, gathered=True)
+
+    def _from_parts(self, parts: Sequence[Part], on_bytes: OnBytes | None) -> _SplitResult | None:
+        """Let the crew make a frames file of every part; None when the file turns out to be broken.
+
+        A stream then tells where, in the words that it has for whoever works.
+        """
+        result = _SplitResult()
+        numbered = list(enumerate(parts, self.first_file))
+        tasks = [(part, number, self.recipe) for number, part in numbered if not self._has(number)]
+        todo = {number for _, number, _ in tasks}
+        if todo:
+            self.crew.see(self.output.path, self.split.frames, *filter(None, [self.split.demographics]))
+        with closing(workers.run(make_file, tasks, crew=self.crew)) as made:
+            for number, part in numbered:
+                try:
+                    notes = self._publish(number, next(made), result) if number in todo else self._read(number)
+                except DataError:
+                    return None
+                result.add(notes)
+                if on_bytes:
+                    on_bytes(part.n_bytes)
+        return result
+
+    def _has(self, number: int) -> bool:
         name = frames_file(number)
-        if not result.faults and not output.has(name):
-            batch = cleaned.batch.conform(layout)
-            output.publish(name, {name: recording_frames(batch, cleaned.counters, cleaned.behavior, cleaned.phase)})
-        flags = _flags(cleaned.batch)
-        result.live |= _live_sensors(cleaned.batch)
-        people = pl.DataFrame(cleaned.batch.demographics, schema=dict.fromkeys(DEMOGRAPHICS, pl.Float32), orient="row")
-        people = people.with_columns(pl.all().fill_nan(None))
-        file = pl.lit(number, dtype=pl.Int32).alias("file")
-        labels = pl.concat([cleaned.labels, people, flags], how="horizontal").with_columns(file)
-        result.labels.append(_by_itself(labels))
-    return result
+        return self.output.has(name) and notes_file(number) in self.output.pieces[name]
 
+    def _read(self, number: int) -> Notes:
+        name = notes_file(number)
+        return Notes.unpack(self.output.read(name), name)
 
-def _by_itself(rows: pl.DataFrame) -> pl.DataFrame:
-    """Copy the texts of some rows: polars' own rows keep all texts alive of the tables that they were taken from."""
-    texts = [name for name, dtype in rows.schema.items() if dtype == pl.String]
-    return rows.with_columns(pl.Series(name, rows[name].to_list(), dtype=pl.String) for name in texts)
-
-
-def _with_people(batch: RecordingBatch, people: pl.DataFrame | None) -> RecordingBatch:
-    if people is None or not batch.n_sequences:
-        return batch
-    rows = pl.DataFrame({SUBJECT: batch.subjects}).join(people, on=SUBJECT, how="left", maintain_order="left")
-    values = np.stack([rows[name].to_numpy() for name in DEMOGRAPHICS], axis=1)
-    return replace(batch, demographics=np.asarray(values, dtype=np.float32))
-
-
-def _flags(batch: RecordingBatch) -> pl.DataFrame:
-    """Which modalities a sequence has any valid frame of."""
-    starts = batch.offsets[:-1]
-
-    def any_of(valid: Any) -> Any:
-        return np.logical_or.reduceat(valid, starts) if batch.n_sequences else np.zeros(0, dtype=np.bool_)
-
-    return pl.DataFrame(
-        {
-            "has_rot": any_of(~np.isnan(batch.rot[:, 0])),
-            "has_thm": any_of((~np.isnan(batch.thm)).any(axis=1)),
-            "has_tof": any_of((batch.tof != TOF_MISSING).any(axis=(1, 2))),
-        }
-    )
-
-
-def _live_sensors(batch: RecordingBatch) -> set[str]:
-    """Sensors with any valid frame in a batch."""
-    thm = {f"thm_{n}" for n, values in zip(batch.layout.thm, batch.thm.T, strict=True) if not np.isnan(values).all()}
-    tof = {f"tof_{n}" for k, n in enumerate(batch.layout.tof) if (batch.tof[:, k] != TOF_MISSING).any()}
-    return thm | tof
+    def _publish(self, number: int, made: Made, result: _SplitResult) -> Notes:
+        """Publish a frames file, unless it or one before it has sequences that cannot be used."""
+        result.faults += made.faults
+        name = frames_file(number)
+        if made.frames and result.faults:
+            made.frames.unlink()
+        elif made.frames:
+            self.output.publish(name, {name: made.frames, notes_file(number): made.notes})
+        return Notes.unpack(made.notes, notes_file(number))
 
 
 def _live_layout(layout: SensorLayout, results: Mapping[str, _SplitResult], *, keep_dead: bool) -> SensorLayout:

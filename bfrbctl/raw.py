@@ -1,13 +1,10 @@
-"""Read raw recordings - the study's CSV or Parquet - in bounded memory, whole sequences at a time.
+"""Read raw recordings - the study's CSV or Parquet - in bounded memory: what is there, what its columns are, its rows.
 
-A file is read in chunks of some megabytes. Files sorted by sequence (the usual case) are streamed; rows of one sequence
-scattered over the file are gathered through sorted temporary files. Either way the pieces that come out depend on the
-data alone, never on the chunk size.
+A file is read in chunks of some megabytes, in its own row order; `raw_sequences` makes whole sequences of them.
 """
 
 import csv
 import io
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -179,7 +176,7 @@ def _see_once(names: Sequence[str], path: Path) -> None:
 
 
 def _parquet_columns(path: Path) -> dict[str, pl.DataType | None]:
-    schema = _open_parquet(path).schema_arrow
+    schema = open_parquet(path).schema_arrow
     _see_once(schema.names, path)
     try:
         return dict(pl.from_arrow(schema.empty_table()).schema)  # type: ignore[union-attr]
@@ -187,7 +184,8 @@ def _parquet_columns(path: Path) -> dict[str, pl.DataType | None]:
         raise DataError(f"{path}: has a column of a type we cannot read ({error})") from error
 
 
-def _open_parquet(path: Path) -> pq.ParquetFile:
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Open a raw Parquet file; DataError when it is none, or its footer promises absurd totals."""
     if path.stat().st_size == 0:
         raise DataError(f"{path}: is empty", hint="download or write it again")
     try:
@@ -250,7 +248,7 @@ def read_chunks(path: Path, schema: RawSchema, on_bytes: OnBytes | None = None) 
     DataError
         A line with too few or too many fields, a value that is no number, no rows at all.
     """
-    chunks = _parquet_chunks if path.suffix == ".parquet" else _csv_chunks
+    chunks = _parquet_chunks if path.suffix == ".parquet" else csv_chunks
     n_rows = 0
     for chunk, n_bytes in _one_ahead(chunks(path, schema)):
         n_rows += chunk.height
@@ -271,7 +269,7 @@ def _one_ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 def _parquet_chunks(path: Path, schema: RawSchema) -> Iterator[tuple[pl.DataFrame, int]]:
-    file = _open_parquet(path)
+    file = open_parquet(path)
     share = path.stat().st_size / max(file.metadata.num_rows, 1)
     dtypes = schema.dtypes
     try:
@@ -285,12 +283,28 @@ def _parquet_chunks(path: Path, schema: RawSchema) -> Iterator[tuple[pl.DataFram
         ) from error
 
 
-def _csv_chunks(path: Path, schema: RawSchema) -> Iterator[tuple[pl.DataFrame, int]]:
+def csv_chunks(
+    path: Path, schema: RawSchema, *, start: int = 0, stop: int | None = None, first_line: int = 2
+) -> Iterator[tuple[pl.DataFrame, int]]:
+    """Read a CSV file, or whole lines of it, some megabytes at a time.
+
+    Parameters
+    ----------
+    path, schema
+        The file and what `read_schema` said of it.
+    start, stop
+        The bytes to read; 0 is behind the header, None the end of the file.
+    first_line
+        Number of the line at `start`, for messages.
+
+    Yields
+    ------
+    Rows with the columns of `schema.dtypes`, and how many bytes they were.
+    """
     names = list(raw_columns(path))
     wanted = schema.dtypes
     parsed = {name: wanted.get(name, pl.String()) for name in names}
-    first_line = 2
-    for block in _csv_blocks(path):
+    for block in _csv_blocks(path, start, stop):
         n_lines = _check_fields(path, block, len(names), first_line)
         try:
             frame = pl.read_csv(io.BytesIO(block), has_header=False, schema=parsed)
@@ -300,12 +314,17 @@ def _csv_chunks(path: Path, schema: RawSchema) -> Iterator[tuple[pl.DataFrame, i
         first_line += n_lines
 
 
-def _csv_blocks(path: Path) -> Iterator[bytes]:
+def _csv_blocks(path: Path, start: int, stop: int | None) -> Iterator[bytes]:
     """Cut the file after its header into blocks that end at a line end outside quotes."""
     with path.open("rb") as handle:
-        _rest_of_line(handle, path)  # the header
-        while block := handle.read(CHUNK_BYTES):
-            block += _rest_of_line(handle, path)
+        if start:
+            handle.seek(start)
+        else:
+            _rest_of_line(handle, path)  # the header
+        end = path.stat().st_size if stop is None else stop
+        while block := handle.read(min(CHUNK_BYTES, max(end - handle.tell(), 0))):
+            if handle.tell() < end:
+                block += _rest_of_line(handle, path)
             if b'"' in block and block.count(b'"') % 2:
                 block += _rest_of_quotes(handle, path)
             if block.strip():
@@ -370,100 +389,6 @@ def _bad_value(
             ]
     what = examples(found) if found else str(error).splitlines()[0][:160]
     return DataError(f"{path}: {what}, expected a number", hint="fix the file; leave a field empty where it is missing")
-
-
-# ------------------------------------------------------------------------------------------------ whole sequences
-
-
-def whole_sequences(
-    path: Path, schema: RawSchema, *, rows: int, gathered: bool = False, on_bytes: OnBytes | None = None
-) -> Iterator[pl.DataFrame]:
-    """Read a raw file as tables of whole sequences, sorted by sequence_id.
-
-    Parameters
-    ----------
-    path, schema
-        The file and what `read_schema` said of it.
-    rows
-        A table is closed by the sequence that brings it to this many rows or more.
-    gathered
-        Bring the rows of each sequence together first, through temporary files.
-    on_bytes
-        Called with the number of bytes read since the last call.
-
-    Yields
-    ------
-    Tables with the columns of `schema.dtypes`; rows of a sequence keep the order that they have in the file.
-
-    Raises
-    ------
-    Unsorted
-        On the way, when the file turns out not to be sorted by sequence_id: start over with `gathered`.
-    """
-    chunks = _gathered(path, schema, rows) if gathered else _streamed(read_chunks(path, schema, on_bytes), path)
-    yield from _cut(chunks, rows)
-
-
-def _streamed(chunks: Iterator[pl.DataFrame], path: Path) -> Iterator[pl.DataFrame]:
-    last = ""
-    for chunk in chunks:
-        ids = chunk[SEQUENCE_ID]
-        if ids.null_count():
-            raise DataError(f"{path}: {ids.null_count()} rows have no sequence_id")
-        runs = ids.filter(ids.ne_missing(ids.shift(1)))
-        if not runs.is_sorted() or (last and runs[0] < last):
-            raise Unsorted
-        last = runs[-1]
-        yield chunk
-
-
-def _cut(chunks: Iterator[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
-    pending: list[pl.DataFrame] = []
-    n_pending = 0
-    for chunk in chunks:
-        pending.append(chunk)
-        n_pending += chunk.height
-        while n_pending > rows:
-            table = pl.concat(pending)
-            ids = table[SEQUENCE_ID]
-            starts = ids.ne_missing(ids.shift(1)).arg_true().to_numpy()
-            ends = starts[starts >= rows]  # the first sequence that begins at or after `rows` opens the next table
-            if not ends.size:
-                pending = [table]
-                break
-            yield table[: int(ends[0])]
-            pending = [table[int(ends[0]) :]]
-            n_pending = pending[0].height
-    if n_pending:
-        yield pl.concat(pending)
-
-
-def _gathered(path: Path, schema: RawSchema, rows: int) -> Iterator[pl.DataFrame]:
-    """Sort a scattered file by sequence through temporary files, in bounded memory."""
-    with tempfile.TemporaryDirectory(prefix="bfrbctl-") as folder:
-        counts: dict[str, int] = {}
-        files: list[Path] = []
-        for number, chunk in enumerate(read_chunks(path, schema)):
-            files.append(Path(folder) / f"{number:06d}.parquet")
-            chunk.sort(SEQUENCE_ID, maintain_order=True).write_parquet(files[-1], compression="zstd")
-            for sequence_id, n_rows in chunk[SEQUENCE_ID].value_counts().iter_rows():
-                counts[sequence_id] = counts.get(sequence_id, 0) + n_rows
-        for first, last in _ranges(counts, rows):
-            inside = pl.col(SEQUENCE_ID).is_between(pl.lit(first), pl.lit(last))
-            parts = [pl.scan_parquet(file).filter(inside).collect() for file in files]
-            yield pl.concat(parts).sort(SEQUENCE_ID, maintain_order=True)
-
-
-def _ranges(counts: Mapping[str, int], rows: int) -> Iterator[tuple[str, str]]:
-    first, n_rows = "", 0
-    for sequence_id in sorted(counts):
-        first = first or sequence_id
-        n_rows += counts[sequence_id]
-        if n_rows >= rows:
-            yield first, sequence_id
-            first, n_rows = "", 0
-    if first:
-        yield first, max(counts)
 
 
 # --------------------------------------------------------------------------------------------------- demographics

@@ -17,8 +17,20 @@ PACKAGE = ROOT / "bfrbctl"
 LAYERS = (
     {"errors", "schema"},
     {"segments", "rotation", "metrics"},
-    {"config", "storage", "tables", "folders", "outputs", "cluster", "workers", "cache", "dataset", "raw"},
-    {"cleaning", "folds", "appending", "preparation", "simulation", "features", "featurization"},
+    {
+        "config",
+        "storage",
+        "tables",
+        "folders",
+        "outputs",
+        "cluster",
+        "workers",
+        "cache",
+        "dataset",
+        "raw",
+        "raw_sequences",
+    },
+    {"cleaning", "folds", "appending", "frames_files", "preparation", "simulation", "features", "featurization"},
     {"models"},
     {"labels", "oof", "mixing", "assignment"},
     {

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from bfrbctl import raw as raw_module
 from bfrbctl.errors import DataError, UsageError
-from bfrbctl.raw import Unsorted, find_splits, raw_columns, read_demographics, read_schema, whole_sequences
+from bfrbctl.raw import Unsorted, find_splits, raw_columns, read_demographics, read_schema
+from bfrbctl.raw_sequences import whole_sequences
 from tests.recordings import SMALL_LAYOUT, raw_frames, write_raw
 
 TABLE = raw_frames(subjects=2)

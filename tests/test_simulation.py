@@ -11,6 +11,7 @@ from bfrbctl.errors import UsageError
 from bfrbctl.schema import STUDY_LAYOUT
 from bfrbctl.simulation import SimulatedSubject, SimulationConfig, simulate_subject, write_raw
 from bfrbctl.simulation.gestures import COMBINATIONS, GESTURES
+from bfrbctl.workers import Crew
 
 CONFIG = SimulationConfig(subjects=2, test_subjects=1, seed=5)
 LABELLED = ["row_id", "sequence_type", "sequence_id", "sequence_counter", "subject", "orientation", "behavior", "phase"]
@@ -195,7 +196,9 @@ def test_another_seed_gives_other_people(train: SimulatedSubject) -> None:
 
 def test_the_bytes_do_not_depend_on_the_number_of_workers(folder: Path, tmp_path: Path) -> None:
     done: list[tuple[int, int]] = []
-    names = write_raw(tmp_path, CONFIG, workers=2, answers=True, on_progress=lambda n, total: done.append((n, total)))
+    names = write_raw(
+        tmp_path, CONFIG, crew=Crew(2), answers=True, on_progress=lambda n, total: done.append((n, total))
+    )
     assert names == [
         "train.parquet",
         "train_demographics.csv",
@@ -232,7 +235,6 @@ def test_answers_fit_the_test_recordings(folder: Path) -> None:
     [
         ({"split": "all"}, "split is 'all'"),
         ({"file_format": "xlsx"}, "format is 'xlsx'"),
-        ({"workers": 0}, "workers is 0"),
     ],
 )
 def test_writing_refuses_what_it_cannot_do(tmp_path: Path, settings: dict[str, object], said: str) -> None:

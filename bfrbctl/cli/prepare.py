@@ -30,6 +30,10 @@ def prepare(
     append: Annotated[
         bool, typer.Option("--append", help="Add the recordings to the dataset that is there, as files of their own.")
     ] = False,
+    workers: Annotated[
+        int, typer.Option(help="Processes; 0 means one a core, or none beside this one for a small input.", min=0)
+    ] = 0,
+    scheduler: shared.Scheduler = None,
     force: shared.Force = False,
     resume: shared.Resume = False,
     quiet: shared.Quiet = False,
@@ -41,13 +45,13 @@ def prepare(
     Writes sequences.parquet, frames-*.parquet and quality.parquet (what was repaired, where, why). With --append
     nothing that is there changes: subjects keep their folds, new ones get theirs.
 
-    Example: bfrbctl prepare cmi-detect-behavior/ data/
+    Example: bfrbctl prepare cmi-detect-behavior/ data/ --workers 2
     """
     from bfrbctl import config as configuration
     from bfrbctl.appending import settings_of
     from bfrbctl.errors import UsageError
     from bfrbctl.outputs import Job, open_output
-    from bfrbctl.preparation import PrepareConfig, split_refs
+    from bfrbctl.preparation import PrepareConfig, fitting_workers, split_refs
     from bfrbctl.preparation import prepare as run
     from bfrbctl.raw import find_splits
 
@@ -61,10 +65,14 @@ def prepare(
     )
     splits = find_splits(raw, demographics)
     job = Job("dataset", configuration.as_mapping(config), split_refs(splits), shared.command_line(), config.seed)
-    with open_output(data, job, force=force, resume=resume, append=append) as output:
-        total = sum(split.frames.stat().st_size for split in splits)
-        with shared.progress("prepare", total, quiet=quiet, unit="MB", scale=1e6) as advance:
-            folder = run(splits, output, config, on_bytes=advance)
+    processes = workers if scheduler or workers else fitting_workers(splits)
+    total = sum(split.frames.stat().st_size for split in splits)
+    with (
+        shared.crew(processes, scheduler, quiet=quiet) as crew,
+        open_output(data, job, force=force, resume=resume, append=append) as output,
+        shared.progress("prepare", total, quiet=quiet, unit="MB", scale=1e6) as advance,
+    ):
+        folder = run(splits, output, config, crew=crew, on_bytes=advance)
         reused = [name for name in output.reused if name.startswith("frames")]
     content = folder.content
     counts = ", ".join(f"{n} {name}" for name, n in content["n_sequences"].items())

@@ -23,6 +23,7 @@ def simulate(
     config_file: shared.Config = None,
     settings: shared.Set = None,
     workers: shared.Workers = 0,
+    scheduler: shared.Scheduler = None,
     force: shared.Force = False,
     quiet: shared.Quiet = False,
     as_json: shared.Json = False,
@@ -37,7 +38,6 @@ def simulate(
     from bfrbctl import config as configuration
     from bfrbctl.outputs import Job, open_output
     from bfrbctl.simulation import SimulationConfig, write_raw
-    from bfrbctl.workers import n_workers
 
     config = configuration.build(
         SimulationConfig, file=config_file, overrides=settings or (), subjects=subjects, seed=seed
@@ -45,7 +45,7 @@ def simulate(
     effective = {**configuration.as_mapping(config), "split": split, "format": file_format, "answers": answers}
     job = Job("raw", effective, (), shared.command_line(), config.seed)
     people = sum(config.n_subjects(name) for name in ("train", "test") if split in (name, "both"))
-    with open_output(out, job, force=force) as output:
+    with shared.crew(workers, scheduler, quiet=quiet) as crew, open_output(out, job, force=force) as output:
         with (
             output.scratch("raw") as folder,
             shared.progress("simulate", people, quiet=quiet, unit="people") as advance,
@@ -55,7 +55,7 @@ def simulate(
                 config,
                 split=split,
                 file_format=file_format,
-                workers=n_workers(workers),
+                crew=crew,
                 answers=answers,
                 on_progress=lambda _done, _total: advance(1),
             )

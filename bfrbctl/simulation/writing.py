@@ -1,17 +1,25 @@
-"""A whole study on disk, streamed person by person in bounded memory, the same bytes for any number of workers."""
+"""A whole study on disk, streamed person by person in bounded memory, the same bytes whoever simulates them.
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+A person comes as files of a worker: CSV as it shall stand in the study's file, or Arrow's own format, which costs next
+to nothing to read, to be packed as a row group.
+"""
+
+import secrets
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
 import pyarrow.parquet as pq
-from joblib import Parallel, delayed
 
+from bfrbctl import workers
 from bfrbctl.errors import UsageError
-from bfrbctl.simulation.recording import SimulatedSubject, simulate_subject
+from bfrbctl.simulation.recording import simulate_subject
 from bfrbctl.simulation.settings import SPLITS, SimulationConfig
+from bfrbctl.storage import temporary_path
+from bfrbctl.workers import ALONE, Crew
 
 FileFormat = Literal["parquet", "csv"]
 Progress = Callable[[int, int], None]
@@ -23,7 +31,7 @@ def write_raw(
     *,
     split: Literal["train", "test", "both"] = "both",
     file_format: FileFormat = "parquet",
-    workers: int = 1,
+    crew: Crew = ALONE,
     answers: bool = False,
     on_progress: Progress | None = None,
 ) -> list[str]:
@@ -39,8 +47,8 @@ def write_raw(
         Which part of it.
     file_format
         Of the recordings and answers; demographics are always CSV.
-    workers
-        Processes; the bytes written do not depend on it.
+    crew
+        Who simulates the people; the bytes written do not depend on it.
     answers
         Write the labels of the test split beside it.
     on_progress
@@ -53,14 +61,13 @@ def write_raw(
     Raises
     ------
     UsageError
-        For an unknown split or format, or fewer than one worker.
+        For an unknown split or format, or workers that do not see the folder.
     """
     if split not in (*SPLITS, "both"):
         raise UsageError(f"split is {split!r}, expected one of train, test, both")
     if file_format not in ("parquet", "csv"):
         raise UsageError(f"format is {file_format!r}, expected parquet or csv")
-    if workers < 1:
-        raise UsageError(f"workers is {workers}, expected 1 or more")
+    crew.see(folder)
     splits = SPLITS if split == "both" else (split,)
     total = sum(config.n_subjects(name) for name in splits)
     names: list[str] = []
@@ -72,9 +79,12 @@ def write_raw(
             files = [_open(folder / file) for file in written]
             for file in files:
                 stack.callback(file.close)
-            for person in _people(config, name, workers):
-                for file, table in zip(files, (person.frames, person.demographics, person.answers), strict=False):
-                    file.add(table)
+            tasks = [(config, number, name, written, folder.absolute()) for number in range(config.n_subjects(name))]
+            people = stack.enter_context(closing(workers.run(_simulate, tasks, crew=crew)))
+            for person in people:
+                for file, made in zip(files, person, strict=True):
+                    file.add(made)
+                    made.unlink()
                 done += 1
                 if on_progress is not None:
                     on_progress(done, total)
@@ -82,25 +92,29 @@ def write_raw(
     return names
 
 
-def _people(config: SimulationConfig, split: str, workers: int) -> Iterator[SimulatedSubject]:
-    """Simulate the people of a split, in order; loky workers start afresh and never fork."""
-    numbers = range(config.n_subjects(split))
-    if workers == 1:
-        yield from (simulate_subject(config, number, split=split) for number in numbers)
-        return
-    run = Parallel(n_jobs=workers, backend="loky", return_as="generator", pre_dispatch=workers + 1, batch_size=1)
-    yield from run(delayed(simulate_subject)(config, number, split=split) for number in numbers)
+def _simulate(config: SimulationConfig, number: int, split: str, files: list[str], folder: Path) -> list[Path]:
+    """Simulate a person in a worker, into a file of drawn name for each of the study's files."""
+    person = simulate_subject(config, number, split=split)
+    made = []
+    for name, table in zip(files, (person.frames, person.demographics, person.answers), strict=False):
+        made.append(temporary_path(folder / f"{secrets.token_hex(8)}-{name}"))
+        if name.endswith(".csv"):
+            table.write_csv(made[-1], include_header=number == 0)
+        else:
+            table.write_ipc(made[-1])
+    return made
 
 
 class _Csv:
-    """Appends to a CSV file; the header is written once."""
+    """Appends lines to a CSV file."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
 
-    def add(self, table: pl.DataFrame) -> None:
-        """Append rows."""
-        table.write_csv(self._file, include_header=self._file.tell() == 0)
+    def add(self, made: Path) -> None:
+        """Append what a worker wrote."""
+        with made.open("rb") as lines:
+            shutil.copyfileobj(lines, self._file)
 
     def close(self) -> None:
         """Finish the file."""
@@ -114,9 +128,9 @@ class _Parquet:
         self._path = path
         self._writer: pq.ParquetWriter | None = None
 
-    def add(self, table: pl.DataFrame) -> None:
-        """Append one row group."""
-        arrow = table.to_arrow(compat_level=pl.CompatLevel.oldest())
+    def add(self, made: Path) -> None:
+        """Append what a worker wrote as one row group."""
+        arrow = pl.read_ipc(made.read_bytes()).to_arrow(compat_level=pl.CompatLevel.oldest())
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._path, arrow.schema, compression="zstd")
         self._writer.write_table(arrow)
