@@ -10,8 +10,7 @@ the fold's scratch folder; as soon as all of them are there, putting the fold to
 import csv
 import io
 import json
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from bfrbctl.labels import JOINT_OOF, JointLabels, Sort, joint_labels, postures
 from bfrbctl.metrics import score_proba
 from bfrbctl.models import FoldModel, FoldTask, HistoryRow, InMembers, Kind, kind_module, n_members
 from bfrbctl.outputs import Output
+from bfrbctl.pieces import Pieces, Rows, progress_path
 from bfrbctl.schema import ALL_SENSORS, GESTURE, IMU_ONLY
 from bfrbctl.segments import Float32, Int64
 from bfrbctl.storage import Content, decode_parquet, encode_json, parquet_bytes, parse_json
@@ -184,41 +184,6 @@ def _train_here(
         yield fold
 
 
-Piece = tuple[int, int | None]
-"""A fold and which of its members is to be trained; None: put the fold together."""
-
-
-class _Pieces:
-    """Pieces in the order in which they can be begun: members by fold, and a fold as soon as its members are there.
-
-    Parameters
-    ----------
-    folds
-        Which folds.
-    members
-        How many members each has; of one only, it is trained as the fold is put together.
-    """
-
-    def __init__(self, folds: Sequence[int], members: int) -> None:
-        apart = range(members if members > 1 else 0)
-        self.members = deque((fold, member) for fold in folds for member in apart)
-        self.left = dict.fromkeys(folds, len(apart))
-        self.all: list[Piece] = [*self.members, *((fold, None) for fold in folds)]
-
-    def __iter__(self) -> Iterator[Piece | None]:
-        while self.left:
-            whole = next((fold for fold, left in self.left.items() if left == 0), None)
-            if whole is not None:
-                del self.left[whole]
-                yield whole, None
-            else:
-                yield self.members.popleft() if self.members else None  # the rest waits for what is being done
-
-    def done(self, fold: int) -> None:
-        """Note that a member of a fold is there."""
-        self.left[fold] -= 1
-
-
 def _train_elsewhere(
     job: CrossValidation, output: Output, folds: Sequence[int], *, crew: Crew, on_progress: OnProgress
 ) -> Generator[int, None, None]:
@@ -234,8 +199,8 @@ def _train_elsewhere(
     told = (job.features.path.absolute(), job.kind_name, settings, job.seed, job.labels, bound)
     held = {fold: ExitStack() for fold in folds}
     scratch = {fold: held[fold].enter_context(output.scratch(f"fold-{fold}")).absolute() for fold in folds}
-    pieces = _Pieces(folds, n_members(job.kind, job.config))
-    rows = {piece: _Rows(_progress(scratch[piece[0]], piece[1])) for piece in pieces.all}
+    pieces = Pieces(folds, n_members(job.kind, job.config))
+    rows = {piece: Rows(progress_path(scratch[piece[0]], piece[1])) for piece in pieces.all}
 
     def tell() -> None:
         for row in (row for known in rows.values() for row in known.new()):
@@ -270,7 +235,7 @@ def _piece_elsewhere(
     config = from_mapping(kind.Config, settings, f"settings of fold {fold}")
     job = CrossValidation(open_folder(features_path, "features"), kind_name, kind, config, (fold,), seed, labels)
     index, batch = read_features(job.features, parts=kind.NEEDS, cache=Cache(cache_bytes, scratch))
-    with _progress(scratch, member).open("w", encoding="utf-8", buffering=1) as progress:
+    with progress_path(scratch, member).open("w", encoding="utf-8", buffering=1) as progress:
 
         def note(row: HistoryRow) -> None:
             progress.write(json.dumps(row) + "\n")
@@ -283,31 +248,6 @@ def _piece_elsewhere(
         task = _fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=note)
         kind.fit_member(task, config, member)
         return fold, member, {}
-
-
-def _progress(scratch: Path, member: int | None) -> Path:
-    """Name the file of a piece's history rows, by which this process comes to know them."""
-    return scratch / ("progress.jsonl" if member is None else f"progress-{member}.jsonl")
-
-
-class _Rows:
-    """Rows that a worker appends to a file, read as they come; those of an earlier run are let go."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.seen = b""
-        path.unlink(missing_ok=True)
-
-    def new(self) -> Iterator[HistoryRow]:
-        """Give the whole lines since the last call; from the start again when a worker began anew."""
-        if not self.path.exists():
-            return
-        content = self.path.read_bytes()
-        if not content.startswith(self.seen):
-            self.seen = b""
-        lines, newline, _ = content[len(self.seen) :].rpartition(b"\n")
-        self.seen += lines + newline
-        yield from (json.loads(line) for line in lines.splitlines())
 
 
 def _chosen_folds(job: CrossValidation, index: pl.DataFrame) -> list[int]:

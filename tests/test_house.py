@@ -34,6 +34,7 @@ LAYERS = (
     {"models"},
     {"labels", "oof", "mixing", "assignment"},
     {
+        "pieces",
         "training",
         "blending",
         "members",

@@ -18,7 +18,8 @@ from bfrbctl.models import HistoryRow, keras_model, lightgbm_model, n_members
 from bfrbctl.models.lightgbm_library import lgb
 from bfrbctl.oof import read_oof
 from bfrbctl.outputs import Job, open_output
-from bfrbctl.training import CrossValidation, _Pieces, _Rows, cross_validate
+from bfrbctl.pieces import Pieces, Rows
+from bfrbctl.training import CrossValidation, cross_validate
 from bfrbctl.workers import Crew
 from tests import toy_model
 from tests.keras_batches import task as keras_task
@@ -176,7 +177,7 @@ def test_a_damaged_member_is_refused(tmp_path: Path, damage: str) -> None:
 
 
 def test_folds_are_put_together_as_soon_as_their_members_are_there() -> None:
-    pieces = _Pieces((3, 5), 2)
+    pieces = Pieces((3, 5), 2)
     drawn = iter(pieces)
     assert [next(drawn) for _ in range(5)] == [(3, 0), (3, 1), (5, 0), (5, 1), None]
     for fold in (5, 3, 5):
@@ -184,7 +185,7 @@ def test_folds_are_put_together_as_soon_as_their_members_are_there() -> None:
     assert [next(drawn), next(drawn)] == [(5, None), None]
     pieces.done(3)
     assert list(drawn) == [(3, None)]
-    assert list(_Pieces((3, 5), 1)) == [(3, None), (5, None)]
+    assert list(Pieces((3, 5), 1)) == [(3, None), (5, None)]
 
 
 def test_a_kind_tells_how_many_pieces_a_fold_has() -> None:
@@ -196,7 +197,7 @@ def test_a_kind_tells_how_many_pieces_a_fold_has() -> None:
 def test_rows_of_a_worker_that_began_anew_are_read_from_the_start(tmp_path: Path) -> None:
     path = tmp_path / "progress.jsonl"
     path.write_text('{"step": 9}\n')
-    rows = _Rows(path)
+    rows = Rows(path)
     assert list(rows.new()) == []
     path.write_text('{"step": 1}\n{"st')
     assert list(rows.new()) == [{"step": 1}]
