@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bfrbctl.outputs import Job, Output, open_output
 from bfrbctl.preparation import PrepareConfig, prepare, split_refs
 from bfrbctl.raw import find_splits
 from bfrbctl.schema import SensorLayout
+from bfrbctl.workers import ALONE, Crew
 from tests.recordings import raw_frames, write_raw
 
 FIRST = raw_frames(subjects=4)
@@ -26,12 +28,14 @@ MORE = raw_frames(subjects=5, seed=7).with_columns(
 )
 
 
-def write(raw: Path, out: Path, *, append: bool = False, resume: bool = False, **settings: Any) -> Folder:
+def write(
+    raw: Path, out: Path, *, append: bool = False, resume: bool = False, crew: Crew = ALONE, **settings: Any
+) -> Folder:
     config = PrepareConfig(**{"folds": 2, "rows_per_file": 300, **settings})
     splits = find_splits(raw)
     job = Job("dataset", as_mapping(config), split_refs(splits), seed=0)
     with open_output(out, job, append=append, resume=resume) as output:
-        return prepare(splits, output, config)
+        return prepare(splits, output, config, crew=crew)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +65,12 @@ def test_a_source_is_added_as_files_of_its_own(dataset: Folder, raws: tuple[Path
     parts = [read_recordings(grown, table, number)[0] for number in range(grown.content["n_files"])]
     acc = np.concatenate([part.acc for part in parts])
     assert np.array_equal(acc[:, 2], pl.concat([FIRST["acc_z"], MORE["acc_z"]]).to_numpy())
+
+
+def test_a_crew_adds_the_same_files(dataset: Folder, raws: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(dataset.path, tmp_path / "other")
+    together = write(raws[1], tmp_path / "other", append=True, crew=Crew(2))
+    assert together.files == write(raws[1], dataset.path, append=True).files
 
 
 def test_the_manifest_tells_where_files_are_from(dataset: Folder, raws: tuple[Path, Path]) -> None:

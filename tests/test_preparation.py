@@ -1,17 +1,24 @@
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import psutil
 import pytest
 
 from bfrbctl.dataset import read_recordings
 from bfrbctl.errors import DataError, UsageError
 from bfrbctl.folders import Folder, open_folder
 from bfrbctl.folds import assign_folds
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.preparation import PrepareConfig, prepare, split_refs
+from bfrbctl.frames_files import Made, Recipe, make_file
+from bfrbctl.outputs import Job, Output, open_output
+from bfrbctl.preparation import PrepareConfig, fitting_workers, prepare, split_refs
 from bfrbctl.raw import find_splits
+from bfrbctl.raw_sequences import Part
+from bfrbctl.workers import ALONE, Crew
 from tests.recordings import raw_frames, write_raw
 
 TRAIN = raw_frames(subjects=4)
@@ -20,11 +27,13 @@ TEST = raw_frames(subjects=2, labelled=False, imu_only=True, seed=5).with_column
 )
 
 
-def prepared(raw: Path, out: Path, *, resume: bool = False, force: bool = False, **settings: Any) -> Folder:
+def prepared(
+    raw: Path, out: Path, *, resume: bool = False, force: bool = False, crew: Crew = ALONE, **settings: Any
+) -> Folder:
     config = PrepareConfig(**{"folds": 2, "rows_per_file": 300, **settings})
     splits = find_splits(raw)
     with open_output(out, Job("dataset", vars(config), split_refs(splits)), resume=resume, force=force) as output:
-        return prepare(splits, output, config)
+        return prepare(splits, output, config, crew=crew)
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +208,106 @@ def test_the_dataset_can_be_moved(dataset: Folder, tmp_path: Path) -> None:
         assert open_folder(tmp_path / "moved", "dataset").sha256 == dataset.sha256
     finally:
         (tmp_path / "moved").rename(dataset.path)
+
+
+def test_a_crew_makes_the_same_dataset_of_csv_and_parquet(raw: Path, dataset: Folder, tmp_path: Path) -> None:
+    together = prepared(raw, tmp_path / "data", crew=Crew(2))
+    assert together.files == dataset.files
+    assert together.content == dataset.content
+
+
+def test_a_crew_makes_the_same_dataset_of_scattered_rows(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "raw", TRAIN.sample(fraction=1.0, shuffle=True, seed=3))
+    alone, together = (prepared(raw, tmp_path / f"data-{n}", crew=Crew(n)) for n in (1, 2))
+    assert together.files == alone.files
+    assert sorted(entry.name for entry in together.path.iterdir()) == sorted([*together.files, "manifest.json"])
+
+
+def test_a_resumed_run_reads_no_recordings_of_finished_files(
+    raw: Path, dataset: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, made = Output.publish, []
+
+    def killed_at_the_third(self: Output, piece: str, files: Any) -> None:
+        if piece == "frames-00002.parquet":
+            raise KeyboardInterrupt
+        publish(self, piece, files)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Output, "publish", killed_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            prepared(raw, tmp_path / "data", crew=Crew(2))
+
+    def noted(part: Part, number: int, recipe: Recipe) -> Made:
+        made.append(number)
+        return make_file(part, number, recipe)
+
+    monkeypatch.setattr("bfrbctl.preparation.make_file", noted)
+    again = prepared(raw, tmp_path / "data", resume=True)
+    assert again.files == dataset.files
+    assert made == list(range(2, dataset.content["n_files"]))
+
+
+def test_what_a_stream_wrote_before_it_met_scattered_rows_is_made_anew(tmp_path: Path) -> None:
+    """The first file is whole and sorted as far as a stream sees when it publishes it, but lacks a row."""
+    late = (pl.col("sequence_id") == "SEQ_000003") & (pl.col("sequence_counter") == 5)
+    raw = write_raw(tmp_path / "raw", pl.concat([TRAIN.filter(~late), TRAIN.filter(late)]))
+    splits, config = find_splits(raw), PrepareConfig(folds=2, rows_per_file=300)
+    job = Job("dataset", vars(config), split_refs(splits))
+    torn = prepared(write_raw(tmp_path / "torn", TRAIN.filter(~late)), tmp_path / "torn-data")
+    with pytest.raises(KeyboardInterrupt), open_output(tmp_path / "data", job) as output:
+        output.publish("frames-00000.parquet", {"frames-00000.parquet": torn.read("frames-00000.parquet")})
+        raise KeyboardInterrupt
+    again = prepared(raw, tmp_path / "data", resume=True)
+    assert again.files == prepared(raw, tmp_path / "whole").files
+    assert again.content["n_frames"] == TRAIN.height
+
+
+def spoiled(case: str) -> pl.DataFrame:
+    last = pl.col("sequence_id") >= "SEQ_000029"
+    if case == "two subjects":
+        odd = last & (pl.col("sequence_counter") == 2)
+        return TRAIN.with_columns(subject=pl.when(odd).then(pl.lit("SUBJ_X")).otherwise("subject"))
+    if case == "no number":
+        return TRAIN.with_columns(acc_y=pl.when(last).then(pl.lit("oops")).otherwise(pl.col("acc_y").cast(pl.String)))
+    return TRAIN.with_columns(sequence_id=pl.when(~last).then("sequence_id"))
+
+
+@pytest.mark.parametrize("case", ["two subjects", "no number", "no sequence_id"])
+def test_bad_rows_far_behind_are_told_by_a_crew_as_alone(tmp_path: Path, case: str) -> None:
+    raw, told = write_raw(tmp_path / "raw", spoiled(case)), []
+    for n in (1, 2):
+        with pytest.raises(DataError) as caught:
+            prepared(raw, tmp_path / "data", crew=Crew(n))
+        told.append((caught.value.what, caught.value.hint))
+        assert not (tmp_path / "data").exists()
+    assert told[0] == told[1]
+
+
+def test_no_process_is_started_for_a_small_input(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bfrbctl.workers.joblib.cpu_count", lambda: 8)
+    assert fitting_workers(find_splits(raw)) == 1
+    monkeypatch.setattr("bfrbctl.preparation._WORTH_BYTES", (1000, 1000))
+    assert fitting_workers(find_splits(raw)) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["a worker", "the command"])
+def test_a_kill_costs_nothing_but_the_files_being_made(tmp_path: Path, victim: str) -> None:
+    raw = write_raw(tmp_path / "raw", raw_frames(subjects=8, repeats=4))
+    words = ["prepare", str(raw), str(tmp_path / "data"), "--rows-per-file", "150", "--workers", "2", "--quiet"]
+    run = subprocess.Popen([sys.executable, "-m", "bfrbctl", *words], stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "data" / "frames-00001.parquet").exists() and run.poll() is None:
+        time.sleep(0.01)
+    children = psutil.Process(run.pid).children(recursive=True) if run.poll() is None else []
+    doomed = [one for one in children if "loky" in " ".join(one.cmdline())][:1] if victim == "a worker" else [run]
+    for one in doomed:
+        one.kill()
+    _, err = run.communicate(timeout=120)
+    assert run.returncode == (0 if victim == "a worker" else -9), err
+    if victim == "the command":
+        psutil.wait_procs(children, timeout=30)
+        assert not any(one.is_running() for one in children)
+        subprocess.run([sys.executable, "-m", "bfrbctl", *words, "--resume"], check=True)
+    whole = prepared(raw, tmp_path / "whole", folds=5, rows_per_file=150)
+    assert open_folder(tmp_path / "data").files == whole.files

@@ -170,6 +170,31 @@ def test_raw_recordings_are_predicted_on_a_cluster(
 
 
 @pytest.mark.slow
+def test_a_cluster_simulates_and_prepares_the_same_bytes(
+    cluster: tuple[str, list[subprocess.Popen[bytes]]], base: Path, tmp_path: Path
+) -> None:
+    people = ["--split", "test", "--set", "test_subjects=2", "--answers"]
+    call("simulate", tmp_path / "s-here", *people, "--workers", 1)
+    call("simulate", tmp_path / "s-there", *people, "--scheduler", cluster[0])
+    same(open_folder(tmp_path / "s-here"), open_folder(tmp_path / "s-there"))
+
+    options = ["--folds", 3, "--rows-per-file", 200, "--scheduler", cluster[0]]
+    call("prepare", base / "raw", tmp_path / "data", *options)
+    same(open_folder(base / "data"), open_folder(tmp_path / "data"))
+
+    table = raw_frames(subjects=6, repeats=4)
+    write_raw(tmp_path / "sorted", table, suffix="parquet")
+    write_raw(tmp_path / "scattered", table.sample(fraction=1.0, shuffle=True, seed=3), suffix="parquet")
+    for name in ("sorted", "scattered"):
+        call("prepare", tmp_path / name, tmp_path / f"d-{name}", *options)
+    same(open_folder(base / "data"), open_folder(tmp_path / "d-sorted"))
+    here, there = open_folder(base / "data"), open_folder(tmp_path / "d-scattered")
+    assert [there.files[name] for name in here.names(r"frames-.*")] == [
+        here.files[name] for name in here.names(r"frames-.*")
+    ]
+
+
+@pytest.mark.slow
 def test_bad_data_on_a_worker_is_told_as_here(
     cluster: tuple[str, list[subprocess.Popen[bytes]]], base: Path, tmp_path: Path
 ) -> None:
