@@ -9,8 +9,8 @@ from bfrbctl.errors import ArtefactError
 from bfrbctl.models.keras_inputs import MAX_LENGTH, STEP, InputPlan
 from bfrbctl.models.keras_networks import HELIOS, NetworkSpec
 
-FORMAT = 2
-"""Since 2 helios has another layout and may tell postures in training; of format 1 two-branch networks are read."""
+FORMAT = 3
+"""1 did not tell of postures; helios had another layout in 1 and 2, of which two-branch networks are read."""
 
 MAX_BYTES = 4 * 2**20
 MAX_CHANNELS = 4096
@@ -68,7 +68,7 @@ def decode_spec(content: bytes, *, classes: tuple[str, ...]) -> tuple[ModelSpec,
     wanted = {"format", "n_members", "summary", "network", "inputs", "classes", "targets", "rate_hz"}
     if not isinstance(found, dict) or set(found) != wanted:
         raise ArtefactError(f"the model's spec has not the fields {', '.join(sorted(wanted))}")
-    if type(found["format"]) is not int or found["format"] not in (1, FORMAT):
+    if type(found["format"]) is not int or not 1 <= found["format"] <= FORMAT:
         raise ArtefactError(f"the model's format is {found['format']!r}, expected {FORMAT}", hint="update bfrbctl")
     spec = ModelSpec(
         network=_network(found["network"], found["format"]),
@@ -85,9 +85,9 @@ def decode_spec(content: bytes, *, classes: tuple[str, ...]) -> tuple[ModelSpec,
 
 
 def _network(found: Any, written_as: int) -> NetworkSpec:
+    if written_as < FORMAT and isinstance(found, dict) and found.get("network") == HELIOS:
+        raise ArtefactError("the model is a helios network of an earlier layout", hint="train it again")
     if written_as == 1 and isinstance(found, dict):
-        if found.get("network") == HELIOS:
-            raise ArtefactError("the model is a helios network of an earlier layout", hint="train it again")
         found = {"n_orientations": 0, **found}
     fields = _fields(found, NetworkSpec)
     for name, kind in NetworkSpec.__annotations__.items():
