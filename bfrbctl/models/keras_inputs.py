@@ -221,6 +221,13 @@ class Ready:
         return np.diff(self.offsets)
 
 
+def _second_branch(batch: FeatureBatch, plan: InputPlan) -> tuple[list[Column], list[int]]:
+    """Give its channels, and where among all channels those stand that are NaN where nothing was measured."""
+    columns = [batch.channels[position] for position in _positions(batch, plan)[len(plan.imu) :]]
+    measured = [place for place, column in enumerate(columns, len(plan.imu)) if np.isnan(column.when_missing)]
+    return columns, measured
+
+
 def ready(batch: FeatureBatch, plan: InputPlan, scaler: Scaler) -> Ready:
     """Scale sequences and add the presence flags.
 
@@ -230,9 +237,7 @@ def ready(batch: FeatureBatch, plan: InputPlan, scaler: Scaler) -> Ready:
         When the features lack a channel of the plan, or its ToF images.
     """
     positions = _positions(batch, plan)
-    n_imu = len(plan.imu)
-    columns = [batch.channels[position] for position in positions[n_imu:]]
-    measured = [n_imu + place for place, column in enumerate(columns) if np.isnan(column.when_missing)]
+    columns, measured = _second_branch(batch, plan)
     out = batch.cache.zeros((batch.frames.shape[0], plan.n_imu + plan.n_other), np.float32)
     for begin in range(0, len(out), _ROWS_AT_ONCE):
         part = out[begin : begin + _ROWS_AT_ONCE]
@@ -256,11 +261,9 @@ def unscaled(batch: FeatureBatch, plan: InputPlan) -> Ready:
     DataError
         When the features lack a channel of the plan, or its ToF images.
     """
-    positions = _positions(batch, plan)
+    _, measured = _second_branch(batch, plan)
     n_imu = len(plan.imu)
-    columns = [batch.channels[position] for position in positions[n_imu:]]
-    measured = [n_imu + place for place, column in enumerate(columns) if np.isnan(column.when_missing)]
-    values = batch.frames[:, positions]
+    values = batch.frames[:, _positions(batch, plan)]
     out = np.zeros((len(values), plan.n_imu + plan.n_other), dtype=np.float32)
     out[:, :n_imu] = values[:, :n_imu]
     out[:, plan.n_imu : plan.n_imu + len(plan.other)] = values[:, n_imu:]
