@@ -48,6 +48,9 @@ _MANY = 1 << 20
 _WORTH_BYTES = (400_000_000, 45_000_000)
 """A smaller raw file, CSV or Parquet, is prepared before other processes have started and done their share."""
 
+_BUSY_ALONE = 2
+"""Cores that one process keeps busy by itself, since it reads ahead while it checks and packs."""
+
 _WORKER_BYTES = 1 << 30
 """Memory that a worker may need: 65,536 frames of the study, read, checked and packed."""
 
@@ -207,7 +210,8 @@ def _as_type(values: pl.Series, dtype: pl.DataType) -> pl.Series:
 def fitting_workers(splits: Sequence[RawSplit]) -> int:
     """How many processes of this machine are worth their start for these files, and have the memory."""
     few = all(split.frames.stat().st_size < _WORTH_BYTES[split.frames.suffix == ".parquet"] for split in splits)
-    return 1 if few else workers.n_workers(0, memory=_WORKER_BYTES)
+    found = workers.n_workers(0, memory=_WORKER_BYTES)
+    return 1 if few or found <= _BUSY_ALONE else found
 
 
 def prepare(

@@ -31,7 +31,10 @@ def prepare(
         bool, typer.Option("--append", help="Add the recordings to the dataset that is there, as files of their own.")
     ] = False,
     workers: Annotated[
-        int, typer.Option(help="Processes; 0 means one a core, or none beside this one for a small input.", min=0)
+        int,
+        typer.Option(
+            help="Processes; 0 means one a core, or none beside this one for a small input or up to two cores.", min=0
+        ),
     ] = 0,
     scheduler: shared.Scheduler = None,
     force: shared.Force = False,
