@@ -20,6 +20,7 @@ from bfrbctl import raw
 from bfrbctl.errors import DataError
 from bfrbctl.raw import OnBytes, RawSchema, Unsorted, read_chunks
 from bfrbctl.schema import SEQUENCE_ID
+from bfrbctl.storage import writing
 
 
 def whole_sequences(
@@ -168,7 +169,9 @@ def gather(
         n_null = chunk[SEQUENCE_ID].null_count()
         if n_null:
             raise DataError(f"{path}: {n_null} rows have no sequence_id")
-        chunk.sort(SEQUENCE_ID, maintain_order=True).write_parquet(folder / f"{number:06d}.parquet", compression="zstd")
+        file = folder / f"{number:06d}.parquet"
+        with writing(file):
+            chunk.sort(SEQUENCE_ID, maintain_order=True).write_parquet(file, compression="zstd")
         for sequence_id, n_rows in chunk[SEQUENCE_ID].value_counts().iter_rows():
             counts[sequence_id] = counts.get(sequence_id, 0) + n_rows
     return [Gathered(folder, first, last) for first, last in _ranges(counts, rows)]

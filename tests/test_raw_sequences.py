@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bfrbctl import raw as raw_module
-from bfrbctl.errors import DataError
+from bfrbctl.errors import DataError, OutputError
 from bfrbctl.raw import Unsorted, read_schema
 from bfrbctl.raw_sequences import gather, plan, whole_sequences
 from tests.recordings import raw_frames
@@ -100,3 +100,9 @@ def test_scattered_rows_without_a_sequence_are_told(tmp_path: Path, monkeypatch:
     (tmp_path / "aside").mkdir()
     with pytest.raises(DataError, match="3 rows have no sequence_id"):
         gather(tmp_path / "a.csv", read_schema(tmp_path / "a.csv"), rows=50, folder=tmp_path / "aside")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    TABLE.write_csv(tmp_path / "a.csv")
+    with pytest.raises(OutputError, match=r"gone/000000\.parquet: cannot be written"):
+        gather(tmp_path / "a.csv", read_schema(tmp_path / "a.csv"), rows=50, folder=tmp_path / "gone")

@@ -18,7 +18,7 @@ from bfrbctl import workers
 from bfrbctl.errors import UsageError
 from bfrbctl.simulation.recording import simulate_subject
 from bfrbctl.simulation.settings import SPLITS, SimulationConfig
-from bfrbctl.storage import temporary_path
+from bfrbctl.storage import temporary_path, writing
 from bfrbctl.workers import ALONE, Crew
 
 FileFormat = Literal["parquet", "csv"]
@@ -98,10 +98,11 @@ def _simulate(config: SimulationConfig, number: int, split: str, files: list[str
     made = []
     for name, table in zip(files, (person.frames, person.demographics, person.answers), strict=False):
         made.append(temporary_path(folder / f"{secrets.token_hex(8)}-{name}"))
-        if name.endswith(".csv"):
-            table.write_csv(made[-1], include_header=number == 0)
-        else:
-            table.write_ipc(made[-1])
+        with writing(made[-1]):
+            if name.endswith(".csv"):
+                table.write_csv(made[-1], include_header=number == 0)
+            else:
+                table.write_ipc(made[-1])
     return made
 
 
