@@ -5,6 +5,7 @@ measured - in a small file beside it, so that a run that goes on need not read i
 """
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,14 @@ class Notes:
         What was repaired or noticed.
     live
         Sensors with any valid frame.
+    faults
+        Sequences that cannot be used, and why.
     """
 
     labels: list[pl.DataFrame] = field(default_factory=list)
     quality: Quality = field(default_factory=Quality)
     live: set[str] = field(default_factory=set)
+    faults: list[Fault] = field(default_factory=list)
 
     @classmethod
     def of(cls, cleaned: CleanTable, number: int) -> "Notes":
@@ -94,26 +98,27 @@ class Notes:
         people = people.with_columns(pl.all().fill_nan(None))
         file = pl.lit(number, dtype=pl.Int32).alias("file")
         labels = pl.concat([cleaned.labels, people, _flags(batch)], how="horizontal").with_columns(file)
-        return cls([_by_itself(labels)], cleaned.quality, _live_sensors(batch))
+        return cls([_by_itself(labels)], cleaned.quality, _live_sensors(batch), cleaned.faults)
 
     def add(self, other: "Notes") -> None:
         """Append the notes of the files that follow."""
         self.labels += other.labels
         self.quality.rows += other.quality.rows
         self.live |= other.live
+        self.faults += other.faults
 
     def pack(self) -> bytes:
-        """Encode the notes of one file, as Parquet of one row."""
+        """Encode the notes of one file, as Parquet of one row; without faults, as files with any are not kept."""
         tables = {"labels": self.labels[0], "quality": self.quality.table()}
         packed = [pl.Series(name, [table.to_struct()]) for name, table in tables.items()]
         return parquet_bytes(pl.DataFrame([*packed, pl.Series("live", [sorted(self.live)], dtype=pl.List(pl.String))]))
 
     @classmethod
-    def unpack(cls, content: bytes, name: str) -> "Notes":
-        """Decode what `pack` gave."""
+    def unpack(cls, content: bytes, name: str, faults: Sequence[Fault] = ()) -> "Notes":
+        """Decode what `pack` gave, and add faults."""
         row = decode_parquet(content, name)
         labels, quality = (row[name].explode(empty_as_null=False).struct.unnest() for name in ("labels", "quality"))
-        return cls([labels], Quality(quality.select(list(QUALITY_SCHEMA)).rows()), set(row["live"][0]))
+        return cls([labels], Quality(quality.select(list(QUALITY_SCHEMA)).rows()), set(row["live"][0]), list(faults))
 
 
 def notes_file(number: int) -> str:

@@ -8,7 +8,7 @@ added to it as files of its own, and nothing that is there already changes.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -91,13 +91,6 @@ class PrepareConfig:
             raise UsageError(f"--folds {self.folds}: expected 2 to 100")
         if not 1 <= self.rows_per_file <= 4_000_000:
             raise UsageError(f"--rows-per-file {self.rows_per_file}: expected 1 to 4000000")
-
-
-@dataclass
-class _SplitResult(Notes):
-    """What is known of all frames files of a split, and its sequences that cannot be used."""
-
-    faults: list[Fault] = field(default_factory=list)
 
 
 def split_refs(splits: Sequence[RawSplit]) -> tuple[InputRef, ...]:
@@ -251,7 +244,7 @@ def prepare(
     before = Before.of(output.onto)
     layout = before.layout or common_layout(schemas.values())
     n_files = before.n_files
-    results: dict[str, _SplitResult] = {}
+    results: dict[str, Notes] = {}
     for split in splits:
         schema = schemas[split.name]
         recipe = Recipe(
@@ -286,7 +279,7 @@ class _Writing:
     first_file: int
     crew: Crew
 
-    def write(self, on_bytes: OnBytes | None) -> _SplitResult:
+    def write(self, on_bytes: OnBytes | None) -> Notes:
         """Write them all and tell what is in them."""
         try:
             return self._shared_out(on_bytes) or self._streamed(on_bytes)
@@ -295,22 +288,21 @@ class _Writing:
             self.output.forget([name for name in self.output.pieces if name >= first])
         return self._gathered()
 
-    def _streamed(self, on_bytes: OnBytes | None, *, gathered: bool = False) -> _SplitResult:
+    def _streamed(self, on_bytes: OnBytes | None, *, gathered: bool = False) -> Notes:
         """Read the file here, in its order."""
-        result = _SplitResult()
+        result = Notes()
         tables = cleaned_tables(
             self.split, self.recipe.schema, config=self.config, gathered=gathered, on_bytes=on_bytes
         )
         for number, cleaned in enumerate(tables, self.first_file):
             notes, name = Notes.of(cleaned, number), frames_file(number)
             result.add(notes)
-            result.faults += cleaned.faults
             if not result.faults and not self.output.has(name):
                 frames = frames_table(cleaned, self.recipe.layout)
                 self.output.publish(name, {name: frames, notes_file(number): notes.pack()})
         return result
 
-    def _shared_out(self, on_bytes: OnBytes | None) -> _SplitResult | None:
+    def _shared_out(self, on_bytes: OnBytes | None) -> Notes | None:
         """Let the crew read the parts of the file; None where it must be streamed, or is better."""
         alone = self.crew.here(_MANY)
         if alone and not self.output.resumed:
@@ -320,7 +312,7 @@ class _Writing:
             return None
         return self._from_parts(parts, on_bytes)
 
-    def _gathered(self) -> _SplitResult:
+    def _gathered(self) -> Notes:
         """Bring the rows of each sequence together, then let the crew read them."""
         if self.crew.here(_MANY):
             return self._streamed(None, gathered=True)
@@ -330,12 +322,12 @@ class _Writing:
             )
             return self._from_parts(parts, None) or self._streamed(None, gathered=True)
 
-    def _from_parts(self, parts: Sequence[Part], on_bytes: OnBytes | None) -> _SplitResult | None:
+    def _from_parts(self, parts: Sequence[Part], on_bytes: OnBytes | None) -> Notes | None:
         """Let the crew make a frames file of every part; None when the file turns out to be broken.
 
         A stream then tells where, in the words that it has for whoever works.
         """
-        result = _SplitResult()
+        result = Notes()
         numbered = list(enumerate(parts, self.first_file))
         tasks = [(part, number, self.recipe) for number, part in numbered if not self._has(number)]
         todo = {number for _, number, _ in tasks}
@@ -360,18 +352,17 @@ class _Writing:
         name = notes_file(number)
         return Notes.unpack(self.output.read(name), name)
 
-    def _publish(self, number: int, made: Made, result: _SplitResult) -> Notes:
+    def _publish(self, number: int, made: Made, result: Notes) -> Notes:
         """Publish a frames file, unless it or one before it has sequences that cannot be used."""
-        result.faults += made.faults
         name = frames_file(number)
         if made.frames and result.faults:
             made.frames.unlink()
         elif made.frames:
             self.output.publish(name, {name: made.frames, notes_file(number): made.notes})
-        return Notes.unpack(made.notes, notes_file(number))
+        return Notes.unpack(made.notes, notes_file(number), made.faults)
 
 
-def _live_layout(layout: SensorLayout, results: Mapping[str, _SplitResult], *, keep_dead: bool) -> SensorLayout:
+def _live_layout(layout: SensorLayout, results: Mapping[str, Notes], *, keep_dead: bool) -> SensorLayout:
     """Leave out sensors that never measured anything, with one finding each instead of one a sequence."""
     live = {name for result in results.values() for name in result.live}
     kept = SensorLayout(
@@ -388,7 +379,7 @@ def _live_layout(layout: SensorLayout, results: Mapping[str, _SplitResult], *, k
     return layout if keep_dead else kept
 
 
-def _refuse_faults(splits: Sequence[RawSplit], results: Mapping[str, _SplitResult], config: PrepareConfig) -> None:
+def _refuse_faults(splits: Sequence[RawSplit], results: Mapping[str, Notes], config: PrepareConfig) -> None:
     dropped = {row[0] for result in results.values() for row in result.quality.rows if row[3] == "left out"}
     unknown = sorted(set(config.drop) - dropped)
     if unknown:
@@ -409,7 +400,7 @@ def _refuse_faults(splits: Sequence[RawSplit], results: Mapping[str, _SplitResul
     _refuse_repeats(results)
 
 
-def _refuse_repeats(results: Mapping[str, _SplitResult]) -> None:
+def _refuse_repeats(results: Mapping[str, Notes]) -> None:
     ids = pl.concat([labels[SEQUENCE_ID] for result in results.values() for labels in result.labels])
     twice = ids.filter(ids.is_duplicated()).unique().sort().to_list()
     if twice:
@@ -420,7 +411,7 @@ def _refuse_repeats(results: Mapping[str, _SplitResult]) -> None:
 
 
 def _sequence_table(
-    splits: Sequence[RawSplit], results: Mapping[str, _SplitResult], config: PrepareConfig, *, before: Before
+    splits: Sequence[RawSplit], results: Mapping[str, Notes], config: PrepareConfig, *, before: Before
 ) -> pl.DataFrame:
     parts = [pl.concat(results[split.name].labels).with_columns(pl.lit(split.name).alias("split")) for split in splits]
     table = pl.concat(parts)
@@ -455,7 +446,7 @@ def _refuse_mixed_types(labelled: pl.DataFrame) -> None:
         raise DataError(f"gesture {examples(mixed)} is a target in some sequences and not in others")
 
 
-def _split_quality(split: RawSplit, schema: RawSchema, result: _SplitResult) -> pl.DataFrame:
+def _split_quality(split: RawSplit, schema: RawSchema, result: Notes) -> pl.DataFrame:
     quality = Quality(list(result.quality.rows))
     for name in schema.extra:
         quality.add(None, name, "column we do not know", "left out", 0)
