@@ -39,7 +39,7 @@ from bfrbctl.segments import Bool, Float32, Int64
 
 _log = logging.getLogger("bfrbctl.prediction")
 
-_PIECE = 512
+_PIECE = 256
 """Recordings whose features are in memory at once, a few times over."""
 
 _UNCUT = 128

@@ -139,7 +139,7 @@ def test_a_worker_killed_in_a_fold_is_replaced(base: Path, tmp_path: Path) -> No
     wait_for(lambda: any((tmp_path / "m").glob("part-scratch-fold-*/keras-*.npz")), run)
     busy = [one for one in psutil.Process(run.pid).children() if one.memory_info().rss > 200e6]
     busy[0].kill()
-    _, err = run.communicate(timeout=300)
+    _, err = run.communicate(timeout=600)
     assert run.returncode == 0, err
     whole, mended = read_oof(open_folder(tmp_path / "whole")), read_oof(open_folder(tmp_path / "m"))
     for scenario in whole:
@@ -179,7 +179,7 @@ def test_memory_does_not_grow_with_the_data(base: Path, tmp_path: Path) -> None:
         # A row group is read whole.
         pl.concat(copies).write_parquet(here / "raw" / "train.parquet", row_group_size=4000)
         one, families = ("--workers", 1), ("--families", "motion", "--families", "moments")
-        peaks["prepare"].append(least("prepare", "--rows-per-file", 4000, here / "raw", here / "data"))
+        peaks["prepare"].append(least("prepare", *one, "--rows-per-file", 4000, here / "raw", here / "data"))
         peaks["featurize"].append(least("featurize", *one, *families, here / "data-0", here / "features"))
         peaks["predict"].append(least("predict", *one, here / "data-0", tmp_path / "m", here / "out"))
     assert {stage: round(after / before, 2) for stage, (before, after) in peaks.items() if after > 1.15 * before} == {}

@@ -212,7 +212,9 @@ def served_blend(feature_folder: Folder, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.slow
-def test_ten_thousand_calls_get_ten_thousand_gestures_in_flat_memory(served_blend: Path) -> None:
+def test_ten_thousand_calls_get_ten_thousand_gestures_in_flat_memory(
+    served_blend: Path, record_property: Callable[[str, object], None]
+) -> None:
     predictor = Predictor.open(served_blend)
     stream = Stream(predictor, seed=3)
     answer = kaggle.answering(lambda: predictor)
@@ -226,7 +228,8 @@ def test_ten_thousand_calls_get_ten_thousand_gestures_in_flat_memory(served_blen
     calls, megabytes = np.array(resident).T
     slope = 1000.0 * float(np.polyfit(calls, megabytes, 1)[0])
     p50, p99 = 1e3 * np.percentile(seconds, [50, 99])
-    print(f"\n{len(seconds)} answers, p50 {p50:.1f} ms, p99 {p99:.1f} ms, {max(seconds):.2f} s at most; ", end="")
-    print(f"{megabytes[-1]:.0f} MB resident, {slope:+.2f} MB per 1,000 calls")
+    times = f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, {max(seconds):.2f} s at most"
+    memory = f"{megabytes[-1]:.0f} MB resident, {slope:+.2f} MB per 1,000 calls"
+    record_property(f"{len(seconds)} answers under load", f"{times}; {memory}")
     assert sum(stream.served.values()) == CALLS
     assert slope < 1.0
