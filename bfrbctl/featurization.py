@@ -16,17 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bfrbctl import features, workers
-from bfrbctl.dataset import (
-    CATALOGUE,
-    INDEX,
-    catalogue_table,
-    dataset_layout,
-    feature_frames,
-    feature_table,
-    frames_file,
-    read_accelerations,
-    read_recordings,
-)
+from bfrbctl.dataset import dataset_layout, frames_file, read_accelerations, read_recordings
+from bfrbctl.feature_folder import CATALOGUE, INDEX, catalogue_table, feature_frames, feature_table
 from bfrbctl.folders import PART, SEQUENCES, Folder, open_folder
 from bfrbctl.outputs import Output
 from bfrbctl.schema import GESTURE, ORIENTATION, SEQUENCE_ID, SEQUENCE_TYPE, SUBJECT

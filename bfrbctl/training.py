@@ -22,8 +22,9 @@ import polars as pl
 from bfrbctl import oof, workers
 from bfrbctl.cache import Cache
 from bfrbctl.config import as_mapping, from_mapping
-from bfrbctl.dataset import FeatureBatch, read_features
+from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import DataError, UsageError, examples
+from bfrbctl.feature_folder import read_features
 from bfrbctl.folders import PART, Folder, open_folder
 from bfrbctl.labels import JOINT_OOF, JointLabels, Sort, joint_labels, postures
 from bfrbctl.metrics import score_proba
@@ -179,8 +180,8 @@ def _train_here(
     index, batch = read_features(job.features, parts=job.kind.NEEDS, cache=cache)
     for fold in folds:
         with output.scratch(f"fold-{fold}") as scratch:
-            files = _train_fold(job, fold, index=index, batch=batch, scratch=scratch, on_progress=on_progress)
-            output.publish(f"fold-{fold}", files)
+            task = _fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=on_progress)
+            output.publish(f"fold-{fold}", _train_fold(job, task, index))
         yield fold
 
 
@@ -240,12 +241,11 @@ def _piece_elsewhere(
         def note(row: HistoryRow) -> None:
             progress.write(json.dumps(row) + "\n")
 
+        task = _fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=note)
         if member is None:
-            files = _train_fold(job, fold, index=index, batch=batch, scratch=scratch, on_progress=note)
-            return fold, None, files
+            return fold, None, _train_fold(job, task, index)
         if not isinstance(kind, InMembers):
             raise TypeError(f"{kind_name} knows no members")
-        task = _fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=note)
         kind.fit_member(task, config, member)
         return fold, member, {}
 
@@ -260,26 +260,17 @@ def _chosen_folds(job: CrossValidation, index: pl.DataFrame) -> list[int]:
     return sorted(set(job.folds)) or there
 
 
-def _train_fold(
-    job: CrossValidation,
-    fold: int,
-    *,
-    index: pl.DataFrame,
-    batch: FeatureBatch,
-    scratch: Path,
-    on_progress: OnProgress,
-) -> dict[str, bytes]:
+def _train_fold(job: CrossValidation, task: FoldTask, index: pl.DataFrame) -> dict[str, bytes]:
     """Train one fold; gives the files that are to be published of it."""
-    task = _fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=on_progress)
     model = job.kind.fit(task, job.config)
     probas = predict_scenarios(model, task.valid)
-    rows = index.filter(pl.col("fold") == fold)
-    files = _fold_files(model, fold)
+    rows = index.filter(pl.col("fold") == task.fold)
+    files = _fold_files(model, task.fold)
     joint, _ = _labelling(job, index)
     if joint:
-        files[_part("joint", fold, "parquet")] = oof.oof_rows(rows, probas)
+        files[_part("joint", task.fold, "parquet")] = oof.oof_rows(rows, probas)
         probas = {scenario: joint.gestures(proba) for scenario, proba in probas.items()}
-    files[_part("oof", fold, "parquet")] = oof.oof_rows(rows, probas)
+    files[_part("oof", task.fold, "parquet")] = oof.oof_rows(rows, probas)
     return {name: content if isinstance(content, bytes) else parquet_bytes(content) for name, content in files.items()}
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from bfrbctl.cache import Cache
-from bfrbctl.dataset import read_features
+from bfrbctl.feature_folder import read_features
 from bfrbctl.folders import open_folder
 from bfrbctl.models.keras_inputs import fit_scaler, plan_inputs, ready
 from bfrbctl.models.keras_rotation import find_turned

@@ -23,7 +23,7 @@ import numpy as np
 
 from bfrbctl import oof
 from bfrbctl.config import build
-from bfrbctl.dataset import read_features
+from bfrbctl.feature_folder import read_features
 from bfrbctl.folders import open_folder
 from bfrbctl.labels import postures
 from bfrbctl.metrics import score_proba

@@ -26,7 +26,8 @@ from feature_ablation import FIRST
 
 from bfrbctl import oof
 from bfrbctl.config import build
-from bfrbctl.dataset import FeatureBatch, read_features
+from bfrbctl.dataset import FeatureBatch
+from bfrbctl.feature_folder import read_features
 from bfrbctl.folders import open_folder
 from bfrbctl.metrics import f1_by_class, log_loss, merged_labels, score_proba
 from bfrbctl.models import FoldTask

@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from bfrbctl.dataset import FeatureBatch, read_features
+from bfrbctl.dataset import FeatureBatch
+from bfrbctl.feature_folder import read_features
 from bfrbctl.folders import open_folder
 from bfrbctl.metrics import hierarchical_f1
 from bfrbctl.models import FoldTask, lightgbm_model

@@ -35,7 +35,7 @@ def main(raw: Path, runs: int) -> None:
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as folder:
             out = f"{folder}/data"
-            prepare = [sys.executable, "-m", "bfrbctl", "prepare", str(raw), out, "--quiet"]
+            prepare = [sys.executable, "-m", "bfrbctl", "prepare", str(raw), out, "--workers", "1", "--quiet"]
             for name, command in (("polars.read_csv", read), ("bfrbctl prepare", prepare)):
                 taken, memory = measure(command)
                 seconds[name].append(taken)

@@ -3,8 +3,8 @@
     bfrbctl simulate raw/ --subjects 81 --split train
     python examples/measure_scale.py repeat raw/ once/ --times 1
     python examples/measure_scale.py repeat raw/ many/ --times 10
-    python examples/measure_scale.py run prepare once/ work/one
-    python examples/measure_scale.py run prepare many/ work/ten
+    python examples/measure_scale.py run prepare once/ work/one --workers 1
+    python examples/measure_scale.py run prepare many/ work/ten --workers 1
     python examples/measure_scale.py run featurize work/one/data work/one --workers 2
     python examples/measure_scale.py run predict work/one/data model/ work/one --workers 2 ... and so on
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from bfrbctl.cache import Cache, default_bound, settle
 from bfrbctl.cli.train import keras, lgbm
-from bfrbctl.dataset import FeatureBatch, read_features
+from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import OutputError
+from bfrbctl.feature_folder import read_features
 from bfrbctl.folders import Folder, open_folder
 from bfrbctl.segments import AnyArray, offsets_of, take_segments
 

@@ -27,6 +27,7 @@ LAYERS = (
         "workers",
         "cache",
         "dataset",
+        "feature_folder",
         "raw",
         "raw_sequences",
     },

@@ -3,8 +3,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bfrbctl.dataset import read_features
 from bfrbctl.errors import DataError, UsageError
+from bfrbctl.feature_folder import read_features
 from bfrbctl.folders import Folder, open_folder
 from bfrbctl.inspection import View, inspect, options_of
 from bfrbctl.models import kind_module

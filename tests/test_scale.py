@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from bfrbctl.cli.app import app
-from bfrbctl.dataset import read_features
+from bfrbctl.feature_folder import read_features
 from bfrbctl.features import FeatureConfig
 from bfrbctl.featurization import featurize
 from bfrbctl.folders import Folder, open_folder

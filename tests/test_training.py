@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from bfrbctl import oof
-from bfrbctl.dataset import read_features
 from bfrbctl.errors import ArtefactError, DataError, UsageError
+from bfrbctl.feature_folder import read_features
 from bfrbctl.features import FeatureConfig
 from bfrbctl.featurization import featurize
 from bfrbctl.folders import Folder

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from bfrbctl.dataset import CATALOGUE, INDEX, float_matrix
+from bfrbctl.dataset import float_matrix
 from bfrbctl.errors import DataError, examples
+from bfrbctl.feature_folder import CATALOGUE, INDEX
 from bfrbctl.folders import SEQUENCES, Folder
 from bfrbctl.inspection.figures import Bars, Figure
 from bfrbctl.inspection.options import Options

@@ -10,8 +10,9 @@ import polars as pl
 
 from bfrbctl import oof
 from bfrbctl.blending import read_mixtures
-from bfrbctl.dataset import FeatureBatch, read_features
+from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import ArtefactError, DataError, UsageError
+from bfrbctl.feature_folder import read_features
 from bfrbctl.folders import Folder
 from bfrbctl.inspection.figures import Bars, Lines, Series
 from bfrbctl.inspection.options import Options

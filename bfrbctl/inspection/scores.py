@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 
 from bfrbctl import oof
-from bfrbctl.dataset import INDEX
 from bfrbctl.errors import DataError, examples
+from bfrbctl.feature_folder import INDEX
 from bfrbctl.folders import SEQUENCES, Folder
 from bfrbctl.inspection.bootstrap import Tally, drawings, interval
 from bfrbctl.inspection.figures import Bars, Matrix

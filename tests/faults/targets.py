@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bfrbctl import dataset, oof
+from bfrbctl import dataset, feature_folder, oof
 from bfrbctl.blending import aligned_members
 from bfrbctl.config import as_mapping
 from bfrbctl.features import FeatureConfig
@@ -85,7 +85,7 @@ def use_dataset(path: Path) -> bytes:
 def use_features(path: Path) -> bytes:
     """Read all parts, and train trees on one fold."""
     folder = open_folder(path, "features")
-    index, batch = dataset.read_features(folder, labelled=False)
+    index, batch = feature_folder.read_features(folder, labelled=False)
     kind = kind_module("lgbm")
     config = kind.Config(n_rounds=1, min_data_in_leaf=2, threads=1)
     run = CrossValidation(folder, "lgbm", kind, config, (0,))
