@@ -59,6 +59,8 @@ class Tally:
     labels: list[np.ndarray] = field(default_factory=list)
     probas: dict[str, list[np.ndarray]] = field(default_factory=lambda: {scenario: [] for scenario in SCENARIOS})
     seconds: list[float] = field(default_factory=list)
+    busy: list[float] = field(default_factory=list)
+    """Processor time of epochs, but for the first of a training, which traces the network."""
 
     def row(self, name: str) -> str:
         """Give a row of the table."""
@@ -70,11 +72,12 @@ class Tally:
         cells = [f"{scores[scenario].score:.4f}" for scenario in SCENARIOS]
         both = np.mean([score.score for score in scores.values()])
         macro = [f"{scores[scenario].gesture_macro_f1:.4f}" for scenario in SCENARIOS]
-        figures = [str(len(self.labels)), *cells, f"{both:.4f}", *macro, f"{np.median(self.seconds):.1f}"]
+        times = [f"{np.median(taken):.1f}" for taken in (self.seconds, self.busy)]
+        figures = [str(len(self.labels)), *cells, f"{both:.4f}", *macro, *times]
         return f"| {name} | {' | '.join(figures)} |"
 
 
-HEADER = "| training | folds | all | IMU-only | mean | gestures, all | gestures, IMU-only | seconds an epoch |"
+HEADER = "| training | folds | all | IMU-only | mean | gestures, all | gestures, IMU-only | s an epoch | processor s |"
 
 
 def fold_tasks(path: Path, folds: Sequence[int]) -> Iterator[FoldTask]:
@@ -107,7 +110,7 @@ def fold_tasks(path: Path, folds: Sequence[int]) -> Iterator[FoldTask]:
 def compare(path: Path, folds: Sequence[int], variants: Mapping[str, Sequence[str]], keep: Path) -> None:
     """Train every variant on one fold after the other and print a row after each."""
     tallies: dict[str, Tally] = {}
-    print(f"{HEADER}\n|{'---|' * HEADER.count(' | ')}---|", flush=True)
+    print(f"{HEADER}\n|{'---|' * (HEADER.count('|') - 1)}", flush=True)
     for task in fold_tasks(path, folds):
         for name, settings in variants.items():
             tally = tallies.setdefault(name, Tally(task.targets))
@@ -120,12 +123,15 @@ def compare(path: Path, folds: Sequence[int], variants: Mapping[str, Sequence[st
 def measure(task: FoldTask, settings: Sequence[str], tally: Tally) -> None:
     """Train one fold with these settings and add its predictions to the tally."""
     config = build(Config, overrides=[setting for setting in settings if setting != UNMASKED])
+    ends: list[float] = []
+    task = replace(task, on_progress=lambda row: ends.append(time.process_time()))
     with padding_counted() if UNMASKED in settings else nullcontext():
         model = fit(task, config)
         tally.probas["all"].append(model.predict_proba(task.valid))
         tally.probas["imu"].append(model.predict_proba(task.valid.imu_only()))
     tally.labels.append(task.valid_labels)
     tally.seconds += [float(row["seconds"]) for row in model.history]
+    tally.busy += np.diff(ends).tolist()
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+import gc
 from dataclasses import fields
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from bfrbctl.dataset import FeatureBatch, RecordingBatch
 from bfrbctl.errors import UsageError
 from bfrbctl.features import FAMILIES, FeatureConfig, columns, compute, engine
+from bfrbctl.features.blocks import Block
 from bfrbctl.schema import IMU_LAYOUT, LABELS, STUDY_LAYOUT, SensorLayout
 
 from .noise import random_recordings, taken, without_sensors
@@ -135,6 +137,17 @@ def test_the_size_of_blocks_changes_no_bit(
 ) -> None:
     monkeypatch.setattr(engine, "BLOCK_ROWS", rows)
     assert differing(compute(recordings, CONFIG), computed) == []
+
+
+def test_nothing_of_it_waits_for_the_garbage_collector(recordings: RecordingBatch) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        compute(recordings, CONFIG)
+        left = [each for each in gc.get_objects() if isinstance(each, Block)]
+    finally:
+        gc.enable()
+    assert left == []
 
 
 def test_values_are_finite_or_nan(computed: FeatureBatch) -> None:

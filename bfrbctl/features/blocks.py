@@ -48,10 +48,12 @@ class Block:
         self.values = values
         self.lengths = lengths
         self.rate_hz = rate_hz
-        self._windows: dict[str, Block] = {WHOLE: self}
+        self._windows: dict[str, Block] = {}
 
     def window(self, name: str) -> "Block":
         """Give a part of every sequence as a block of its own: one of `WINDOWS`."""
+        if name == WHOLE:  # not kept, as a block that holds itself waits for the garbage collector
+            return self
         if name not in self._windows:
             self._windows[name] = self._cut(name)
         return self._windows[name]

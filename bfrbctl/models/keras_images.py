@@ -123,12 +123,11 @@ class ImageEncoder(keras.layers.Layer):  # type: ignore[misc]
         batch, time = ops.shape(tof)[:2]
         sensors = int(tof.shape[2])
         images = ops.reshape(scaled_pixels(tof, self.compute_dtype), (-1, SIDE * SIDE))
-        found = ops.reshape(ops.matmul(images, self._matrix()), (-1, HALF * HALF, self.filters))
-        found = ops.relu(found + self.bias)
-        code = ops.matmul(ops.reshape(found, (-1, HALF * HALF * self.filters)), self.dense)
-        code = ops.relu(ops.reshape(code, (batch, time, sensors, self.units)) + self.place)
-        code = code * sensor_flags(tof, self.compute_dtype)[..., None]
-        return ops.reshape(code, (batch, time, sensors * self.units))
+        # Biases are laid out to whole rows: their gradients are sums over columns then, twice as fast.
+        found = ops.relu(ops.matmul(images, self._matrix()) + ops.tile(self.bias, HALF * HALF))
+        code = ops.reshape(ops.matmul(found, self.dense), (batch, time, sensors * self.units))
+        code = ops.relu(code + ops.reshape(self.place, (-1,)))
+        return code * ops.repeat(sensor_flags(tof, self.compute_dtype), self.units, axis=-1)
 
     def _matrix(self) -> Tensor:
         """Lay the kernel out as what it does to an image: (64 pixels, 16 places * filters)."""
