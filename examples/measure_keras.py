@@ -72,7 +72,7 @@ class Tally:
         cells = [f"{scores[scenario].score:.4f}" for scenario in SCENARIOS]
         both = np.mean([score.score for score in scores.values()])
         macro = [f"{scores[scenario].gesture_macro_f1:.4f}" for scenario in SCENARIOS]
-        times = [f"{np.median(taken):.1f}" for taken in (self.seconds, self.busy)]
+        times = [f"{np.median(taken):.1f}" if taken else "-" for taken in (self.seconds, self.busy)]
         figures = [str(len(self.labels)), *cells, f"{both:.4f}", *macro, *times]
         return f"| {name} | {' | '.join(figures)} |"
 
