@@ -123,7 +123,7 @@ class ImageEncoder(keras.layers.Layer):  # type: ignore[misc]
         batch, time = ops.shape(tof)[:2]
         sensors = int(tof.shape[2])
         images = ops.reshape(scaled_pixels(tof, self.compute_dtype), (-1, SIDE * SIDE))
-        # Biases are laid out to whole rows: their gradients are sums over columns then, twice as fast.
+        # Biases are laid out to whole rows: a fifth less time forwards, a tenth less with gradients.
         found = ops.relu(ops.matmul(images, self._matrix()) + ops.tile(self.bias, HALF * HALF))
         code = ops.reshape(ops.matmul(found, self.dense), (batch, time, sensors * self.units))
         code = ops.relu(code + ops.reshape(self.place, (-1,)))
