@@ -29,9 +29,10 @@ from bfrbctl.labels import postures
 from bfrbctl.metrics import score_proba
 from bfrbctl.models import FoldTask, keras_training
 from bfrbctl.models.keras_backend import keras, ops
+from bfrbctl.models.keras_layout import NETWORKS, NetworkSpec
 from bfrbctl.models.keras_losses import HierarchicalLoss
 from bfrbctl.models.keras_model import NEEDS, Config, fit
-from bfrbctl.models.keras_networks import NETWORKS, NetworkSpec, build_network
+from bfrbctl.models.keras_networks import build_network
 from bfrbctl.models.keras_optimizer import FlatAdamW
 from bfrbctl.schema import SCENARIOS
 

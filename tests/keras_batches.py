@@ -7,7 +7,9 @@ import numpy as np
 
 from bfrbctl.dataset import Column, FeatureBatch
 from bfrbctl.models import FoldTask, HistoryRow
-from bfrbctl.segments import Int64, offsets_of
+from bfrbctl.models.keras_inputs import ready
+from bfrbctl.models.keras_model import KerasFoldModel
+from bfrbctl.segments import Float64, Int64, offsets_of
 
 CLASSES = ("hair", "neck", "text", "wave")
 TARGETS = (True, True, False, False)
@@ -65,3 +67,18 @@ def task(
         scratch=scratch,
         on_progress=on_progress,
     )
+
+
+def told_by_keras(model: KerasFoldModel, batch: FeatureBatch) -> Float64:
+    """What the networks of a fold answer when Keras computes them, padded, one after the other."""
+    from bfrbctl.models.keras_networks import weight_names
+    from bfrbctl.models.keras_training import predict, shared_network
+
+    network = shared_network(model.spec.network).network
+    names, plan = weight_names(network), model.spec.inputs
+    told = []
+    for weights in model.members:
+        for variable, name in zip(network.predict.weights, names, strict=True):
+            variable.assign(weights[name])
+        told.append(predict(network, ready(batch, plan, model.scaler), plan, model.spec.network.n_classes))
+    return np.mean(told, axis=0, dtype=np.float64)

@@ -1,96 +1,154 @@
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import DataError
-from bfrbctl.models import Average, ensemble_of
 from bfrbctl.models.keras_backend import to_numpy
-from bfrbctl.models.keras_inputs import fit_scaler, plan_inputs
+from bfrbctl.models.keras_inference import GAP, Packed, Time
+from bfrbctl.models.keras_inputs import fit_scaler, plan_inputs, unscaled
+from bfrbctl.models.keras_layout import HELIOS, NETWORKS, TWO_BRANCH, NetworkSpec, weight_shapes
 from bfrbctl.models.keras_model import KerasFoldModel, ensemble
-from bfrbctl.models.keras_networks import HELIOS, TWO_BRANCH, NetworkSpec, build_network
+from bfrbctl.models.keras_networks import build_network, weight_names
 from bfrbctl.models.keras_rotation import find_turned
-from bfrbctl.models.keras_serving import FEW, Inputs, Networks, few_lengths
+from bfrbctl.models.keras_serving import ROWS, TOGETHER, Networks
 from bfrbctl.models.keras_spec import ModelSpec
-from bfrbctl.segments import AnyArray
-from tests.keras_batches import CLASSES, TARGETS, made
+from bfrbctl.segments import AnyArray, Float32
+from tests.keras_batches import CLASSES, TARGETS, made, told_by_keras
+
+ROOT = Path(__file__).parent.parent
 
 
-def fold(*, length: int, seeds: int = 1, all_sensors: bool = True, network: str = HELIOS) -> KerasFoldModel:
-    """A fold whose networks never trained: what they compute with is as good for comparing."""
-    batch, _ = made(30, seed=length, all_sensors=all_sensors)
-    plan = plan_inputs(batch, length=length, pad="left")
+def fold(
+    *, length: int, seeds: int = 1, n_tof: int = 2, all_sensors: bool = True, network: str = HELIOS, pad: str = "left"
+) -> KerasFoldModel:
+    """A fold whose networks never trained, with normalisations that are not those of a fresh network."""
+    batch, _ = made(30, seed=length, n_tof=n_tof, all_sensors=all_sensors)
+    plan = plan_inputs(batch, length=length, pad=pad)
     spec = NetworkSpec(network, plan.n_imu, plan.n_other, plan.n_tof, n_classes=4, width=0.1)
-    weights = [
-        [to_numpy(weight) for weight in build_network(spec, seed=length + k).predict.weights] for k in range(seeds)
-    ]
     told = ModelSpec(spec, plan, CLASSES, TARGETS, 10.0)
-    return KerasFoldModel(told, fit_scaler(batch, plan, find_turned(plan.imu)), weights, {})
+    members = [random_weights(spec, seed=length + k) for k in range(seeds)]
+    return KerasFoldModel(told, fit_scaler(batch, plan, find_turned(plan.imu)), members, {})
+
+
+def random_weights(spec: NetworkSpec, seed: int) -> dict[str, Float32]:
+    network, rng = build_network(spec, seed=seed), np.random.default_rng(seed)
+
+    def moved(name: str, values: AnyArray) -> Float32:
+        values = values + rng.normal(scale=0.1, size=values.shape)
+        return np.asarray(np.abs(values) + 0.5 if name.endswith("variance") else values, dtype=np.float32)
+
+    named = zip(weight_names(network), network.predict.weights, strict=True)
+    return {name: moved(name, to_numpy(weight)) for name, weight in named}
+
+
+def average(folds: list[KerasFoldModel], batch: FeatureBatch) -> AnyArray:
+    return np.mean([told_by_keras(one, batch) for one in folds], axis=0)
 
 
 @pytest.fixture(scope="module")
 def folds() -> list[KerasFoldModel]:
     """Two folds that differ in everything a fold may: weights, scaling, number of networks, frames read."""
-    return [fold(length=48), fold(length=32, seeds=2)]
+    return [fold(length=32, seeds=TOGETHER), fold(length=48)]
 
 
 @pytest.fixture(scope="module")
 def together(folds: list[KerasFoldModel]) -> Networks:
-    """Made once, as tracing takes seconds."""
     return ensemble(folds)
+
+
+@pytest.mark.parametrize("pad", ["left", "right"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_networks_answer_what_keras_computes(network: str, pad: str) -> None:
+    found = fold(length=48, seeds=2, network=network, pad=pad)
+    batch, _ = made(ROWS + 3, seed=8)
+    for worn in (batch, batch.imu_only()):
+        proba = found.predict_proba(worn)
+        assert proba.dtype == np.float32
+        np.testing.assert_allclose(proba, told_by_keras(found, worn), atol=1e-6)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_device_without_other_sensors_is_served(network: str) -> None:
+    found = fold(length=48, all_sensors=False, network=network)
+    batch, _ = made(7, seed=4, all_sensors=False)
+    np.testing.assert_allclose(found.predict_proba(batch), told_by_keras(found, batch), atol=1e-6)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_device_without_tof_images_is_served(network: str) -> None:
+    found = fold(length=48, n_tof=0, network=network)
+    batch, _ = made(7, seed=4, n_tof=0)
+    np.testing.assert_allclose(found.predict_proba(batch), told_by_keras(found, batch), atol=1e-6)
 
 
 def test_the_answer_is_the_average_of_the_folds(folds: list[KerasFoldModel], together: Networks) -> None:
     batch, _ = made(24, seed=8)
-    for given in (batch, batch.imu_only()):
-        asked = Average(folds).predict_proba(given)
-        proba = together.predict_proba(given)
-        assert proba.dtype == np.float32
-        np.testing.assert_allclose(proba, asked, atol=1e-6)
+    for worn in (batch, batch.imu_only()):
+        proba = together.predict_proba(worn)
+        np.testing.assert_allclose(proba, average(folds, worn), atol=1e-6)
         np.testing.assert_allclose(proba.sum(axis=1), 1.0, atol=1e-6)
 
 
 def test_one_at_a_time_is_as_all_at_once(together: Networks) -> None:
     batch, _ = made(10, seed=6)
-    assert batch.n_sequences > FEW
     everything = together.predict_proba(batch)
     alone = [together.predict_proba(batch.take(np.array([i]))) for i in range(10)]
     np.testing.assert_allclose(np.concatenate(alone), everything, atol=1e-6)
 
 
-def test_folds_that_read_different_lengths_share_one_call_where_padding_lies_in_front(
+def test_the_same_sequences_get_the_same_bits_whatever_the_cores(
+    together: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, _ = made(2 * ROWS + 5, seed=2)
+    found = []
+    for cores in (1, 2, 7):
+        monkeypatch.setattr("bfrbctl.models.keras_serving.joblib.cpu_count", lambda cores=cores: cores)
+        found.append(together.predict_proba(batch))
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
+
+
+def test_folds_that_read_different_lengths_share_stacks_for_what_all_read_whole(
     folds: list[KerasFoldModel], together: Networks
 ) -> None:
-    assert [fold.spec.inputs.length for fold in folds] == [48, 32]
-    assert len(together.groups) == 1
-    behind = [replace(fold, spec=replace(fold.spec, inputs=replace(fold.spec.inputs, pad="right"))) for fold in folds]
-    apart = ensemble_of("keras", behind)
-    assert isinstance(apart, Networks)
-    assert len(apart.groups) == 2
+    (group,) = together.groups
+    assert [part.lengths.tolist() for part in group.parts] == [[48, 32], [32, 32]]
+    assert [part.lengths.tolist() for part in group.alike] == [[48], [32, 32, 32]]
+    behind = [replace(one, spec=replace(one.spec, inputs=replace(one.spec.inputs, pad="right"))) for one in folds]
     batch, _ = made(8, seed=3)
-    np.testing.assert_allclose(apart.predict_proba(batch), Average(behind).predict_proba(batch), atol=1e-6)
+    np.testing.assert_allclose(ensemble(behind).predict_proba(batch), average(behind, batch), atol=1e-6)
 
 
-def test_lengths_are_few_and_end_with_the_longest(folds: list[KerasFoldModel]) -> None:
-    plan = folds[0].spec.inputs
-    assert few_lengths(plan) == (32, 48)
-    assert few_lengths(replace(plan, length=128)) == (64, 96, 128)
-    assert few_lengths(replace(plan, length=16)) == (16,)
+def test_folds_with_other_layouts_are_served_side_by_side(folds: list[KerasFoldModel]) -> None:
+    mixed = [folds[1], fold(length=48, network=TWO_BRANCH)]
+    found = ensemble(mixed)
+    assert len(found.groups) == 2
+    batch, _ = made(5, seed=3)
+    np.testing.assert_allclose(found.predict_proba(batch), average(mixed, batch), atol=1e-6)
 
 
-def test_warming_up_answers_sequences_of_each_length(together: Networks) -> None:
-    group = together.groups[0]
-    seen: list[int] = []
+def test_what_only_matters_while_learning_keeps_no_networks_apart(folds: list[KerasFoldModel]) -> None:
+    network = replace(folds[1].spec.network, dropout=0.5, precision="mixed_bfloat16")
+    other = replace(folds[1], spec=replace(folds[1].spec, network=network))
+    assert len(ensemble([folds[1], other]).groups) == 1
 
-    def note(inputs: Inputs) -> AnyArray:
-        seen.append(inputs["mask"].shape[1])
-        return np.zeros((3, 1, 4))
 
-    replace(group, compiled=replace(group.compiled, one=note, warms=True)).warm()
-    assert sorted(seen) == [32, 48]
-    seen.clear()
-    replace(group, compiled=replace(group.compiled, one=note, warms=False)).warm()
-    assert seen == []
+def test_warming_up_leaves_nothing_to_lay_out(folds: list[KerasFoldModel]) -> None:
+    fresh = ensemble(folds)
+    fresh.warm()
+    stacks = [part.stack for group in fresh.groups for part in (*group.parts, *group.alike)]
+    laid = [set(stack._ready) for stack in stacks]
+    assert all(laid)
+    batch, _ = made(9, seed=1)
+    fresh.predict_proba(batch)
+    assert [set(stack._ready) for stack in stacks] == laid
 
 
 def test_no_sequence_gets_no_answer_and_a_missing_channel_is_told(together: Networks) -> None:
@@ -100,21 +158,85 @@ def test_no_sequence_gets_no_answer_and_a_missing_channel_is_told(together: Netw
         together.predict_proba(replace(batch, channels=batch.channels[1:], frames=batch.frames[:, 1:]))
 
 
-def test_a_backend_that_compiles_every_shape_gets_few_shapes(together: Networks) -> None:
-    group = together.groups[0]
-    shapes: set[tuple[int, ...]] = set()
+def test_a_sequence_of_one_frame_is_answered(folds: list[KerasFoldModel], together: Networks) -> None:
+    whole, _ = made(2, seed=1)
+    first, last = whole.offsets[:2].tolist()
+    batch = replace(
+        whole.take(np.array([0])),
+        offsets=np.array([0, 1]),
+        frames=whole.frames[first : first + 1],
+        tof=whole.tof[first : first + 1],
+        phase=whole.phase[first : first + 1],
+    )
+    assert last > 1
+    np.testing.assert_allclose(together.predict_proba(batch), average(folds, batch), atol=1e-6)
 
-    def note(inputs: Inputs) -> AnyArray:
-        shapes.add(inputs["mask"].shape)
-        return group.compiled.many(inputs)
 
-    fixed = replace(together, groups=(replace(group, compiled=replace(group.compiled, many=note, rows=8)),))
-    batch, _ = made(21, seed=9)
-    np.testing.assert_allclose(fixed.predict_proba(batch), together.predict_proba(batch), atol=1e-6)
-    assert shapes == {(8, 32, 1), (8, 48, 1)}
+@pytest.mark.parametrize("sizes", [(21, 20, 5), (5, 0, 0), (5, 3, 0), (5, 0, 3)])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_shapes_of_a_layout_are_those_of_its_keras_network(network: str, sizes: tuple[int, int, int]) -> None:
+    spec = NetworkSpec(network, *sizes, n_classes=18, width=0.3, phase_head=True, n_orientations=4)
+    built = build_network(spec, seed=0)
+    shapes = {
+        name: tuple(weight.shape) for name, weight in zip(weight_names(built), built.predict.weights, strict=True)
+    }
+    assert weight_shapes(spec) == shapes
 
 
-def test_a_device_without_other_sensors_is_served() -> None:
-    found = fold(length=48, all_sensors=False, network=TWO_BRANCH)
-    batch, _ = made(7, seed=4, all_sensors=False)
-    np.testing.assert_allclose(ensemble([found]).predict_proba(batch), found.predict_proba(batch), atol=1e-6)
+def test_predicting_imports_no_keras(folds: list[KerasFoldModel], tmp_path: Path) -> None:
+    for name, content in folds[1].encode().items():
+        (tmp_path / name).write_bytes(content)
+    code = f"""
+import sys
+from pathlib import Path
+from tests.keras_batches import CLASSES, made
+from bfrbctl.models.keras_model import ensemble, load
+files = {{path.name: path.read_bytes() for path in Path({str(tmp_path)!r}).iterdir()}}
+print(ensemble([load(files, classes=CLASSES)]).predict_proba(made(3)[0]).shape)
+print(sorted({{"keras", "tensorflow"}} & set(sys.modules)))
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    assert told.split("\n")[:2] == ["(3, 4)", "[]"]
+
+
+lengths_of = st.lists(st.integers(1, 40), min_size=1, max_size=9).map(lambda found: np.array(sorted(found)[::-1]))
+
+
+@settings(deadline=None)
+@given(lengths=lengths_of, pad=st.sampled_from(["left", "right"]))
+def test_packed_sequences_lie_apart_and_are_pooled_as_if_alone(lengths: AnyArray, pad: str) -> None:
+    time = Time.of(lengths, pad=pad)
+    assert time.starts[0] == GAP
+    assert (np.append(time.starts[1:], time.n_rows) - time.starts - time.steps == GAP).all()
+    before = np.zeros(0, dtype=bool)
+    for level in (time, time.halved, time.halved.halved):
+        recorded = np.zeros(level.n_rows, dtype=bool)
+        recorded[level.recorded] = True
+        assert set(level.padding) == set(np.flatnonzero(~recorded))
+        assert np.array_equal(level.belongs.sum(axis=1), level.counts)
+        assert np.array_equal(np.flatnonzero(level.belongs.any(axis=0)), np.sort(level.recorded))
+        if level is not time:
+            assert np.array_equal(recorded, np.logical_or(*before.reshape(-1, 2).T))
+        before = recorded
+    forwards, backwards = level.ways
+    for read in (forwards, backwards):
+        assert sorted(read) == sorted(level.recorded)
+    begin = np.cumsum([0, *level.running])
+    for number, (start, steps) in enumerate(zip(level.starts, level.steps, strict=True)):
+        path = [forwards[begin[step] + number] for step in range(steps)]
+        assert path == list(range(start, start + steps))
+        assert [backwards[begin[step] + number] for step in range(steps)] == path[::-1]
+
+
+def test_packing_keeps_the_tail_of_what_is_too_long(together: Networks) -> None:
+    batch, _ = made(6, seed=5)
+    data = unscaled(batch, together.groups[0].plan)
+    chosen = np.argsort(-data.lengths)
+    packed = Packed.of(data, chosen, length=24, pad="left")
+    for number, sequence in enumerate(chosen):
+        end = data.offsets[sequence + 1]
+        kept = min(24, data.lengths[sequence])
+        rows = packed.time.recorded[packed.time.sequence[packed.time.recorded] == number]
+        np.testing.assert_array_equal(packed.frames[rows], data.frames[end - kept : end])
+        np.testing.assert_array_equal(packed.tof[rows], data.tof[end - kept : end])
+    assert np.isnan(packed.frames[packed.time.padding]).all()

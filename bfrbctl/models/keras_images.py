@@ -6,24 +6,10 @@ measurement and gets one fixed far value; a missing one is 0, in the middle of t
 
 from typing import Any
 
-import numpy as np
-
 from bfrbctl.dataset import TOF_IMAGE_MISSING, TOF_IMAGE_NO_RETURN
 from bfrbctl.models.keras_backend import keras, ops
 from bfrbctl.models.keras_layers import Tensor, glorot, registered
-from bfrbctl.segments import Float32
-
-MIDDLE = 125.0
-"""Readings are 0..249; (reading - 125) / 125 lies in -1..1."""
-
-FAR = 1.25
-"""Scaled value of a pixel without anything in range: farther than any reading."""
-
-SIDE = 8
-"""Pixels along each side of an image."""
-
-HALF = SIDE // 2
-"""Places along each side after a convolution of stride 2."""
+from bfrbctl.models.keras_layout import FAR, HALF, MIDDLE, SIDE, TAPS
 
 
 def scaled_pixels(tof: Tensor, dtype: str) -> Tensor:
@@ -68,22 +54,6 @@ class SensorFlags(keras.layers.Layer):  # type: ignore[misc]
     def compute_output_spec(self, tof: Tensor) -> Any:
         """(batch, time, n_tof)."""
         return keras.KerasTensor(tuple(tof.shape[:3]), dtype=self.compute_dtype)
-
-
-def _taps() -> Float32:
-    """Say which of the 9 numbers of a 3x3 kernel of stride 2 leads from each pixel to each place of the result.
-
-    float32 (64 * 16, 9) of 0 and 1; rows of zeros where none does. The kernel looks right and down of its place.
-    """
-    taps = np.zeros((SIDE, SIDE, HALF, HALF, 3, 3), dtype=np.float32)
-    for down, across in np.ndindex(3, 3):
-        for row, column in np.ndindex(HALF, HALF):
-            if 2 * row + down < SIDE and 2 * column + across < SIDE:
-                taps[2 * row + down, 2 * column + across, row, column, down, across] = 1.0
-    return taps.reshape(-1, 9)
-
-
-TAPS = _taps()
 
 
 @registered

@@ -12,12 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from bfrbctl.models.keras_backend import keras, ops
+from bfrbctl.models.keras_layout import EPSILON
 
 Tensor = Any
 """A tensor of whatever backend is in use."""
-
-EPSILON = 1e-3
-"""Added to a variance before its root is taken, as batch normalisation commonly does."""
 
 registered = keras.saving.register_keras_serializable(package="bfrbctl")
 

@@ -1,30 +1,25 @@
-"""The Keras member: networks trained on the frames of one fold, and their artefact.
+"""The Keras member: the networks of one fold, and their artefact.
 
-A model is a JSON spec and npz arrays. The spec has only bounded numbers and names; our own code builds the network
-from it and checks every array against it before the array is read. No file that could hold code is ever loaded.
+A model is a JSON spec and npz arrays. The spec has only bounded numbers and names; our own code knows the network
+from it and checks every array against it before the array is read. No file that could hold code is ever loaded, and
+nothing here imports Keras but what trains: who only predicts needs no TensorFlow.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
 from typing import Any
 
-import numpy as np
-
 from bfrbctl.dataset import FeatureBatch
-from bfrbctl.errors import ArtefactError, DataError
+from bfrbctl.errors import ArtefactError
 from bfrbctl.models import FoldTask, HistoryRow
-from bfrbctl.models.keras_augmentation import TrainingData
-from bfrbctl.models.keras_backend import backend_name, demand_determinism
 from bfrbctl.models.keras_checkpoint import pack_arrays, unpack_arrays
-from bfrbctl.models.keras_inputs import InputPlan, Ready, Scaler, fit_scaler, plan_inputs, ready
-from bfrbctl.models.keras_networks import HELIOS, NetworkSpec, weight_names
-from bfrbctl.models.keras_rotation import find_turned
+from bfrbctl.models.keras_inputs import Scaler
+from bfrbctl.models.keras_layout import weight_shapes
 from bfrbctl.models.keras_serving import FoldNetworks, Networks, serving
 from bfrbctl.models.keras_settings import Config
 from bfrbctl.models.keras_spec import MAX_MEMBERS, ModelSpec, decode_spec, encode_spec
-from bfrbctl.models.keras_training import Arrays, Job, Trained, Validation, predict, shared_network, train
-from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
 from bfrbctl.segments import Float32
 
 NEEDS = frozenset({"frames", "tof"})
@@ -51,7 +46,7 @@ class KerasFoldModel:
     scaler
         Of their inputs.
     members
-        Weights of each network, in the order of its prediction model.
+        Weights of each network: layer.weight -> float32, as `keras_layout.weight_shapes` tells.
     summary
         What to tell of the model.
     history
@@ -60,9 +55,18 @@ class KerasFoldModel:
 
     spec: ModelSpec
     scaler: Scaler
-    members: list[Arrays]
+    members: list[Mapping[str, Float32]]
     summary: Mapping[str, Any]
     history: list[HistoryRow] = field(default_factory=list)
+
+    @cached_property
+    def _networks(self) -> Networks:
+        return serving([self.networks])
+
+    @property
+    def networks(self) -> FoldNetworks:
+        """What answers."""
+        return FoldNetworks(self.spec.network, self.spec.inputs, self.scaler, self.members, len(self.spec.classes))
 
     def predict_proba(self, batch: FeatureBatch) -> Float32:
         """Give class probabilities: float32, (n_sequences, n_classes), rows sum to 1.
@@ -72,28 +76,14 @@ class KerasFoldModel:
         DataError
             When the batch lacks a channel that the network was trained on.
         """
-        plan, n_classes = self.spec.inputs, len(self.spec.classes)
-        data = ready(batch, plan, self.scaler)
-        total = np.zeros((batch.n_sequences, n_classes), dtype=np.float64)
-        shared = shared_network(self.spec.network)
-        for weights in self.members:
-            with shared.lock:
-                if shared.loaded is not weights:
-                    for variable, value in zip(shared.network.predict.weights, weights, strict=True):
-                        variable.assign(value)
-                    shared.loaded = weights
-                total += predict(shared.network, data, plan, n_classes)
-        return np.asarray(total / total.sum(axis=1, keepdims=True), dtype=np.float32)
+        return self._networks.predict_proba(batch)
 
     def encode(self) -> dict[str, bytes]:
         """Give the model as files; the same model gives the same bytes."""
-        names = weight_names(shared_network(self.spec.network).network)
         files = {SPEC: encode_spec(self.spec, len(self.members), self.summary)}
         for member, weights in enumerate(self.members):
-            arrays = dict(zip(names, weights, strict=True))
-            if member == 0:
-                arrays |= {MEAN: self.scaler.mean, SCALE: self.scaler.scale}
-            files[weights_file(member)] = pack_arrays(arrays)
+            scaling = {MEAN: self.scaler.mean, SCALE: self.scaler.scale} if member == 0 else {}
+            files[weights_file(member)] = pack_arrays({**weights, **scaling})
         return files
 
 
@@ -114,115 +104,20 @@ def fit(task: FoldTask, config: Config) -> KerasFoldModel:
     UsageError
         When training diverges.
     """
-    fold = _prepared(task, config)
+    fold = _fitting().prepared(task, config)
     trained = [fold.trained(member) for member in range(config.seeds)]
     history: list[HistoryRow] = [row for one in trained for row in one.history]
-    weights = [one.weights for one in trained]
-    return KerasFoldModel(fold.spec, fold.scaler, weights, _summary(fold.spec, config, trained), history)
+    members = [fold.named(one.weights) for one in trained]
+    return KerasFoldModel(fold.spec, fold.scaler, members, fold.summary(trained), history)
 
 
 def fit_member(task: FoldTask, config: Config, member: int) -> None:
     """Train one network of a fold and leave its last checkpoint in `task.scratch`; raises what `fit` raises."""
-    _prepared(task, config).trained(member)
+    _fitting().prepared(task, config).trained(member)
 
 
-@dataclass(frozen=True)
-class _Fold:
-    """What the networks of a fold have in common."""
-
-    task: FoldTask
-    config: Config
-    spec: ModelSpec
-    scaler: Scaler
-    data: TrainingData
-    valid: Validation
-    digest: str
-
-    def trained(self, member: int) -> Trained:
-        """Train a network, from its checkpoint on; one that is finished is only read."""
-        task, config = self.task, self.config
-        seed = int(np.random.SeedSequence([task.seed, task.fold, member]).generate_state(1)[0])
-        network, digest = self.spec.network, self.digest
-        job = Job(network, config, self.data, self.valid, seed=seed, digest=digest, fold=task.fold, member=member)
-        return train(job, task.scratch / f"keras-{member}.npz", task.on_progress)
-
-
-def _prepared(task: FoldTask, config: Config) -> _Fold:
-    if not task.train.n_sequences or not task.valid.n_sequences:
-        raise DataError(
-            f"fold {task.fold}: {task.train.n_sequences} sequences to learn from, {task.valid.n_sequences} to stop on",
-            hint="prepare the dataset with fewer folds",
-        )
-    if config.deterministic:
-        demand_determinism()
-    plan = plan_inputs(task.train, length=config.length, pad=config.pad, without=config.without)
-    turned = find_turned(plan.imu)
-    scaler = fit_scaler(task.train, plan, turned)
-    labels = np.eye(len(task.classes), dtype=np.float32)[task.train_labels]
-    data = TrainingData(ready(task.train, plan, scaler), labels, postures(task, config), plan, turned)
-    spec = ModelSpec(_network_spec(task, config, data), plan, task.classes, task.targets, task.rate_hz)
-    valid = Validation(_scenarios(task.valid, plan, scaler), task.valid_labels, task.judge)
-    return _Fold(task, config, spec, scaler, data, valid, task_digest(task, config))
-
-
-def postures(task: FoldTask, config: Config) -> Float32:
-    """Give the postures to learn: float32, (n_sequences, n_orientations), zeros where unknown; no columns for none."""
-    n_sequences, found = task.train.n_sequences, task.train_orientation
-    wanted = config.network == HELIOS and config.orientation_weight > 0
-    if not wanted or found is None or len(task.orientations) < 2 or not (found >= 0).any():
-        return np.zeros((n_sequences, 0), dtype=np.float32)
-    known = (found >= 0)[:, None]
-    return np.where(known, np.eye(len(task.orientations), dtype=np.float32)[found], np.float32(0.0))
-
-
-def _network_spec(task: FoldTask, config: Config, data: TrainingData) -> NetworkSpec:
-    plan = data.plan
-    return NetworkSpec(
-        network=config.network,
-        n_imu=plan.n_imu,
-        n_other=plan.n_other,
-        n_tof=plan.n_tof,
-        n_classes=len(task.classes),
-        width=config.width,
-        dropout=config.dropout,
-        precision=config.precision,
-        phase_head=config.network == HELIOS and config.phase_weight > 0 and bool((data.data.phase <= 1).any()),
-        n_orientations=data.orientation.shape[1],
-    )
-
-
-def _scenarios(batch: FeatureBatch, plan: InputPlan, scaler: Scaler) -> dict[str, Ready]:
-    scenarios = {ALL_SENSORS: ready(batch, plan, scaler)}
-    if not plan.one_scenario:
-        scenarios[IMU_ONLY] = ready(batch.imu_only(), plan, scaler)
-    return scenarios
-
-
-def _summary(spec: ModelSpec, config: Config, trained: list[Trained]) -> dict[str, Any]:
-    return {
-        "network": config.network,
-        "best_step": [one.best_epoch + 1 for one in trained],
-        "best_score": [round(one.best_score, 6) for one in trained],
-        "epochs": [len(one.history) for one in trained],
-        "n_weights": int(sum(weight.size for weight in trained[0].weights)),
-        "n_channels": len(spec.inputs.imu) + len(spec.inputs.other),
-        "n_tof": spec.inputs.n_tof,
-        "length": spec.inputs.length,
-    }
-
-
-def task_digest(task: FoldTask, config: Config) -> str:
-    """Give a digest of all that training depends on; a checkpoint with another one is not continued."""
-    digest = hashlib.blake2b(digest_size=20)
-    told = (task.fold, task.classes, task.judge, task.orientations, task.seed, task.rate_hz, config, backend_name())
-    digest.update(repr(told).encode())
-    if task.train_orientation is not None:
-        digest.update(np.ascontiguousarray(task.train_orientation).view(np.uint8).data)
-    for batch, labels in ((task.train, task.train_labels), (task.valid, task.valid_labels)):
-        digest.update(repr([batch.channels, batch.frames.shape, batch.tof.shape]).encode())
-        for values in (batch.offsets, batch.frames, batch.tof, batch.phase, labels):
-            digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+def _fitting() -> Any:
+    return import_module("bfrbctl.models.keras_fitting")
 
 
 def load(files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> KerasFoldModel:
@@ -246,11 +141,7 @@ def load(files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> KerasFoldMo
     expected = {SPEC, *(weights_file(member) for member in range(min(n_members, MAX_MEMBERS)))}
     if set(files) != expected:
         raise ArtefactError(f"the model has files {sorted(files)}, expected {sorted(expected)}")
-    network = shared_network(spec.network).network
-    names = weight_names(network)
-    shapes = {
-        name: (tuple(weight.shape), "float32") for name, weight in zip(names, network.predict.weights, strict=True)
-    }
+    shapes = {name: (shape, "float32") for name, shape in weight_shapes(spec.network).items()}
     n_channels = len(spec.inputs.imu) + len(spec.inputs.other)
     first = {**shapes, MEAN: ((n_channels,), "float32"), SCALE: ((n_channels,), "float32")}
     members = [
@@ -260,11 +151,9 @@ def load(files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> KerasFoldMo
     scaler = Scaler(mean=members[0][MEAN], scale=members[0][SCALE])
     if not (scaler.scale > 0).all():
         raise ArtefactError(f"{weights_file(0)}: a channel's scale is not positive")
-    return KerasFoldModel(spec, scaler, [[arrays[name] for name in names] for arrays in members], summary)
+    return KerasFoldModel(spec, scaler, [{name: arrays[name] for name in shapes} for arrays in members], summary)
 
 
 def ensemble(models: Sequence[KerasFoldModel]) -> Networks:
     """Put folds together: their average in one call, up to rounding (1e-6) that of asking each of them."""
-    return serving(
-        [FoldNetworks(m.spec.network, m.spec.inputs, m.scaler, m.members, len(m.spec.classes)) for m in models]
-    )
+    return serving([model.networks for model in models])

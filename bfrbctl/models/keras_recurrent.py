@@ -14,9 +14,7 @@ import numpy as np
 
 from bfrbctl.models.keras_backend import keras, ops
 from bfrbctl.models.keras_layers import Tensor, glorot, registered
-
-GATES = {"lstm": 4, "gru": 3}
-"""Matrices a cell has: input, forget, output gate and candidate; update, reset gate and candidate."""
+from bfrbctl.models.keras_layout import GATES
 
 HOLD = {"lstm": (-1e4, 1e4, 0.0, 0.0), "gru": (1e4, 0.0, 0.0)}
 """What padding adds to each of them, so that the state stays: nothing enters, all is kept."""

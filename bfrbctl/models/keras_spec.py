@@ -7,7 +7,7 @@ from typing import Any
 
 from bfrbctl.errors import ArtefactError
 from bfrbctl.models.keras_inputs import MAX_LENGTH, STEP, InputPlan
-from bfrbctl.models.keras_networks import HELIOS, NetworkSpec
+from bfrbctl.models.keras_layout import HELIOS, NetworkSpec
 
 FORMAT = 3
 """1 did not tell of postures; helios had another layout in 1 and 2, of which two-branch networks are read."""

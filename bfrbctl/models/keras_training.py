@@ -22,8 +22,9 @@ from bfrbctl.models.keras_augmentation import Augmentation, Inputs, TrainingData
 from bfrbctl.models.keras_backend import backend_name, ops, to_numpy
 from bfrbctl.models.keras_checkpoint import in_order, load_state, numbered, save_state
 from bfrbctl.models.keras_inputs import InputPlan, Ready, prediction_batches
+from bfrbctl.models.keras_layout import NetworkSpec
 from bfrbctl.models.keras_losses import HierarchicalLoss, KnownCrossEntropy, PhaseLoss
-from bfrbctl.models.keras_networks import Network, NetworkSpec, build_network
+from bfrbctl.models.keras_networks import Network, build_network
 from bfrbctl.models.keras_optimizer import FlatAdamW
 from bfrbctl.models.keras_settings import Config
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
@@ -100,15 +101,12 @@ class Shared:
         The layers and their two models.
     lock
         Held while weights are in use.
-    loaded
-        Whose weights it has now.
     compiled
         What the loss and optimizer that it was compiled with last depend on: tracing them again takes seconds.
     """
 
     network: Network
     lock: RLock = field(default_factory=RLock)
-    loaded: object = None
     compiled: object = None
 
 
@@ -154,7 +152,6 @@ def train(job: Job, checkpoint: Path, on_progress: Callable[[Row], None]) -> Tra
     """
     shared = shared_network(job.spec)
     with shared.lock:
-        shared.loaded = None
         _compile(shared, job)
         state = _restore(shared.network, job, checkpoint) or _start(shared.network, job)
         while not state.done(job.config):

@@ -7,8 +7,9 @@ import pytest
 
 from bfrbctl.models.keras_augmentation import TrainingData, training_batch
 from bfrbctl.models.keras_inputs import fit_scaler, plan_inputs, ready
+from bfrbctl.models.keras_layout import NETWORKS, NetworkSpec
 from bfrbctl.models.keras_model import Config, KerasFoldModel, fit, load
-from bfrbctl.models.keras_networks import NETWORKS, NetworkSpec, build_network
+from bfrbctl.models.keras_networks import build_network
 from bfrbctl.models.keras_optimizer import FlatAdamW
 from bfrbctl.models.keras_rotation import find_turned
 from bfrbctl.models.keras_training import augmentation_of

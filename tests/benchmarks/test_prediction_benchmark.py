@@ -24,7 +24,7 @@ from bfrbctl.folders import open_folder
 from bfrbctl.models import kind_module
 from bfrbctl.models.keras_inputs import prediction_batches, ready
 from bfrbctl.models.keras_model import KerasFoldModel
-from bfrbctl.models.keras_networks import build_network
+from bfrbctl.models.keras_networks import build_network, weight_names
 from bfrbctl.prediction import Predictor
 from bfrbctl.preparation import clean_frames
 from bfrbctl.segments import AnyArray
@@ -106,9 +106,10 @@ def plain_ways(study: Study, *, motion: bool = True) -> Callable[[int], Callable
         start = f"fold-{fold}."
         files = {name.removeprefix(start): folder.read(name) for name in folder.files if name.startswith(start)}
         model: Any = kind_module("keras").load(files, classes=study.predictor.classes)
-        network = build_network(model.spec.network, seed=0).predict
-        for variable, value in zip(network.weights, model.members[0], strict=True):
-            variable.assign(value)
+        built = build_network(model.spec.network, seed=0)
+        network = built.predict
+        for variable, name in zip(network.weights, weight_names(built), strict=True):
+            variable.assign(model.members[0][name])
         models.append(model)
         networks.append(network)
 
