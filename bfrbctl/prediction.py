@@ -108,7 +108,6 @@ class Predictor:
         expect_sha256: str | None = None,
         without: Sequence[str] = (),
         strict: bool = False,
-        warm: bool = True,
     ) -> "Predictor":
         """Open a model or blend folder, packed or not.
 
@@ -122,8 +121,6 @@ class Predictor:
             Members of a blend to leave out; the weights of the others are scaled up to sum to 1, which is logged.
         strict
             Whether a member whose library is not installed is an error; otherwise it is left out like those above.
-        warm
-            Whether to compile now what answers single sequences; otherwise the first ones take seconds.
 
         Raises
         ------
@@ -157,14 +154,9 @@ class Predictor:
         n_classes, prior = len(predictor.classes), predictor.prior
         if prior.shape != (n_classes,) or len(predictor.targets) != n_classes or not np.all(np.isfinite(prior)):
             raise ArtefactError(f"{folder.path / MANIFEST}: classes, targets and prior do not fit each other")
-        if warm:
-            predictor.warm()
-        return predictor
-
-    def warm(self) -> None:
-        """Do now what would make the first answers slow; seconds, where there are networks."""
-        for member in self.members:
+        for member in predictor.members:
             member.ensemble.warm()
+        return predictor
 
     def predict_proba(self, batch: RecordingBatch) -> Float32:
         """Give the probability of every gesture: float32, (n_sequences, n_classes); rows sum to 1. As `answer`."""

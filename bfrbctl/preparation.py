@@ -155,7 +155,7 @@ def clean_frames(
     """
     schema = RawSchema(layout, (), ())
     n = frames.height
-    known = set(frames.columns)
+    known = dict(zip(frames.columns, frames.dtypes, strict=True))
     stand_ins = {
         SEQUENCE_ID: lambda: pl.repeat("sequence", n, eager=True),
         SEQUENCE_COUNTER: lambda: pl.Series(np.arange(n)),
@@ -163,20 +163,19 @@ def clean_frames(
     }
     nothing = pl.repeat(None, n, dtype=pl.Float32, eager=True)
     pixels = frozenset(layout.tof_columns)
-    columns = []
+    as_they_are: list[str] = []
+    made: list[pl.Series] = []
     for name, dtype in schema.dtypes.items():
-        if name not in known:
-            given = stand_ins[name]() if name in stand_ins else nothing
+        given = known.get(name)
+        if given is None:
+            made.append((stand_ins[name]() if name in stand_ins else nothing).alias(name))
+        elif name in stand_ins:
+            made.append(_key(_as_type(frames.get_column(name), dtype), stand_ins[name]))
+        elif (name in pixels and given in _NUMBERS) or given == dtype:
+            as_they_are.append(name)
         else:
-            given = frames.get_column(name)
-            if given.dtype != dtype and not (name in pixels and given.dtype in _NUMBERS):
-                given = _as_type(given, dtype)
-            if name in (SEQUENCE_ID, SUBJECT) and given.null_count():
-                given = given.fill_null(stand_ins[name]())
-            elif name == SEQUENCE_COUNTER and given.null_count() == n:
-                given = stand_ins[name]()  # rows count in the order they come in
-        columns.append(given if given.name == name else given.alias(name))
-    table = pl.DataFrame(columns)
+            made.append(_as_type(frames.get_column(name), dtype))
+    table = frames[as_they_are].hstack(made) if as_they_are else pl.DataFrame(made)
     if not table[SEQUENCE_ID].is_sorted():
         table = table.sort(SEQUENCE_ID, maintain_order=True)
     cleaned = clean(table, schema, rate_hz=rate_hz)
@@ -190,9 +189,18 @@ def clean_frames(
     return with_people(cleaned, people)
 
 
+def _key(values: pl.Series, stand_in: Callable[[], pl.Series]) -> pl.Series:
+    """Fill what is missing of a key; rows without any counter count in the order they come in."""
+    if values.name == SEQUENCE_COUNTER:
+        return stand_in().alias(values.name) if values.null_count() == len(values) else values
+    return values.fill_null(stand_in()) if values.null_count() else values
+
+
 def _as_type(values: pl.Series, dtype: pl.DataType) -> pl.Series:
     """Convert a column; null where a value is none of that type, or no value of the column can be."""
-    nothing = pl.repeat(None, len(values), dtype=dtype, eager=True)
+    if values.dtype == dtype:
+        return values
+    nothing = pl.repeat(None, len(values), dtype=dtype, eager=True).alias(values.name)
     try:
         cast = values.cast(dtype, strict=False)
     except pl.exceptions.PolarsError:

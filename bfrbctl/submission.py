@@ -274,7 +274,7 @@ def _predict_stored(number: int, stored: Stored, recipe: Recipe) -> tuple[int, b
 def _predictor(recipe: Recipe) -> Predictor:
     """Open a model once in a worker that predicts many batches: with just the members that the client uses."""
     model, digest, left_out = recipe
-    return Predictor.open(model, expect_sha256=digest, without=left_out, strict=True, warm=False)
+    return Predictor.open(model, expect_sha256=digest, without=left_out, strict=True)
 
 
 def _part(number: int) -> str:

@@ -49,7 +49,7 @@ def predict(
     from bfrbctl.submission import input_refs, open_input
     from bfrbctl.submission import predict as run
 
-    predictor = Predictor.open(model, expect_sha256=expect_sha256, without=without or (), strict=strict, warm=False)
+    predictor = Predictor.open(model, expect_sha256=expect_sha256, without=without or (), strict=strict)
     source = open_input(recordings, predictor, split=split)
     refs = (*input_refs(recordings), open_folder(model).ref())
     config = {"split": split, "strict": strict, "without": list(predictor.left_out)}

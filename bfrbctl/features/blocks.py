@@ -165,6 +165,5 @@ Computation = Callable[[Block], list[Float64]]
 
 
 def ratio(above: AnyArray, below: AnyArray) -> Float64:
-    """Divide; NaN where the divisor is not positive."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(below > 0, above / below, np.nan)
+    """Divide; NaN where the divisor is not positive. NumPy's warnings are to be off, as in `engine.compute`."""
+    return np.where(below > 0, above / below, np.nan)

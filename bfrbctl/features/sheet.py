@@ -49,7 +49,7 @@ class Sheet:
         if names not in self._blocks:
             values = np.empty((len(names), *self._rows.shape))
             for position, name in enumerate(names):
-                np.take(self._channels[name], self._rows, out=values[position])
+                np.take(self._channels[name], self._rows, out=values[position], mode="clip")  # else copied
             self._blocks[names] = Block(values, self.lengths, rate_hz=self.rate_hz)
         return self._blocks[names]
 

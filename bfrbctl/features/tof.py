@@ -8,6 +8,7 @@ matrix products give the same bits in any order and on any number of frames.
 import numpy as np
 
 from bfrbctl.dataset import TOF, TOF_IMAGE_MISSING, TOF_IMAGE_NO_RETURN, Column
+from bfrbctl.features.blocks import ratio
 from bfrbctl.features.canonical import Canonical
 from bfrbctl.schema import TOF_PIXELS, SensorLayout
 from bfrbctl.segments import Float32, Float64, UInt8
@@ -108,9 +109,10 @@ def image_statistics(images: UInt8) -> tuple[Float64, Float64]:
     """
     values = np.empty((len(_STATISTICS), len(images)))
     measured = np.empty(len(images))
-    for start in range(0, len(images), _CHUNK):
-        part = slice(start, min(start + _CHUNK, len(images)))
-        values[:, part], measured[part] = _chunk_statistics(np.ascontiguousarray(images[part]))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for start in range(0, len(images), _CHUNK):
+            part = slice(start, min(start + _CHUNK, len(images)))
+            values[:, part], measured[part] = _chunk_statistics(np.ascontiguousarray(images[part]))
     return values, measured
 
 
@@ -126,15 +128,15 @@ def _chunk_statistics(images: UInt8) -> tuple[Float64, Float64]:
     squares = np.sum(depth * depth, axis=1).astype(np.float64)
     none = n == 0
     statistics = [
-        _ratio(far[:4].sum(axis=0), m),
-        _ratio(total, n),
-        np.sqrt(np.maximum(_ratio(n * squares - total * total, n * n), 0.0)),
+        ratio(far[:4].sum(axis=0), m),
+        ratio(total, n),
+        np.sqrt(np.maximum(ratio(n * squares - total * total, n * n), 0.0)),
         np.where(none, np.nan, images.min(axis=1)),  # what is no return is above every return
         np.where(none, np.nan, (images * returned).max(axis=1)),
-        _ratio(n, m),
+        ratio(n, m),
         *_spread(nearness),
         *_asymmetry(far, n_measured),
-        *_ratio(far, n_measured),
+        *ratio(far, n_measured),
     ]
     return np.stack(statistics), m / TOF_PIXELS
 
@@ -162,8 +164,8 @@ def _n_measured(images: UInt8) -> Float64:
 def _spread(nearness: Float64) -> list[Float64]:
     """Centroid and second moments; coordinates are twice the distance in pixels from the centre."""
     weight, x, y, xx, yy, xy = nearness
-    cx, cy = _ratio(x, weight), _ratio(y, weight)
-    moments = [_ratio(xx, weight) - cx * cx, _ratio(yy, weight) - cy * cy, _ratio(xy, weight) - cx * cy]
+    cx, cy = ratio(x, weight), ratio(y, weight)
+    moments = [ratio(xx, weight) - cx * cx, ratio(yy, weight) - cy * cy, ratio(xy, weight) - cx * cy]
     return [cx / 2, cy / 2, *(moment / 4 for moment in moments)]
 
 
@@ -171,11 +173,6 @@ def _asymmetry(far: Float64, n_measured: Float64) -> list[Float64]:
     """Left less right and top less bottom, from the quadrants (top left, top right, bottom left, bottom right)."""
     out = []
     for (a, b), (c, d) in (((0, 2), (1, 3)), ((0, 1), (2, 3))):
-        one = _ratio(far[a] + far[b], n_measured[a] + n_measured[b])
-        out.append(one - _ratio(far[c] + far[d], n_measured[c] + n_measured[d]))
+        one = ratio(far[a] + far[b], n_measured[a] + n_measured[b])
+        out.append(one - ratio(far[c] + far[d], n_measured[c] + n_measured[d]))
     return out
-
-
-def _ratio(above: Float64, below: Float64) -> Float64:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(below > 0, above / below, np.nan)

@@ -51,9 +51,6 @@ def _import_keras() -> Any:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    if os.environ["KERAS_BACKEND"] == "tensorflow":
-        # XLA only compiles networks for serving there: a third sooner, and what it gives is as fast.
-        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
     with quiet_stderr():
         found = import_module("keras")
         found.ops.zeros((1,))  # wakes the device, which has more to say

@@ -8,21 +8,23 @@ not depend on the number of cores.
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 
 import joblib
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
-from bfrbctl.blas import one_blas_thread
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.models.keras_inference import Packed, Stack
 from bfrbctl.models.keras_inputs import InputPlan, Ready, Scaler, scaling, unscaled
 from bfrbctl.models.keras_layout import NetworkSpec
 from bfrbctl.segments import Float32, Float64, Int64
 
-TOGETHER = 3
-"""Networks in a stack at most: the recurrences' weights of so many stay in a core's own cache."""
+TOGETHER = 6
+"""Networks in a stack at most: one sequence is mostly calls of NumPy, which so many share."""
 
 ROWS = 32
 """Sequences in a pack: enough to keep matrix products busy, few enough for the cache."""
@@ -98,8 +100,11 @@ class Group:
             told = part.stack.predict_proba(packed).astype(np.float64)
             return np.asarray(np.tensordot(part.share, told, axes=1))
 
-        with one_blas_thread(), ThreadPoolExecutor(joblib.cpu_count()) as pool:
-            for (_, chosen), told in zip(tasks, pool.map(answer, tasks), strict=True):
+        with _libraries().limit(limits=1, user_api="blas"), ExitStack() as stack:
+            # for one pack, threads would wait for each other: its calls of NumPy are too short
+            several = batch.n_sequences > ROWS
+            share = stack.enter_context(ThreadPoolExecutor(joblib.cpu_count())).map if several else map
+            for (_, chosen), told in zip(tasks, share(answer, tasks), strict=True):
                 out[chosen] += told
         return out
 
@@ -183,3 +188,9 @@ def _evenly(part: Part) -> list[Part]:
     """Cut a stack into as few as allowed, of much the same size."""
     bounds = np.linspace(0, len(part.share), -(-len(part.share) // TOGETHER) + 1).round().astype(int)
     return [part.only(slice(int(first), int(last))) for first, last in pairwise(bounds)]
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Find what multiplies matrices, to keep it to one thread while we share work among threads; milliseconds."""
+    return ThreadpoolController()
