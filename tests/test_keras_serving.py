@@ -119,8 +119,8 @@ def test_folds_that_read_different_lengths_share_stacks_for_what_all_read_whole(
     folds: list[KerasFoldModel], together: Networks
 ) -> None:
     (group,) = together.groups
-    assert [part.lengths.tolist() for part in group.parts] == [[48, 32], [32, 32]]
-    assert [part.lengths.tolist() for part in group.alike] == [[48], [32, 32, 32]]
+    assert [part.lengths.tolist() for part in group.parts] == [[48, 32, 32, 32], [32, 32, 32]]
+    assert [part.lengths.tolist() for part in group.alike] == [[48], [32] * TOGETHER]
     behind = [replace(one, spec=replace(one.spec, inputs=replace(one.spec.inputs, pad="right"))) for one in folds]
     batch, _ = made(8, seed=3)
     np.testing.assert_allclose(ensemble(behind).predict_proba(batch), average(behind, batch), atol=1e-6)
