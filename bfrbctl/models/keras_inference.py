@@ -323,8 +323,8 @@ class _NumpyLayers:
                         np.matmul(seen, kernel[network], out=inner[network])
             first = last
         if relu:
-            np.maximum(out, np.float32(0.0), out=out)
-        out[:, mask.padding] = 0.0
+            np.maximum(inner, np.float32(0.0), out=inner)
+        out[:, mask.padding] = 0.0  # the first and the last rows, too
         return out
 
     def gated(self, values: Float32, mask: Time, name: str, reduction: int) -> Float32:
