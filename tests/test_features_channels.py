@@ -113,16 +113,16 @@ def test_acceleration_gaps_are_filled_along_lines() -> None:
 @given(
     images=arrays(
         np.uint8,
-        (2, 64),
+        (2, 3, 64),
         elements=st.one_of(st.integers(0, 249), st.just(254), st.just(255), st.integers(100, 104)),
         fill=st.sampled_from([254, 255, 7]),
     )
 )
 def test_image_statistics_agree_with_the_plain_loop(images: AnyArray) -> None:
     values, measured = image_statistics(images)
-    for i, image in enumerate(images):
-        expected = reference.image(image)
-        got = dict(zip(STATISTICS, [*values[:, i], measured[i]], strict=True))
+    for frame, sensor in np.ndindex(2, 3):
+        expected = reference.image(images[frame, sensor])
+        got = dict(zip(STATISTICS, [*values[:, sensor, frame], measured[sensor, frame]], strict=True))
         assert set(got) == set(expected)
         for name, value in expected.items():
             assert got[name] == pytest.approx(value, rel=1e-6, abs=1e-4, nan_ok=True), name

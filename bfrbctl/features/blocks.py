@@ -108,6 +108,11 @@ class Block:
         return self.centred * self.centred
 
     @cached_property
+    def power(self) -> Float64:
+        """The sum of the squares: float64, (n_signals, n_sequences)."""
+        return dot(self.centred, self.centred)
+
+    @cached_property
     def minimum(self) -> Float64:
         """float64, (n_signals, n_sequences); NaN without values."""
         return np.asarray(np.fmin.reduce(self.values, axis=-1))
@@ -120,7 +125,7 @@ class Block:
     @cached_property
     def std(self) -> Float64:
         """Population standard deviation; exactly 0 where the signal is flat up to rounding, NaN without values."""
-        std = np.sqrt(ratio(self.squares.sum(axis=-1), self.count))
+        std = np.sqrt(ratio(self.power, self.count))
         return np.where(std <= FLAT * self.largest, 0.0, std)
 
     @cached_property
@@ -162,6 +167,11 @@ class Block:
 
 Computation = Callable[[Block], list[Float64]]
 """Gives one (n_signals, n_sequences) array for each statistic of a family, in the family's order."""
+
+
+def dot(a: Float64, b: Float64) -> Float64:
+    """Sum the products along the last axis, without an array of them."""
+    return np.asarray(np.einsum("...i,...i->...", a, b))
 
 
 def ratio(above: AnyArray, below: AnyArray) -> Float64:

@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 
 from bfrbctl.dataset import IMU, THM, TOF, Column
-from bfrbctl.features.blocks import Block, ratio
+from bfrbctl.features.blocks import Block, dot, ratio
 from bfrbctl.features.sheet import Extra, Sheet
 from bfrbctl.features.spectral import WELCH, segment_length, transforms
 from bfrbctl.schema import SensorLayout
@@ -78,18 +78,19 @@ def correlation(sheet: Sheet, layout: SensorLayout) -> list[AnyArray]:
 
 
 def _correlated(signals: Block, left: Int64, right: Int64) -> Float64:
-    a, b = signals.values[left], signals.values[right]
-    both = signals.valid[left] & signals.valid[right]
-    count = np.sum(both, axis=-1).astype(np.float64)
-    a, b = _centred(a, both, count), _centred(b, both, count)
-    product, square = (a * b).sum(axis=-1), (a * a).sum(axis=-1) * (b * b).sum(axis=-1)
+    both = (signals.valid[left] & signals.valid[right]).astype(np.float64)
+    count = both.sum(axis=-1)
+    a, b = (_centred(signals.centred[side], both, count) for side in (left, right))
     flat = (signals.std[left] == 0) | (signals.std[right] == 0) | (count < MIN_PAIRS)
-    return np.where(flat, np.nan, np.clip(ratio(product, np.sqrt(square)), -1.0, 1.0))
+    return np.where(flat, np.nan, np.clip(ratio(dot(a, b), np.sqrt(dot(a, a) * dot(b, b))), -1.0, 1.0))
 
 
-def _centred(values: Float64, chosen: Bool, count: Float64) -> Float64:
-    kept = np.where(chosen, values, 0.0)
-    return np.where(chosen, kept - ratio(kept.sum(axis=-1), count)[..., None], 0.0)
+def _centred(values: Float64, chosen: Float64, count: Float64) -> Float64:
+    """Take their mean from the chosen values, 1 of 0 and 1; the others become 0. In place."""
+    values *= chosen
+    values -= ratio(values.sum(axis=-1), count)[..., None]
+    values *= chosen
+    return values
 
 
 @lru_cache(maxsize=32)

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from bfrbctl.features.blocks import Block, Computation, ratio
+from bfrbctl.features.blocks import Block, Computation, dot, ratio
 from bfrbctl.segments import Float64
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -50,14 +50,14 @@ class Statistics:
 
 def _moments(block: Block) -> list[Float64]:
     m2, squares = block.std * block.std, block.squares
-    third = ratio((squares * block.centred).sum(axis=-1), block.count)
-    fourth = ratio((squares * squares).sum(axis=-1), block.count)
+    third = ratio(dot(squares, block.centred), block.count)
+    fourth = ratio(dot(squares, squares), block.count)
     return [
         *_level(block),
         block.maximum - block.minimum,
         ratio(third, m2 * block.std),
         ratio(fourth, m2 * m2) - 3.0,
-        np.sqrt(ratio((block.filled * block.filled).sum(axis=-1), block.count)),
+        np.sqrt(ratio(dot(block.filled, block.filled), block.count)),
         ratio(np.abs(block.centred).sum(axis=-1), block.count),
     ]
 
@@ -76,15 +76,17 @@ def _quantiles(block: Block) -> list[Float64]:
 
 
 def _trend(block: Block) -> list[Float64]:
-    time = np.where(block.valid, np.arange(block.values.shape[-1]) / block.rate_hz, 0.0)
-    time = np.where(block.valid, time - ratio(time.sum(axis=-1), block.count)[..., None], 0.0)
-    squared = time * time
-    spread = squared.sum(axis=-1)
-    slope = ratio((time * block.centred).sum(axis=-1), spread)
-    bend = squared - ratio(spread, block.count)[..., None]
-    bend = np.where(block.valid, bend - ratio((squared * time).sum(axis=-1), spread)[..., None] * time, 0.0)
-    bent = (bend * bend).sum(axis=-1)
-    curvature = ratio((bend * block.centred).sum(axis=-1), np.where(block.count > 2, bent, 0.0))
+    valid, count, centred = block.valid, block.count, block.centred
+    if np.array_equal(valid, np.broadcast_to(valid[:1], valid.shape)):  # most often: one time for all signals
+        valid, count = valid[:1], count[:1]
+    time = np.where(valid, np.arange(valid.shape[-1]) / block.rate_hz, 0.0)
+    time = np.where(valid, time - ratio(time.sum(axis=-1), count)[..., None], 0.0)
+    squared, spread = time * time, dot(time, time)
+    bend = squared - ratio(spread, count)[..., None]
+    bend = np.where(valid, bend - ratio(dot(squared, time), spread)[..., None] * time, 0.0)
+    slope = ratio(dot(np.broadcast_to(time, centred.shape), centred), spread)
+    bent = np.where(count > 2, dot(bend, bend), 0.0)
+    curvature = ratio(dot(np.broadcast_to(bend, centred.shape), centred), bent)
     place = np.arange(block.values.shape[-1])
     first = np.where(block.valid, place, place[-1]).min(axis=-1)[..., None]
     last = np.where(block.valid, place, 0).max(axis=-1)[..., None]
@@ -188,13 +190,13 @@ GRADIENT = Statistics("gradient", _gradient_members(), _gradient)
 
 def _autocorrelation(block: Block) -> list[Float64]:
     n_delays = max(2, round(LONGEST_DELAY_S * block.rate_hz))
-    power = np.where(block.std > 0, block.squares.sum(axis=-1), 0.0)
+    power = np.where(block.std > 0, block.power, 0.0)
     n_steps = block.values.shape[-1]
     curve = np.full((n_delays + 2, *power.shape), np.nan)
     curve[0] = np.where(power > 0, 1.0, np.nan)
     for delay in range(1, min(n_delays + 2, n_steps)):
-        product = block.centred[..., delay:] * block.centred[..., :-delay]
-        curve[delay] = np.where(delay < block.lengths, ratio(product.sum(axis=-1), power), np.nan)
+        product = dot(block.centred[..., delay:], block.centred[..., :-delay])
+        curve[delay] = np.where(delay < block.lengths, ratio(product, power), np.nan)
     at_delays = [curve[min(max(1, round(delay * block.rate_hz)), n_delays)] for delay in DELAYS_S]
     peak = (curve[1:-1] > curve[:-2]) & (curve[1:-1] >= curve[2:])
     found = peak.any(axis=0)

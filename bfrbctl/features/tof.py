@@ -18,8 +18,11 @@ FAR = 250
 
 QUADRANTS = ("11", "12", "21", "22")
 NINTHS = tuple(f"{row}{column}" for row in (1, 2, 3) for column in (1, 2, 3))
-_CHUNK = 2048
+_CHUNK = 4096
+"""Images worked on at once: few enough for the processor's cache."""
+
 _SLICE = 128
+"""Images in one matrix product: so few that no linear-algebra library spreads it over threads."""
 
 _ROWS, _COLUMNS = np.divmod(np.arange(TOF_PIXELS), 8)
 _X, _Y = 2 * _COLUMNS - 7, 2 * _ROWS - 7
@@ -29,15 +32,15 @@ _NINTH_OF = np.array([0, 0, 0, 1, 1, 2, 2, 2])
 def _regions() -> Float32:
     halves = [(i == _ROWS // 4) & (j == _COLUMNS // 4) for i in range(2) for j in range(2)]
     ninths = [(_NINTH_OF[_ROWS] == i) & (_NINTH_OF[_COLUMNS] == j) for i in range(3) for j in range(3)]
-    return np.stack([*halves, *ninths], axis=1).astype(np.float32)  # (64, 13)
+    return np.stack([*halves, *ninths]).astype(np.float32)  # (13, 64)
 
 
 def _shape_weights() -> Float32:
     ones = np.ones(TOF_PIXELS)
-    return np.stack([ones, _X, _Y, _X * _X, _Y * _Y, _X * _Y], axis=1).astype(np.float32)  # (64, 6)
+    return np.stack([ones, _X, _Y, _X * _X, _Y * _Y, _X * _Y]).astype(np.float32)  # (6, 64)
 
 
-_WEIGHTS = np.concatenate([_regions(), _shape_weights()], axis=1)  # (64, 19)
+_WEIGHTS = np.concatenate([_regions(), _shape_weights()])  # (19, 64)
 _N_REGIONS = 13
 
 _STATISTICS: tuple[tuple[str, str, str], ...] = (
@@ -70,13 +73,11 @@ def channels(recordings: Canonical) -> dict[str, Float64]:
     out: dict[str, Float64] = {}
     if not sensors:
         return out
-    present = np.zeros(len(images), dtype=np.bool_)
+    values, measured = image_statistics(images)
     for position, sensor in enumerate(sensors):
-        values, measured = image_statistics(images[:, position])
-        out |= {f"tof_{sensor}_{name}": values[i] for i, (name, _, _) in enumerate(_STATISTICS)}
-        out[f"tof_{sensor}_measured"] = measured
-        present |= measured > 0
-    return out | {"tof_present": present.astype(np.float64)}
+        out |= {f"tof_{sensor}_{name}": values[i, position] for i, (name, _, _) in enumerate(_STATISTICS)}
+        out[f"tof_{sensor}_measured"] = measured[position]
+    return out | {"tof_present": measured.any(axis=0).astype(np.float64)}
 
 
 def describe(layout: SensorLayout) -> tuple[Column, ...]:
@@ -101,64 +102,76 @@ def image_statistics(images: UInt8) -> tuple[Float64, Float64]:
     Parameters
     ----------
     images
-        uint8, (n_frames, 64): 0..249, 254 no return, 255 missing.
+        uint8, (n_frames, n_tof, 64): 0..249, 254 no return, 255 missing.
 
     Returns
     -------
-    float64, (n_statistics, n_frames), NaN where not measurable; and float64, (n_frames,), the share of pixels measured.
+    float64, (n_statistics, n_tof, n_frames), NaN where not measurable; and float64, (n_tof, n_frames), the share of
+    pixels measured.
     """
-    values = np.empty((len(_STATISTICS), len(images)))
-    measured = np.empty(len(images))
+    n_frames, n_tof, _ = images.shape
+    values = np.empty((len(_STATISTICS), n_tof, n_frames))
+    measured = np.empty((n_tof, n_frames))
+    n_at_once = max(_CHUNK // n_tof, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        for start in range(0, len(images), _CHUNK):
-            part = slice(start, min(start + _CHUNK, len(images)))
-            values[:, part], measured[part] = _chunk_statistics(np.ascontiguousarray(images[part]))
+        for start in range(0, n_frames, n_at_once):
+            part = slice(start, min(start + n_at_once, n_frames))
+            pixels = np.ascontiguousarray(images[part].transpose(2, 1, 0))
+            statistics, share = _pixel_statistics(pixels.reshape(TOF_PIXELS, -1))
+            measured[:, part] = share.reshape(n_tof, -1)
+            for row, of_images in zip(values, statistics, strict=True):
+                row[:, part] = of_images.reshape(n_tof, -1)
     return values, measured
 
 
-def _chunk_statistics(images: UInt8) -> tuple[Float64, Float64]:
-    returned = images < TOF_IMAGE_NO_RETURN
+def _pixel_statistics(pixels: UInt8) -> tuple[list[Float64], Float64]:
+    """Describe images that stand in columns, uint8 (64, n): a reduction over pixels then runs along rows of memory."""
+    returned = pixels < TOF_IMAGE_NO_RETURN
     mask = returned.astype(np.float32)
-    depth = images * mask
+    depth = pixels * mask
     sums, counts = _weighted(depth), _weighted(mask)  # (19, n): 13 regions, then 6 weights of the shape
-    n_measured = _n_measured(images)  # (13, n)
+    n_measured = _n_measured(pixels)  # (13, n)
     nearness = FAR * counts[_N_REGIONS:] - sums[_N_REGIONS:]
     total, n, m = (values[:4].sum(axis=0) for values in (sums, counts, n_measured))
     far = sums[:_N_REGIONS] + FAR * (n_measured - counts[:_N_REGIONS])
-    squares = np.sum(depth * depth, axis=1).astype(np.float64)
+    squares = np.einsum("pi,pi->i", depth, depth).astype(np.float64)
     none = n == 0
     statistics = [
         ratio(far[:4].sum(axis=0), m),
         ratio(total, n),
         np.sqrt(np.maximum(ratio(n * squares - total * total, n * n), 0.0)),
-        np.where(none, np.nan, images.min(axis=1)),  # what is no return is above every return
-        np.where(none, np.nan, (images * returned).max(axis=1)),
+        np.where(none, np.nan, pixels.min(axis=0)),  # what is no return is above every return
+        np.where(none, np.nan, (pixels * returned).max(axis=0)),
         ratio(n, m),
         *_spread(nearness),
         *_asymmetry(far, n_measured),
         *ratio(far, n_measured),
     ]
-    return np.stack(statistics), m / TOF_PIXELS
+    return statistics, m / TOF_PIXELS
 
 
 def _weighted(pixels: Float32) -> Float64:
-    """Weigh and sum the pixels: (n, 64) -> float64, (19, n).
+    """Weigh and sum the pixels of images in columns: (64, n) -> float64, (19, n)."""
+    n_weights, n_images = len(_WEIGHTS), pixels.shape[1]
+    out = np.empty((n_weights, n_images), dtype=np.float32)
+    whole = n_images // _SLICE * _SLICE
+    in_slices, out_slices = (
+        values[:, :whole].reshape(len(values), -1, _SLICE).swapaxes(0, 1) for values in (pixels, out)
+    )
+    np.matmul(_WEIGHTS, in_slices, out=out_slices)
+    np.matmul(_WEIGHTS, pixels[:, whole:], out=out[:, whole:])
+    return out.astype(np.float64)
 
-    In slices so small that no linear-algebra library spreads one product over threads: its waiting threads would cost
-    more than they gain.
-    """
-    n_whole = len(pixels) // _SLICE * _SLICE
-    parts = [(pixels[:n_whole].reshape(-1, _SLICE, TOF_PIXELS) @ _WEIGHTS).reshape(n_whole, _WEIGHTS.shape[1])]
-    parts.append(pixels[n_whole:] @ _WEIGHTS)
-    return np.concatenate(parts).T.astype(np.float64, order="C")
 
-
-def _n_measured(images: UInt8) -> Float64:
+def _n_measured(pixels: UInt8) -> Float64:
     """Count the measured pixels of each region: float64, (13, n); most often all of them."""
-    counted = images != TOF_IMAGE_MISSING
-    if counted.all():
-        return np.repeat(_WEIGHTS[:, :_N_REGIONS].sum(axis=0, dtype=np.float64)[:, None], len(images), axis=1)
-    return _weighted(counted.astype(np.float32))[:_N_REGIONS]
+    counted = pixels != TOF_IMAGE_MISSING
+    regions = _WEIGHTS[:_N_REGIONS].sum(axis=1, dtype=np.float64)
+    out = np.repeat(regions[:, None], pixels.shape[1], axis=1)
+    gappy = np.flatnonzero(~counted.all(axis=0))
+    if gappy.size:
+        out[:, gappy] = _weighted(counted[:, gappy].astype(np.float32))[:_N_REGIONS]
+    return out
 
 
 def _spread(nearness: Float64) -> list[Float64]:
