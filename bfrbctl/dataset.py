@@ -312,12 +312,13 @@ def read_recordings(folder: Folder, sequences: pl.DataFrame, number: int) -> tup
     ids = tuple(rows[SEQUENCE_ID].to_list())
     see_same_sequences(frame, ids, offsets, f"{folder.path / name}")
     layout = dataset_layout(folder)
-    missing = [column for column in (*layout.thm_columns, *layout.tof_columns) if column not in frame.columns]
+    there = set(frame.columns)
+    missing = [column for column in (*layout.thm_columns, *layout.tof_columns) if column not in there]
     if missing:
         raise ArtefactError(f"{folder.path / name}: has no column {missing[0]}", hint="make the folder again")
     tof = np.empty((len(layout.tof) * TOF_PIXELS, frame.height), dtype=np.int16)
-    for position, column in enumerate(layout.tof_columns):
-        tof[position] = frame[column].fill_null(TOF_MISSING).to_numpy()
+    for row, pixel in zip(tof, frame.select(pl.col(layout.tof_columns).fill_null(TOF_MISSING)), strict=True):
+        row[:] = pixel.to_numpy()
     images = np.empty((frame.height, len(layout.tof_columns)), dtype=np.int16)
     transpose_into(tof, images)
     batch = RecordingBatch(

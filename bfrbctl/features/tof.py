@@ -77,7 +77,7 @@ def channels(recordings: Canonical) -> dict[str, Float64]:
     for position, sensor in enumerate(sensors):
         out |= {f"tof_{sensor}_{name}": values[i, position] for i, (name, _, _) in enumerate(_STATISTICS)}
         out[f"tof_{sensor}_measured"] = measured[position]
-    return out | {"tof_present": measured.any(axis=0).astype(np.float64)}
+    return out | {"tof_present": np.asarray(measured.any(axis=0), dtype=np.float64)}
 
 
 def describe(layout: SensorLayout) -> tuple[Column, ...]:

@@ -195,21 +195,14 @@ class Stack:
         width = scale.shape[-1]
         return kernel * scale.reshape(-1, *(1,) * (kernel.ndim - 2), width), (beta - mean * scale)[:, None]
 
-    def convolution(self, layer: str, first: int, last: int, *, shared: bool, shift: bool) -> Float32:
-        """Give the kernel over channels first..last as one matrix a network, or one of all for a shared input.
+    def convolution(self, layer: str, first: int, last: int, *, shared: bool) -> Float32:
+        """Give the kernel over channels first..last as one matrix a network, or one of all for a shared input."""
+        return self._once(("kernel", layer, first, last, shared), lambda: self._convolution(layer, first, last, shared))
 
-        With `shift`, what the normalisation adds is a last row, for a column of ones.
-        """
-        key = ("kernel", layer, first, last, shared, shift)
-        return self._once(key, lambda: self._convolution(layer, first, last, shared, shift))
-
-    def _convolution(self, layer: str, first: int, last: int, shared: bool, shift: bool) -> Float32:
-        whole, added = self.normalised(layer)
-        kernel = whole[:, :, first:last]
+    def _convolution(self, layer: str, first: int, last: int, shared: bool) -> Float32:
+        kernel = self.normalised(layer)[0][:, :, first:last]
         n, size, channels, filters = kernel.shape
         kernel = kernel.reshape(n, size * channels, filters)
-        if shift:
-            kernel = np.concatenate([kernel, added], axis=1)
         return np.ascontiguousarray(kernel.transpose(1, 0, 2).reshape(-1, n * filters) if shared else kernel)
 
     def cell(self, layer: str, cell: str) -> tuple[Float32, ...]:
@@ -277,17 +270,14 @@ class _NumpyLayers:
         self.mask = packed.time
         self._last_read: tuple[Float32, Float32] | None = None
 
-    @cached_property
-    def _scaled(self) -> Float32:
-        known = np.isfinite(self.packed.frames)
-        scaled = np.where(known, self.packed.frames, np.float32(0.0)) - self.stack.mean
-        scaled /= self.stack.scale
+    def columns(self, first: int, last: int | None) -> Float32:
+        frames = self.packed.frames[:, first:last]
+        known = np.isfinite(frames)
+        scaled = np.where(known, frames, np.float32(0.0)) - self.stack.mean[:, :, first:last]
+        scaled /= self.stack.scale[:, :, first:last]
         np.clip(scaled, np.float32(-CLIP), np.float32(CLIP), out=scaled)
         scaled *= known.astype(np.float32)
         return scaled
-
-    def columns(self, first: int, last: int | None) -> Float32:
-        return self._scaled[:, :, first:last]
 
     def channels(self, values: Rows) -> int:
         return int(values.shape[-1])
@@ -309,19 +299,20 @@ class _NumpyLayers:
         first = 0
         for part in values if isinstance(values, tuple) else (values,):
             last, shared = first + part.shape[-1], len(part) < n
-            kernel = self.stack.convolution(name, first, last, shared=shared, shift=first == 0)
-            if shared:
-                found = _windows(part[0], size, ones=first == 0) @ kernel
-                by_network = found.reshape(-1, n, filters).transpose(1, 0, 2)
-                np.add(inner, by_network, out=inner) if first else np.copyto(inner, by_network)
-            else:
-                for network in range(n):
-                    seen = _windows(part[network], size, ones=first == 0)
-                    if first:
-                        inner[network] += seen @ kernel[network]
-                    else:
-                        np.matmul(seen, kernel[network], out=inner[network])
+            kernel = self.stack.convolution(name, first, last, shared=shared)
+            for begin in range(size):
+                # every size-th window: side by side in memory as they are, so that nothing is copied
+                steps = (mask.n_rows - begin) // size * size
+                seen = part[:, begin : begin + steps].reshape(len(part), -1, size * part.shape[-1])
+                to = inner[:, begin : begin + steps : size]
+                if first:
+                    to += _products(seen, kernel, n)
+                elif shared:
+                    to[...] = _products(seen, kernel, n)
+                else:
+                    np.matmul(seen, kernel, out=to)
             first = last
+        inner += self.stack.normalised(name)[1]
         if relu:
             np.maximum(inner, np.float32(0.0), out=inner)
         out[:, mask.padding] = 0.0  # the first and the last rows, too
@@ -390,7 +381,8 @@ class _NumpyLayers:
     def _read(self, values: Float32, mask: Time) -> Float32:
         """Lay rows out as recurrences read them, with a column of ones: (2, n, n_read, c + 1)."""
         if self._last_read is None or self._last_read[0] is not values:
-            laid = np.ones((2, len(values), len(mask.ways[0]), values.shape[-1] + 1), dtype=np.float32)
+            laid = np.empty((2, len(values), len(mask.ways[0]), values.shape[-1] + 1), dtype=np.float32)
+            laid[..., -1] = 1.0
             for way, order in enumerate(mask.ways):
                 laid[way, :, :, :-1] = values[:, order]
             self._last_read = (values, laid)
@@ -423,18 +415,10 @@ class _NumpyLayers:
         return values @ kernel + bias
 
 
-def _windows(rows: Float32, size: int, *, ones: bool) -> Float32:
-    """Lay what a kernel of `size` steps sees side by side, perhaps with a 1: (n_rows - size + 1, size * c [+ 1])."""
-    n_rows, channels = rows.shape
-    if size == 1 and not ones:
-        return rows
-    shape = (n_rows - size + 1, size, channels)
-    out = np.empty((shape[0], size * channels + ones), dtype=np.float32)
-    out[:, size * channels :] = 1.0
-    strided = np.lib.stride_tricks.as_strided
-    step, item = rows.strides
-    strided(out, shape, (out.strides[0], channels * item, item))[...] = strided(rows, shape, (step, step, item))
-    return out
+def _products(rows: Float32, kernel: Float32, n: int) -> Float32:
+    """Multiply rows by a kernel a network, or rows of all by kernels side by side: (n, n_rows, filters)."""
+    found = rows @ kernel
+    return found if len(rows) == n else found.reshape(rows.shape[1], n, -1).transpose(1, 0, 2)
 
 
 def _sigmoid(values: Float32) -> Float32:
