@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import DataError
 from bfrbctl.models.keras_backend import to_numpy
-from bfrbctl.models.keras_inference import GAP, Packed, Time
+from bfrbctl.models.keras_inference import GAP, Packed, Stack, Time, _NumpyLayers
 from bfrbctl.models.keras_inputs import fit_scaler, plan_inputs, unscaled
-from bfrbctl.models.keras_layout import HELIOS, NETWORKS, TWO_BRANCH, NetworkSpec, weight_shapes
+from bfrbctl.models.keras_layout import EPSILON, HELIOS, NETWORKS, TWO_BRANCH, NetworkSpec, weight_shapes
 from bfrbctl.models.keras_model import KerasFoldModel, ensemble
 from bfrbctl.models.keras_networks import build_network, weight_names
 from bfrbctl.models.keras_rotation import find_turned
@@ -226,6 +226,49 @@ def test_packed_sequences_lie_apart_and_are_pooled_as_if_alone(lengths: AnyArray
         path = [forwards[begin[step] + number] for step in range(steps)]
         assert path == list(range(start, start + steps))
         assert [backwards[begin[step] + number] for step in range(steps)] == path[::-1]
+
+
+@settings(deadline=None)
+@given(
+    lengths=lengths_of,
+    size=st.sampled_from([1, 3, 5]),
+    channels=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    shared=st.integers(0, 2),
+    relu=st.booleans(),
+)
+def test_a_convolution_agrees_with_the_plain_loop(
+    lengths: AnyArray, size: int, channels: list[int], shared: int, relu: bool
+) -> None:
+    """Inputs of one network each and inputs of all beside each other, whatever the sequences."""
+    n_networks, filters, rng = 2, 3, np.random.default_rng(size)
+    time = Time.of(lengths, pad="right")
+
+    def drawn(*shape: int) -> Float32:
+        return rng.normal(size=shape).astype(np.float32)
+
+    parts = [drawn(1 if i == shared else n_networks, time.n_rows, width) for i, width in enumerate(channels)]
+    for part in parts:
+        part[:, time.padding] = 0.0
+    weights = {f"c.{name}": drawn(n_networks, filters) for name in ("gamma", "beta", "mean")}
+    weights |= {"c.kernel": drawn(n_networks, size, sum(channels), filters)}
+    weights |= {"c.variance": np.abs(drawn(n_networks, filters)) + np.float32(0.5)}
+    stack = Stack(NetworkSpec(HELIOS, 1, 0, 0, n_classes=2), weights, drawn(n_networks, 1, 1), drawn(n_networks, 1, 1))
+    nothing = Packed(time, drawn(time.n_rows, 1), np.zeros((time.n_rows, 0, 64), dtype=np.uint8))
+    net = _NumpyLayers(stack, nothing)
+    found = net.conv(net.joined(*parts), time, "c", filters, size, relu=relu)
+
+    seen = np.concatenate([np.broadcast_to(part, (n_networks, *part.shape[1:])) for part in parts], axis=-1)
+    for network, row in np.ndindex(n_networks, time.n_rows):
+        expected = np.zeros(filters)
+        if row in time.recorded:
+            for tap in range(size):
+                expected += seen[network, row + tap - size // 2] @ weights["c.kernel"][network, tap]
+            gamma, beta, mean, variance = (
+                weights[f"c.{name}"][network].astype(np.float64) for name in ("gamma", "beta", "mean", "variance")
+            )
+            expected = (expected - mean) / np.sqrt(variance + EPSILON) * gamma + beta
+            expected = np.maximum(expected, 0.0) if relu else expected
+        np.testing.assert_allclose(found[network, row], expected, atol=1e-4)
 
 
 def test_packing_keeps_the_tail_of_what_is_too_long(together: Networks) -> None:

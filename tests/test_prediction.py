@@ -15,7 +15,7 @@ from bfrbctl.members import Member, _only
 from bfrbctl.mixing import Mixture
 from bfrbctl.models import Kind, kind_module
 from bfrbctl.outputs import Job, open_output
-from bfrbctl.prediction import Predictor
+from bfrbctl.prediction import Features, Predictor
 from bfrbctl.preparation import clean_frames
 from bfrbctl.schema import TOF_MISSING
 from bfrbctl.storage import encode_json
@@ -53,6 +53,42 @@ def test_one_sequence_at_a_time_gives_the_same_as_all_at_once(predictor: Predict
     for position in range(0, recordings.n_sequences, 3):
         alone = predictor.predict_proba(recordings.take(np.array([position])))
         assert np.array_equal(alone[0], together[position])
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_recordings_in_pieces_get_the_answers_of_all_at_once(
+    predictor: Predictor, dataset_folder: Folder, monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    recordings, _ = read_recordings(dataset_folder, dataset_folder.read_parquet("sequences.parquet"), 0)
+    together = predictor.answer(recordings)
+    monkeypatch.setattr("bfrbctl.prediction.joblib.cpu_count", lambda: cores)
+    for piece in (1, 5, recordings.n_sequences - 1):
+        monkeypatch.setattr("bfrbctl.prediction._PIECE", piece)
+        answers = predictor.answer(recordings)
+        assert np.array_equal(answers.proba, together.proba)
+        assert np.array_equal(answers.positions, together.positions)
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_piece_that_fails_ends_the_answer(
+    predictor: Predictor, dataset_folder: Folder, monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    recordings, _ = read_recordings(dataset_folder, dataset_folder.read_parquet("sequences.parquet"), 0)
+    monkeypatch.setattr("bfrbctl.prediction.joblib.cpu_count", lambda: cores)
+    monkeypatch.setattr("bfrbctl.prediction._PIECE", 2)
+    assert recordings.n_sequences > 8
+    compute, begun = Predictor._features, []
+
+    def failing(self: Predictor, batch: RecordingBatch) -> Features:
+        begun.append(batch.n_sequences)
+        if len(begun) == 2:
+            raise DataError("no more")
+        return compute(self, batch)
+
+    monkeypatch.setattr(Predictor, "_features", failing)
+    with pytest.raises(DataError, match="no more"):
+        predictor.answer(recordings)
+    assert len(begun) <= 3
 
 
 def test_imu_only_recordings_get_the_imu_only_weights(predictor: Predictor, dataset_folder: Folder) -> None:
