@@ -54,6 +54,24 @@ rss_mb = int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1
 print(json.dumps({"open_s": opened, "open_cpu_s": used, "rss_mb": rss_mb}))
 """
 
+BATCH = """
+import sys, time
+import numpy as np, polars as pl
+from bfrbctl import Predictor
+from bfrbctl.preparation import clean_frames
+predictor = Predictor.open(sys.argv[1])
+table = pl.read_parquet(sys.argv[2])
+some = clean_frames(table, None, layout=predictor.layout, rate_hz=predictor.rate_hz).batch
+batch = some.take(np.tile(np.arange(some.n_sequences), 6))
+predictor.answer(some)
+print("ready", flush=True)
+for _ in sys.stdin:
+    began = time.perf_counter()
+    predictor.answer(batch)
+    print(batch.n_sequences / (time.perf_counter() - began), flush=True)
+"""
+ONE_CORE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS", "LOKY_MAX_CPU_COUNT"), "1")
+
 
 @dataclass(frozen=True)
 class Study:
@@ -186,6 +204,28 @@ def test_batch(benchmark: Any, study: Study) -> None:
     print(f"model.predict of five for one: {1e3 * five:.0f} ms, in which a batch answers {rate * five:.0f}")
     benchmark.extra_info.update(sequences_per_second=round(rate), in_the_time_of_five_predicts=round(rate * five))
     benchmark.pedantic(predictor.answer, args=(batch,), rounds=1)
+
+
+def test_batch_in_two_processes(benchmark: Any, study: Study) -> None:
+    """What the workers of `bfrbctl predict` do, each with one core."""
+    command = [sys.executable, "-c", BATCH, str(study.path / "blend"), str(study.path / "raw" / "test.parquet")]
+    environment = {**os.environ, **ONE_CORE}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    with subprocess.Popen(command, **pipes) as one, subprocess.Popen(command, **pipes) as other:
+
+        def answers() -> list[str]:
+            return [process.stdout.readline() for process in (one, other) if process.stdout]
+
+        def go() -> list[str]:
+            for process in (one, other):
+                print(file=process.stdin, flush=True)
+            return answers()
+
+        assert answers() == ["ready\n"] * 2
+        rates = [sum(map(float, go())) for _ in range(3)]
+        benchmark.pedantic(go, rounds=1)
+    print(f"\ntwo processes: {np.median(rates):.0f} sequences/s (best {max(rates):.0f})")
+    benchmark.extra_info.update(sequences_per_second=round(float(np.median(rates))))
 
 
 def test_opening(benchmark: Any, study: Study) -> None:
