@@ -14,14 +14,21 @@ def square(number: int) -> int:
     return number * number
 
 
+def wait_for(marker: Path | None, number: int) -> int:
+    """Give the number, once the marker is there."""
+    deadline = time.monotonic() + 60
+    while marker is not None and not marker.exists():
+        if time.monotonic() > deadline:
+            raise DataError(f"nobody has made {marker}")
+        time.sleep(0.01)
+    return number
+
+
 def after(marker: Path, number: int) -> int:
     """Give the number: 0 only after another piece has left its marker."""
-    if number == 0:
-        while not marker.exists():
-            time.sleep(0.01)
-    else:
+    if number:
         marker.touch()
-    return number
+    return wait_for(marker, number)
 
 
 def die_once(folder: Path, number: int) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -24,11 +25,18 @@ def test_no_tasks_give_no_results() -> None:
     assert list(run(pieces.square, [], crew=TWO)) == []
 
 
-def test_results_come_in_order_or_as_they_are_ready(tmp_path: Path) -> None:
-    tasks = [(tmp_path / "a", number) for number in range(3)]
+def test_results_come_in_order(tmp_path: Path) -> None:
+    tasks = [(tmp_path / "second is done", number) for number in range(3)]
     assert list(run(pieces.after, tasks, crew=TWO)) == [0, 1, 2]
-    tasks = [(tmp_path / "b", number) for number in range(2)]
-    assert list(run(pieces.after, tasks, crew=TWO, in_order=False)) == [1, 0]
+
+
+def test_results_come_as_they_are_ready_when_asked(tmp_path: Path) -> None:
+    got = tmp_path / "second is got"
+    results = run(pieces.wait_for, [(got, 0), (None, 1)], crew=TWO, in_order=False)
+    with closing(results):
+        assert next(results) == 1
+        got.touch()
+        assert list(results) == [0]
 
 
 def test_tasks_are_drawn_only_a_few_ahead() -> None:
