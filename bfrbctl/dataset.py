@@ -26,7 +26,7 @@ from bfrbctl.schema import (
     TOF_PIXELS,
     SensorLayout,
 )
-from bfrbctl.segments import Float32, Int16, Int64, UInt8, offsets_of, segment_ids, take_segments
+from bfrbctl.segments import Bool, Float32, Int16, Int64, UInt8, offsets_of, reduce_segments, segment_ids, take_segments
 
 IMU = "imu"
 THM = "thm"
@@ -119,6 +119,15 @@ class RecordingBatch:
             if sensor in self.layout.tof:
                 tof[:, position] = self.tof[:, self.layout.tof.index(sensor)]
         return replace(self, thm=thm, tof=tof, layout=layout)
+
+    def is_imu_only(self) -> Bool:
+        """Tell which sequences have no valid thermopile and no valid ToF frame: bool, (n_sequences,)."""
+        warm = np.asarray(np.isfinite(self.thm).any(axis=1))
+        alone = np.asarray(~reduce_segments(np.logical_or, warm, self.offsets, empty=False), dtype=np.bool_)
+        for i in np.flatnonzero(alone) if self.tof.size else ():
+            images = self.tof[self.offsets[i] : self.offsets[i + 1]]
+            alone[i] = images.max(initial=TOF_MISSING) == TOF_MISSING
+        return alone
 
     def demographic(self, name: str) -> Float32:
         """One demographic a sequence: float32, (n_sequences,), NaN where unknown."""

@@ -34,7 +34,7 @@ from bfrbctl.members import (
 )
 from bfrbctl.mixing import Mixture, decide
 from bfrbctl.preparation import clean_frames
-from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, TOF_MISSING, SensorLayout
+from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, SensorLayout
 from bfrbctl.segments import Bool, Float32, Int64
 
 _log = logging.getLogger("bfrbctl.prediction")
@@ -189,27 +189,32 @@ class Predictor:
         if not batch.n_sequences:
             nothing = np.zeros((0, len(self.classes)), dtype=np.float32)
             return Answers(nothing, np.zeros(0, dtype=np.int64), self._spread(nothing, [nothing] * len(self.members)))
-        told = self._told(batch)
+        imu_only = batch.conform(self.layout).is_imu_only()
+        told = self._told(batch, imu_only)
         probas = [m.joint.gestures(proba) if m.joint else proba for m, proba in zip(self.members, told, strict=True)]
         if self.mixtures is None:
             return Answers(probas[0], decide(probas[0], self.targets, None))
         mixture = self.mixtures[ALL_SENSORS]
         mixed = mixture.mix(probas)
         positions = decide(mixed, self.targets, mixture.threshold)
-        imu_only = _imu_only(batch.conform(self.layout)) if self.layout.thm or self.layout.tof else None
-        if imu_only is not None and imu_only.any():
+        if imu_only.any() and (self.layout.thm or self.layout.tof):
             mixture = self.mixtures[IMU_ONLY]
             mixed[imu_only] = mixture.mix([proba[imu_only] for proba in probas])
             positions[imu_only] = decide(mixed[imu_only], self.targets, mixture.threshold)
         return Answers(mixed, positions, self._spread(mixed, told))
 
-    def _told(self, batch: RecordingBatch) -> list[Float32]:
-        """Ask every member, of so many recordings at a time. How they are cut depends on nothing but their number."""
-        pieces = np.array_split(np.arange(batch.n_sequences), -(-batch.n_sequences // _PIECE))
-        if len(pieces) == 1:
+    def _told(self, batch: RecordingBatch, imu_only: Bool) -> list[Float32]:
+        """Ask every member, of so many recordings at a time; IMU-only ones last, as each kind is best computed alone.
+
+        How they are cut depends on nothing but their number and kind.
+        """
+        n_pieces = -(-batch.n_sequences // _PIECE)
+        if n_pieces == 1:
             return self._asked(self._features(batch))
-        parts = [self._asked(computed) for computed in self._features_ahead(batch, pieces)]
-        return [np.concatenate(of_member) for of_member in zip(*parts, strict=True)]
+        order = np.argsort(imu_only, kind="stable")
+        parts = [self._asked(computed) for computed in self._features_ahead(batch, np.array_split(order, n_pieces))]
+        back = np.argsort(order)
+        return [np.concatenate(of_member)[back] for of_member in zip(*parts, strict=True)]
 
     def _asked(self, computed: Features) -> list[Float32]:
         return [member.predict_proba(computed[member.config, member.layout]) for member in self.members]
@@ -323,9 +328,3 @@ def as_polars(table: Any) -> pl.DataFrame:
 
 def _people(demographics: Any) -> pl.DataFrame | None:
     return None if demographics is None else as_polars(demographics)
-
-
-def _imu_only(batch: RecordingBatch) -> Bool:
-    """Which recordings have no valid thermopile and no valid ToF frame: bool, (n_sequences,)."""
-    valid = (~np.isnan(batch.thm)).any(axis=1) | (batch.tof != TOF_MISSING).any(axis=(1, 2))
-    return np.asarray(~np.logical_or.reduceat(valid, batch.offsets[:-1]))

@@ -7,7 +7,7 @@ import numpy as np
 
 from bfrbctl.dataset import RecordingBatch
 from bfrbctl.schema import STUDY_LAYOUT, SensorLayout
-from bfrbctl.segments import Int64, offsets_of, take_segments
+from bfrbctl.segments import Bool, Int64, offsets_of, take_segments
 
 
 def random_recordings(
@@ -69,3 +69,10 @@ def without_sensors(batch: RecordingBatch, *modalities: str) -> RecordingBatch:
     if "rot" in modalities:
         out = replace(out, rot=np.full_like(out.rot, np.nan))
     return out
+
+
+def partly_imu_only(batch: RecordingBatch, alone: Bool) -> RecordingBatch:
+    """Give the same recordings, those of bool (n_sequences,) `alone` without thermopile and ToF readings."""
+    rows, bare = np.repeat(alone, np.diff(batch.offsets)), without_sensors(batch, "thm", "tof")
+    thm = np.where(rows[:, None], bare.thm, batch.thm)
+    return replace(batch, thm=thm, tof=np.where(rows[:, None, None], bare.tof, batch.tof))

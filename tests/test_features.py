@@ -12,7 +12,7 @@ from bfrbctl.features import FAMILIES, FeatureConfig, columns, compute, engine
 from bfrbctl.features.blocks import Block
 from bfrbctl.schema import IMU_LAYOUT, LABELS, STUDY_LAYOUT, SensorLayout
 
-from .noise import random_recordings, taken, without_sensors
+from .noise import partly_imu_only, random_recordings, taken, without_sensors
 
 CONFIG = FeatureConfig()
 LENGTHS = (1, 2, 3, 5, 8, 9, 17, 29, 31, 32, 33, 47, 48, 49, 59, 64, 97, 128, 200, 385, 700)
@@ -115,6 +115,44 @@ def test_any_batch_of_any_sequences_gives_the_same_bits(
 
 def test_taking_sensors_away_equals_never_having_them(recordings: RecordingBatch, computed: FeatureBatch) -> None:
     assert differing(compute(without_sensors(recordings, "thm", "tof"), CONFIG), computed.imu_only()) == []
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    worn=st.lists(st.tuples(st.integers(1, 70), st.booleans()), min_size=1, max_size=9),
+    families=st.sets(st.sampled_from(sorted(FAMILIES)), min_size=1),
+    modalities=st.sampled_from([("imu",), ("imu", "thm"), ("imu", "tof"), ("imu", "thm", "tof")]),
+    images=st.booleans(),
+    parts=st.tuples(st.booleans(), st.booleans()),
+)
+def test_imu_only_sequences_among_others_get_all_columns_as_if_computed_with_them(
+    worn: list[tuple[int, bool]],
+    families: set[str],
+    modalities: tuple[str, ...],
+    images: bool,
+    parts: tuple[bool, bool],
+) -> None:
+    lengths, alone = zip(*worn, strict=True)
+    batch = partly_imu_only(random_recordings(lengths, seed=7), np.array(alone))
+    config = FeatureConfig(families=tuple(sorted(families)), modalities=modalities, tof_images=images)
+    table, frames = parts
+    found = compute(batch, config, table=table, frames=frames)
+    slowly = engine._computed(batch, config, table=table, frames=frames)
+    assert differing(found, slowly) == []
+    for name in ("sequence_ids", "features", "channels"):
+        assert getattr(found, name) == getattr(slowly, name)
+    for name in ("offsets", "table", "frames", "tof", "phase"):
+        one, other = getattr(found, name), getattr(slowly, name)
+        assert (one.shape, one.dtype, one.tobytes()) == (other.shape, other.dtype, other.tobytes())
+
+
+def test_one_reading_of_another_sensor_makes_a_sequence_more_than_imu_only() -> None:
+    batch = random_recordings([30] * 4, seed=2)
+    bare = partly_imu_only(batch, np.array([True, True, True, False]))
+    bare.thm[45, 2] = 30.0
+    bare.tof[89, 4, 63] = -1  # no return is a measurement
+    assert bare.is_imu_only().tolist() == [True, False, False, False]
+    assert batch.conform(IMU_LAYOUT).is_imu_only().all()
 
 
 @pytest.mark.parametrize("modality", ["thm", "tof"])

@@ -1,19 +1,23 @@
 """Compute frame channels and the sequence table of a batch of recordings.
 
 Whole-array steps on all frames first, then the table on blocks of sequences of like length. A block is kept small
-enough for the processor's cache; how a batch is cut into blocks never changes a bit of the result.
+enough for the processor's cache; how a batch is cut into blocks never changes a bit of the result. Recordings in which
+nothing but the IMU measured are computed as those of a device that has nothing else.
 """
+
+from functools import lru_cache
 
 import numpy as np
 
-from bfrbctl.dataset import TOF, FeatureBatch, RecordingBatch
+from bfrbctl.dataset import TOF, TOF_IMAGE_MISSING, FeatureBatch, RecordingBatch
 from bfrbctl.features import imu, thermopile, tof
-from bfrbctl.features.canonical import Canonical, canonical
+from bfrbctl.features.canonical import Canonical, canonical, layout_used
 from bfrbctl.features.catalogue import EXTRAS, columns
 from bfrbctl.features.plan import Study, studies
 from bfrbctl.features.settings import FeatureConfig
 from bfrbctl.features.sheet import Sheet
-from bfrbctl.segments import Float32, Float64, UInt8, length_groups, padded_rows
+from bfrbctl.schema import IMU_LAYOUT, TOF_PIXELS, SensorLayout
+from bfrbctl.segments import Bool, Float32, Float64, Int64, UInt8, length_groups, offsets_of, padded_rows
 
 BLOCK_ROWS = 8192
 """Most padded frames in one block: a signal of it takes 64 KiB."""
@@ -25,6 +29,8 @@ _FEW_ROWS = 256
 """Up to so many rows all columns are put together in one step: what counts then is the number of steps."""
 
 UNKNOWN_PHASE = 255
+
+Places = tuple[Int64, Float32]
 
 
 def compute(batch: RecordingBatch, config: FeatureConfig, *, table: bool = True, frames: bool = True) -> FeatureBatch:
@@ -45,6 +51,61 @@ def compute(batch: RecordingBatch, config: FeatureConfig, *, table: bool = True,
     -------
     A batch whose rows for a sequence depend on that sequence alone, bit for bit. `phase` is unknown (255) throughout.
     """
+    used = layout_used(batch.layout, config)
+    imu_only = batch.is_imu_only() if used.thm or used.tof else np.zeros(batch.n_sequences, dtype=np.bool_)
+    if not imu_only.any():
+        return _computed(batch, config, table=table, frames=frames)
+    features, wanted = columns(config, batch.layout)
+    lengths = np.diff(batch.offsets) if frames else np.zeros(batch.n_sequences, dtype=np.int64)
+    offsets = offsets_of(lengths)
+    n_frames, n_tof = int(offsets[-1]), len(used.tof) if config.tof_images else 0
+    out = FeatureBatch(
+        sequence_ids=batch.sequence_ids,
+        offsets=offsets,
+        table=np.empty((batch.n_sequences, len(features) if table else 0), dtype=np.float32),
+        features=features if table else (),
+        frames=np.empty((n_frames, len(wanted) if frames else 0), dtype=np.float32),
+        channels=wanted if frames else (),
+        tof=np.full((n_frames, n_tof, TOF_PIXELS), TOF_IMAGE_MISSING, dtype=np.uint8),
+        phase=np.full(n_frames, UNKNOWN_PHASE, dtype=np.uint8),
+    )
+    of_table, of_frames = _imu_places(config, batch.layout)
+    for chosen, layout in ((imu_only, IMU_LAYOUT), (~imu_only, batch.layout)):
+        if chosen.any():
+            some = batch.conform(layout).take(np.flatnonzero(chosen))
+            computed = _computed(some, config, table=table, frames=frames)
+            rows = np.repeat(chosen, lengths)
+            _write(out.table, chosen, computed.table, of_table)
+            _write(out.frames, rows, computed.frames, of_frames)
+            if computed.tof.shape[1]:
+                out.tof[rows] = computed.tof
+    return out
+
+
+@lru_cache(maxsize=32)
+def _imu_places(config: FeatureConfig, layout: SensorLayout) -> tuple[Places, Places]:
+    """Say where the columns of table and frames stand that need the IMU alone, and what the others are without more."""
+    table, frames = (
+        (
+            np.flatnonzero([column.survives_imu_only for column in described]),
+            np.array([column.when_missing for column in described], dtype=np.float32),
+        )
+        for described in columns(config, layout)
+    )
+    return table, frames
+
+
+def _write(out: Float32, rows: Bool, values: Float32, places: Places) -> None:
+    """Write what was computed of some rows: all columns, or those that need the IMU alone."""
+    if values.shape[1] < out.shape[1]:
+        at, missing = places
+        narrow, values = values, np.repeat(missing[None], len(values), axis=0)
+        values[:, at] = narrow
+    out[rows] = values
+
+
+def _computed(batch: RecordingBatch, config: FeatureConfig, *, table: bool, frames: bool) -> FeatureBatch:
+    """Compute all columns of a device's sensors, whether or not they measured anything."""
     features, wanted = columns(config, batch.layout)
     with np.errstate(all="ignore"):  # what is not measurable is NaN: dividing by zero on the way there is no news
         recordings = canonical(batch, config)
