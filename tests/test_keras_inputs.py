@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bfrbctl.dataset import TOF_IMAGE_MISSING
+from bfrbctl.dataset import TOF_IMAGE_MISSING, FeatureBatch
 from bfrbctl.errors import DataError
+from bfrbctl.features import FeatureConfig, compute
 from bfrbctl.models.keras_inputs import (
     CLIP,
     Ready,
@@ -12,12 +15,15 @@ from bfrbctl.models.keras_inputs import (
     fit_scaler,
     frame_index,
     gather,
+    imu_only,
     plan_inputs,
     prediction_batches,
     ready,
+    unscaled,
 )
 from bfrbctl.models.keras_rotation import find_turned
 from tests.keras_batches import IMU_NAMES, made
+from tests.noise import random_recordings
 
 
 def prepared(**options: object) -> tuple[Ready, object, object]:
@@ -82,10 +88,15 @@ def test_a_broken_reading_is_cut() -> None:
     assert data.frames[4, 0] == 0.0
 
 
-def test_taking_sensors_away_in_a_batch_equals_the_imu_only_features() -> None:
-    batch, _ = made(12)
-    data, plan, scaler = prepared()
-    blind = ready(batch.imu_only(), plan, scaler)
+def of_the_engine(n_sequences: int) -> FeatureBatch:
+    return compute(random_recordings(range(20, 20 + n_sequences), seed=n_sequences), FeatureConfig(), table=False)
+
+
+@pytest.mark.parametrize("batch", [made(12)[0], of_the_engine(12)], ids=["made", "of the engine"])
+def test_taking_sensors_away_in_a_batch_equals_the_imu_only_features(batch: FeatureBatch) -> None:
+    plan = plan_inputs(batch, length=0, pad="left")
+    scaler = fit_scaler(batch, plan, find_turned(plan.imu))
+    data, blind = ready(batch, plan, scaler), ready(batch.imu_only(), plan, scaler)
     chosen = np.arange(12)
     position, valid = frame_index(data.lengths, 64, "left")
     inputs = gather(data, chosen, position, valid)
@@ -94,6 +105,45 @@ def test_taking_sensors_away_in_a_batch_equals_the_imu_only_features() -> None:
     for name in ("frames", "tof", "mask"):
         np.testing.assert_array_equal(inputs[name][::2], expected[name][::2])
     assert (inputs["frames"][1::2] != expected["frames"][1::2]).any()
+
+
+def test_what_is_always_known_has_no_flag_that_it_is() -> None:
+    batch = of_the_engine(3)
+    plan = plan_inputs(batch, length=0, pad="left")
+    assert "thm_present" in plan.other
+    assert "thm_present" not in {plan.other[position] for position in plan.single}
+    every = replace(plan, single=(*plan.single, plan.other.index("thm_present")))  # as of models made before
+    blind = unscaled(batch.imu_only(), every)
+    np.testing.assert_array_equal(
+        blind.frames[:, every.n_imu :], np.broadcast_to(blind.without, (len(blind.frames), every.n_other))
+    )
+
+
+@pytest.mark.parametrize("worn", ["all", "thm", "one image", "nothing else", "no other channels"])
+def test_sequences_of_an_imu_alone_are_recognised(worn: str) -> None:
+    batch = of_the_engine(4)
+    second = slice(*batch.offsets[1:3])
+    blind = batch.imu_only()
+    frames, tof = blind.frames.copy(), blind.tof.copy()
+    if worn == "all":
+        frames[second], tof[second] = batch.frames[second], batch.tof[second]
+    elif worn == "thm":
+        frames[batch.offsets[2] - 1] = batch.frames[batch.offsets[2] - 1]
+    elif worn == "one image":
+        tof[second][-1, 0, 0] = 3
+    elif worn == "no other channels":
+        kept = [i for i, column in enumerate(batch.channels) if column.survives_imu_only]
+        batch = replace(batch, channels=tuple(batch.channels[i] for i in kept), frames=batch.frames[:, kept])
+        frames = frames[:, kept]
+    plan = plan_inputs(batch, length=0, pad="left")
+    found = imu_only(unscaled(replace(batch, frames=frames, tof=tof), plan), plan)
+    assert found.tolist() == [True, worn in ("nothing else", "no other channels"), True, True]
+
+
+def test_where_there_is_but_the_imu_no_sequence_is_told_apart() -> None:
+    batch, _ = made(3, all_sensors=False)
+    plan = plan_inputs(batch, length=0, pad="left")
+    assert not imu_only(unscaled(batch, plan), plan).any()
 
 
 def test_padding_is_zero_and_missing() -> None:

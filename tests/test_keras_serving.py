@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import DataError
 from bfrbctl.models.keras_backend import to_numpy
-from bfrbctl.models.keras_inference import GAP, Packed, Stack, Time, _NumpyLayers
+from bfrbctl.models.keras_inference import GAP, Packed, Stack, Steady, Time, _NumpyLayers
 from bfrbctl.models.keras_inputs import fit_scaler, plan_inputs, unscaled
 from bfrbctl.models.keras_layout import EPSILON, HELIOS, NETWORKS, TWO_BRANCH, NetworkSpec, weight_shapes
 from bfrbctl.models.keras_model import KerasFoldModel, ensemble
@@ -101,6 +101,28 @@ def test_one_at_a_time_is_as_all_at_once(together: Networks) -> None:
     everything = together.predict_proba(batch)
     alone = [together.predict_proba(batch.take(np.array([i]))) for i in range(10)]
     np.testing.assert_allclose(np.concatenate(alone), everything, atol=1e-6)
+
+
+@pytest.mark.parametrize("pad", ["left", "right"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_sequences_of_an_imu_alone_are_answered_among_others(network: str, pad: str) -> None:
+    found = fold(length=48, seeds=2, network=network, pad=pad)
+    batch, _ = made(ROWS + 7, seed=3)
+    blind = batch.imu_only()
+    alone = np.arange(batch.n_sequences) % 3 != 0
+    rows = np.repeat(alone, np.diff(batch.offsets))[:, None]
+    mixed = replace(
+        batch,
+        frames=np.where(rows, blind.frames, batch.frames),
+        tof=np.where(rows[..., None], blind.tof, batch.tof),
+    )
+    proba = found.predict_proba(mixed)
+    np.testing.assert_allclose(proba, told_by_keras(found, mixed), atol=1e-6)
+    (group,) = ensemble([found]).groups
+    packs = group._tasks(unscaled(mixed, group.plan))
+    assert (
+        sorted(int(i) for _, pack, n_imu in packs if n_imu is not None for i in pack) == np.flatnonzero(alone).tolist()
+    )
 
 
 def test_the_same_sequences_get_the_same_bits_whatever_the_cores(
@@ -234,28 +256,37 @@ def test_packed_sequences_lie_apart_and_are_pooled_as_if_alone(lengths: AnyArray
     size=st.sampled_from([1, 3, 5]),
     channels=st.lists(st.integers(1, 4), min_size=1, max_size=3),
     shared=st.integers(0, 2),
+    steady=st.sets(st.integers(0, 2)),
     relu=st.booleans(),
 )
 def test_a_convolution_agrees_with_the_plain_loop(
-    lengths: AnyArray, size: int, channels: list[int], shared: int, relu: bool
+    lengths: AnyArray, size: int, channels: list[int], shared: int, steady: set[int], relu: bool
 ) -> None:
-    """Inputs of one network each and inputs of all beside each other, whatever the sequences."""
+    """Inputs of one network each, inputs of all beside each other, and steady ones, whatever the sequences."""
     n_networks, filters, rng = 2, 3, np.random.default_rng(size)
     time = Time.of(lengths, pad="right")
 
     def drawn(*shape: int) -> Float32:
         return rng.normal(size=shape).astype(np.float32)
 
-    parts = [drawn(1 if i == shared else n_networks, time.n_rows, width) for i, width in enumerate(channels)]
-    for part in parts:
-        part[:, time.padding] = 0.0
+    given: list[Float32 | Steady] = []
+    parts = []
+    for i, width in enumerate(channels):
+        n = 1 if i == shared else n_networks
+        if i in steady:
+            given.append(Steady(drawn(n, 1, width) * np.float32(i > 0)))  # zeros for the first
+            parts.append(np.repeat(given[-1].row, time.n_rows, axis=1))
+        else:
+            parts.append(drawn(n, time.n_rows, width))
+            given.append(parts[-1])
+        parts[-1][:, time.padding] = 0.0
     weights = {f"c.{name}": drawn(n_networks, filters) for name in ("gamma", "beta", "mean")}
     weights |= {"c.kernel": drawn(n_networks, size, sum(channels), filters)}
     weights |= {"c.variance": np.abs(drawn(n_networks, filters)) + np.float32(0.5)}
     stack = Stack(NetworkSpec(HELIOS, 1, 0, 0, n_classes=2), weights, drawn(n_networks, 1, 1), drawn(n_networks, 1, 1))
     nothing = Packed(time, drawn(time.n_rows, 1), np.zeros((time.n_rows, 0, 64), dtype=np.uint8))
     net = _NumpyLayers(stack, nothing)
-    found = net.conv(net.joined(*parts), time, "c", filters, size, relu=relu)
+    found = net.conv(net.joined(*given), time, "c", filters, size, relu=relu)
 
     seen = np.concatenate([np.broadcast_to(part, (n_networks, *part.shape[1:])) for part in parts], axis=-1)
     for network, row in np.ndindex(n_networks, time.n_rows):

@@ -10,7 +10,7 @@ Here every row of zeros costs as much as a recorded one, and for a single sequen
 numbers in it: hence the packing, and networks stacked into one array.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from typing import Any, TypeVar
@@ -31,7 +31,7 @@ GAP = 4
 T = TypeVar("T")
 
 Rows = Any
-"""float32 (n_networks or 1, n_rows, n_channels), or a tuple of such that differ in the number of networks."""
+"""float32 (n_networks or 1, n_rows, n_channels), a `Steady`, or a tuple of such where they differ in what they are."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,13 @@ class Time:
         """Rows of the recorded steps, sequence by sequence: int64."""
         within = offsets_of(self.counts)
         return np.repeat(self.starts + self.first - within[:-1], self.counts) + np.arange(within[-1])
+
+    @cached_property
+    def known(self) -> Float32:
+        """1 at recorded rows, 0 at the others: float32, (1, n_rows, 1)."""
+        out = np.zeros((1, self.n_rows, 1), dtype=np.float32)
+        out[:, self.recorded] = 1.0
+        return out
 
     @cached_property
     def padding(self) -> Int64:
@@ -121,21 +128,31 @@ class Packed:
         float32, (n_rows, n_imu + n_other): channels as measured and flags; NaN where missing, and in padding.
     tof
         uint8, (n_rows, n_tof, 64); missing in padding.
+    without
+        float32, (n_other,): what `frames` would hold of the second branch at every recorded row, if they and `tof`
+        are left out because nothing but the IMU measured; None where they are there.
     """
 
     time: Time
     frames: Float32
     tof: AnyArray
+    without: Float32 | None = None
 
     @classmethod
-    def of(cls, data: Ready, chosen: Int64, *, length: int, pad: str) -> "Packed":
-        """Pack sequences by number, longest first; of what is longer than `length` only the tail."""
+    def of(cls, data: Ready, chosen: Int64, *, length: int, pad: str, n_imu: int | None = None) -> "Packed":
+        """Pack sequences by number, longest first; of what is longer than `length` only the tail.
+
+        Give `n_imu`, the number of columns of the first branch, for sequences of an IMU alone.
+        """
         kept = np.minimum(data.lengths[chosen], length)
         time = Time.of(kept, pad=pad)
         within = offsets_of(kept)
         source = np.repeat(data.offsets[chosen + 1] - kept - within[:-1], kept) + np.arange(within[-1])
-        frames = np.full((time.n_rows, data.frames.shape[1]), np.nan, dtype=np.float32)
-        frames[time.recorded] = data.frames[source]
+        of_imu = data.frames[:, :n_imu]
+        frames = np.full((time.n_rows, of_imu.shape[1]), np.nan, dtype=np.float32)
+        frames[time.recorded] = of_imu[source]
+        if n_imu is not None:
+            return cls(time, frames, np.zeros((time.n_rows, 0, SIDE * SIDE), dtype=np.uint8), data.without)
         tof = np.full((time.n_rows, *data.tof.shape[1:]), TOF_IMAGE_MISSING, dtype=np.uint8)
         if tof.size:
             tof[time.recorded] = data.tof[source]
@@ -260,6 +277,18 @@ def _pixel_numbers() -> Float32:
 PIXELS = _pixel_numbers()
 
 
+@dataclass(frozen=True)
+class Steady:
+    """Rows that are the same at all recorded steps: float32 (n_networks or 1, 1, n_channels)."""
+
+    row: Float32
+
+    def through(self, kernel: Float32) -> Float32:
+        """Give a kernel (n, size, n_channels, filters) for one channel that says what is recorded: as of all."""
+        taps = np.matmul(self.row[:, None], kernel)[:, :, 0]
+        return np.ascontiguousarray(taps.transpose(1, 0, 2).reshape(kernel.shape[1], -1))
+
+
 class _NumpyLayers:
     """Layers in NumPy; see `keras_layout.Layers`. They may write into what they are given by the layer before."""
 
@@ -268,10 +297,17 @@ class _NumpyLayers:
     def __init__(self, stack: Stack, packed: Packed) -> None:
         self.spec, self.stack, self.packed = stack.spec, stack, packed
         self.mask = packed.time
+        self.imu_only = packed.without is not None
         self._last_read: tuple[Float32, Float32] | None = None
 
-    def columns(self, first: int, last: int | None) -> Float32:
-        frames = self.packed.frames[:, first:last]
+    def columns(self, first: int, last: int | None) -> Float32 | Steady:
+        n_imu, without = self.spec.n_imu, self.packed.without
+        if without is None or first < n_imu:
+            return self._scaled(self.packed.frames[:, first:last], first, last)
+        found = without[None, first - n_imu : None if last is None else last - n_imu]
+        return Steady(self._scaled(found, first, last))
+
+    def _scaled(self, frames: Float32, first: int, last: int | None) -> Float32:
         known = np.isfinite(frames)
         scaled = np.where(known, frames, np.float32(0.0)) - self.stack.mean[:, :, first:last]
         scaled /= self.stack.scale[:, :, first:last]
@@ -283,7 +319,7 @@ class _NumpyLayers:
         return int(values.shape[-1])
 
     def joined(self, *parts: Rows) -> Rows:
-        if len({len(part) for part in parts}) > 1:
+        if any(isinstance(part, Steady) for part in parts) or len({len(part) for part in parts}) > 1:
             return parts
         return np.concatenate(parts, axis=-1)
 
@@ -296,27 +332,40 @@ class _NumpyLayers:
         n, edge = self.stack.n_networks, size // 2
         out = np.empty((n, mask.n_rows, filters), dtype=np.float32)
         inner = out[:, edge : mask.n_rows - edge]
-        first = 0
-        for part in values if isinstance(values, tuple) else (values,):
-            last, shared = first + part.shape[-1], len(part) < n
-            kernel = self.stack.convolution(name, first, last, shared=shared)
+        empty = True
+        for part, kernel, shared in self._inputs(values, mask, name):
             for begin in range(size):
                 # every size-th window: side by side in memory as they are, so that nothing is copied
                 steps = (mask.n_rows - begin) // size * size
                 seen = part[:, begin : begin + steps].reshape(len(part), -1, size * part.shape[-1])
                 to = inner[:, begin : begin + steps : size]
-                if first:
+                if not empty:
                     to += _products(seen, kernel, n)
                 elif shared:
                     to[...] = _products(seen, kernel, n)
                 else:
                     np.matmul(seen, kernel, out=to)
-            first = last
+            empty = False
+        if empty:
+            inner[...] = 0.0
         inner += self.stack.normalised(name)[1]
         if relu:
             np.maximum(inner, np.float32(0.0), out=inner)
         out[:, mask.padding] = 0.0  # the first and the last rows, too
         return out
+
+    def _inputs(self, values: Rows, mask: Time, name: str) -> Iterator[tuple[Float32, Float32, bool]]:
+        """Give each part of a convolution's input with its kernel, and whether it is one for all networks."""
+        first = 0
+        for part in values if isinstance(values, tuple) else (values,):
+            if isinstance(part, Steady):
+                last = first + part.row.shape[-1]
+                if part.row.any():
+                    yield mask.known, part.through(self.stack.normalised(name)[0][:, :, first:last]), True
+            else:
+                last, shared = first + part.shape[-1], len(part) < self.stack.n_networks
+                yield part, self.stack.convolution(name, first, last, shared=shared), shared
+            first = last
 
     def gated(self, values: Float32, mask: Time, name: str, reduction: int) -> Float32:
         squeeze, squeeze_bias, excite, excite_bias = self.stack.weights(
@@ -341,7 +390,9 @@ class _NumpyLayers:
     def _present(self) -> Float32:
         return np.asarray(self.packed.tof.min(axis=-1) < TOF_IMAGE_MISSING, dtype=np.float32)
 
-    def pixels(self, name: str) -> Float32:
+    def pixels(self, name: str) -> Float32 | Steady:
+        if self.imu_only:
+            return Steady(np.zeros((1, 1, self.spec.n_tof * (SIDE * SIDE + 1)), dtype=np.float32))
         n_rows, n_tof, n_pixels = self.packed.tof.shape
         out = np.empty((1, n_rows, n_tof * (n_pixels + 1)), dtype=np.float32)
         out[0, :, : n_tof * n_pixels] = np.take(PIXELS, self.packed.tof.reshape(n_rows, -1))

@@ -14,7 +14,7 @@ from bfrbctl.cache import settle
 from bfrbctl.dataset import THM, TOF_IMAGE_MISSING, Column, FeatureBatch
 from bfrbctl.errors import DataError, examples
 from bfrbctl.models.keras_rotation import Turned
-from bfrbctl.segments import AnyArray, Bool, Float32, Float64, Int64, UInt8
+from bfrbctl.segments import AnyArray, Bool, Float32, Float64, Int64, UInt8, reduce_segments
 
 STEP = 16
 """Padded lengths are multiples of it; pooling by 4 needs a multiple of 4."""
@@ -46,7 +46,8 @@ class InputPlan:
     other
         Names of the channels that need thermopiles or ToF sensors.
     single
-        Positions in `other` of the channels that get a presence flag of their own (plain thermopile channels).
+        Positions in `other` of the channels that get a presence flag of their own (those of thermopiles that can be
+        missing).
     n_tof
         ToF sensors whose images are read; 0 for none.
     length
@@ -119,7 +120,9 @@ def plan_inputs(batch: FeatureBatch, *, length: int, pad: str, without: tuple[st
     return InputPlan(
         imu=imu,
         other=tuple(column.name for column in others),
-        single=tuple(position for position, column in enumerate(others) if column.modality == THM),
+        single=tuple(
+            place for place, column in enumerate(others) if column.modality == THM and np.isnan(column.when_missing)
+        ),
         n_tof=int(batch.tof.shape[1]) if batch.tof.ndim == 3 else 0,
         length=min(round_up(kept), MAX_LENGTH),
         pad=pad,
@@ -246,7 +249,11 @@ def ready(batch: FeatureBatch, plan: InputPlan, scaler: Scaler) -> Ready:
     settle(out)
     settle(batch.frames)
     tof = batch.tof if plan.n_tof else np.zeros((batch.frames.shape[0], 0, 64), dtype=np.uint8)
-    return Ready(out, tof, batch.phase, batch.offsets, _imu_only_row(columns, plan, scaler))
+    without = _imu_only_row(columns, plan)
+    without[: len(columns)] = _scaled(
+        without[: len(columns)], scaler.mean[len(plan.imu) :], scaler.scale[len(plan.imu) :]
+    )
+    return Ready(out, tof, batch.phase, batch.offsets, without)
 
 
 def unscaled(batch: FeatureBatch, plan: InputPlan) -> Ready:
@@ -254,14 +261,14 @@ def unscaled(batch: FeatureBatch, plan: InputPlan) -> Ready:
 
     Returns
     -------
-    As `ready`, but channels are as they were measured, NaN where missing, and `without` is empty.
+    As `ready`, but channels, also those of `without`, are as they were measured, NaN where missing.
 
     Raises
     ------
     DataError
         When the features lack a channel of the plan, or its ToF images.
     """
-    _, measured = _second_branch(batch, plan)
+    columns, measured = _second_branch(batch, plan)
     n_imu = len(plan.imu)
     values = batch.frames[:, _positions(batch, plan)]
     out = np.zeros((len(values), plan.n_imu + plan.n_other), dtype=np.float32)
@@ -269,7 +276,20 @@ def unscaled(batch: FeatureBatch, plan: InputPlan) -> Ready:
     out[:, plan.n_imu : plan.n_imu + len(plan.other)] = values[:, n_imu:]
     _flag(out, np.isfinite(values), plan, measured)
     tof = batch.tof if plan.n_tof else np.zeros((len(values), 0, 64), dtype=np.uint8)
-    return Ready(out, tof, batch.phase, batch.offsets, np.zeros(0, dtype=np.float32))
+    return Ready(out, tof, batch.phase, batch.offsets, _imu_only_row(columns, plan))
+
+
+def imu_only(data: Ready, plan: InputPlan) -> Bool:
+    """Tell in which sequences of `unscaled` all is missing that an IMU-only device lacks: bool, (n_sequences,)."""
+    out = np.full(len(data.lengths), not plan.one_scenario)
+    if plan.n_other:
+        out &= reduce_segments(np.maximum, data.frames[:, -1], data.offsets, empty=0.0) == 0.0
+    for i in np.flatnonzero(out):
+        rows = slice(data.offsets[i], data.offsets[i + 1])
+        others, images = data.frames[rows, plan.n_imu :], data.tof[rows]
+        same = np.array_equal(others, np.broadcast_to(data.without, others.shape), equal_nan=True)
+        out[i] = same and images.min(initial=TOF_IMAGE_MISSING) == TOF_IMAGE_MISSING
+    return out
 
 
 def scaling(plan: InputPlan, scaler: Scaler) -> Scaler:
@@ -301,19 +321,22 @@ def _fill(out: Float32, frames: Float32, plan: InputPlan, positions: list[int], 
     for place, position in enumerate(positions):
         values = frames[:, position]
         known[:, place] = np.isfinite(values)  # not out=: NumPy 2.4 fills strided outputs wrongly
-        scaled = np.clip((values - scaler.mean[place]) / scaler.scale[place], -CLIP, CLIP)
         to = place if place < len(plan.imu) else place + 1
-        out[:, to] = np.where(known[:, place], scaled, np.float32(0.0))
+        out[:, to] = _scaled(values, scaler.mean[place], scaler.scale[place])
     return known
 
 
-def _imu_only_row(columns: list[Column], plan: InputPlan, scaler: Scaler) -> Float32:
+def _scaled(values: Float32, mean: AnyArray, scale: AnyArray) -> Float32:
+    """Scale measurements; what is missing becomes 0."""
+    return np.where(np.isfinite(values), np.clip((values - mean) / scale, -CLIP, CLIP), np.float32(0.0))
+
+
+def _imu_only_row(columns: list[Column], plan: InputPlan) -> Float32:
+    """Give what the second branch's columns are, unscaled, where an IMU-only device was worn; NaN where missing."""
     row = np.zeros(plan.n_other, dtype=np.float32)
-    n_imu = len(plan.imu)
-    for place, column in enumerate(columns):
-        if np.isfinite(column.when_missing):
-            scaled = (np.float32(column.when_missing) - scaler.mean[n_imu + place]) / scaler.scale[n_imu + place]
-            row[place] = np.clip(scaled, -CLIP, CLIP)
+    row[: len(columns)] = [column.when_missing for column in columns]
+    for place, position in enumerate(plan.single, len(columns)):
+        row[place] = np.isfinite(row[position])
     return row
 
 

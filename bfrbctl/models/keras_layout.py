@@ -132,6 +132,8 @@ class Layers(Protocol):
     mask: Mask
     learning: bool
     """Whether heads that only serve training are wanted."""
+    imu_only: bool
+    """Whether it is known that nothing but the IMU measured anything."""
 
     def columns(self, first: int, last: int | None) -> Values:
         """Scaled frame channels first..last."""
@@ -248,7 +250,7 @@ def helios(net: Layers) -> dict[str, Values]:
     """Lay out our own network: an answer from the IMU alone, and what thermopiles and ToF sensors add to it.
 
     Where nothing but the IMU was recorded, nothing is added: such a sequence is answered by a network for IMUs, which
-    learns from all sequences.
+    learns from all sequences. Nothing is computed of the others then, where it is known before.
     """
     spec, mask = net.spec, net.mask
     half = net.halve(mask)
@@ -257,7 +259,7 @@ def helios(net: Layers) -> dict[str, Values]:
     moved = _vector(net, imu, quarter, "imu", units=128)
     heads = {"gesture": net.head(moved, "gesture", spec.n_classes)}
     joined = imu
-    if spec.has_second_branch:
+    if spec.has_second_branch and not net.imu_only:
         others, present = _others(net, mask, half)
         joined = net.joined(imu, *others)
         added = net.head(_vector(net, joined, quarter, "all", units=96), "added", spec.n_classes)
@@ -313,6 +315,7 @@ class _Shapes:
 
     mask = 1
     learning = False
+    imu_only = False
 
     def __init__(self, spec: NetworkSpec) -> None:
         self.spec = spec

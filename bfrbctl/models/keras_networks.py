@@ -93,6 +93,7 @@ class _KerasLayers:
         self.spec, self.made, self.seeds = made.spec, made, made.seeds
         self.inputs, self.mixing = inputs, mixing
         self.learning = mixing is not None
+        self.imu_only = False
         self.frames = self._mixed(inputs["frames"])
         self.mask = inputs["mask"]
         if mixing is not None:

@@ -19,7 +19,7 @@ from threadpoolctl import ThreadpoolController
 
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.models.keras_inference import Packed, Stack
-from bfrbctl.models.keras_inputs import InputPlan, Ready, Scaler, scaling, unscaled
+from bfrbctl.models.keras_inputs import InputPlan, Ready, Scaler, imu_only, scaling, unscaled
 from bfrbctl.models.keras_layout import NetworkSpec
 from bfrbctl.segments import Float32, Float64, Int64
 
@@ -70,6 +70,10 @@ class Part:
         return Part(self.stack.part(chosen), self.share[chosen], self.lengths[chosen])
 
 
+Task = tuple[Part, Int64, int | None]
+"""Which networks answer which sequences; the first branch's columns where those sequences have nothing else."""
+
+
 @dataclass(frozen=True)
 class Group:
     """Folds whose networks have the same layers and read the same channels.
@@ -94,9 +98,9 @@ class Group:
         out = np.zeros((batch.n_sequences, n_classes))
         tasks = list(self._tasks(data))
 
-        def answer(task: tuple[Part, Int64]) -> Float64:
-            part, chosen = task
-            packed = Packed.of(data, chosen, length=int(part.lengths[-1]), pad=self.plan.pad)
+        def answer(task: Task) -> Float64:
+            part, chosen, n_imu = task
+            packed = Packed.of(data, chosen, length=int(part.lengths[-1]), pad=self.plan.pad, n_imu=n_imu)
             told = part.stack.predict_proba(packed).astype(np.float64)
             return np.asarray(np.tensordot(part.share, told, axes=1))
 
@@ -104,19 +108,25 @@ class Group:
             # for one pack, threads would wait for each other: its calls of NumPy are too short
             several = batch.n_sequences > ROWS
             share = stack.enter_context(ThreadPoolExecutor(joblib.cpu_count())).map if several else map
-            for (_, chosen), told in zip(tasks, share(answer, tasks), strict=True):
+            for (_, chosen, _), told in zip(tasks, share(answer, tasks), strict=True):
                 out[chosen] += told
         return out
 
-    def _tasks(self, data: Ready) -> Sequence[tuple[Part, Int64]]:
-        """Cut the work, longest sequences first, so that little is left to wait for at the end."""
+    def _tasks(self, data: Ready) -> Sequence[Task]:
+        """Cut the work, longest sequences first, so that little is left to wait for at the end.
+
+        Sequences of an IMU alone have packs of their own, in which the networks have less to do.
+        """
         order = np.argsort(-data.lengths, kind="stable")
         shortest = min(int(part.lengths[-1]) for part in self.parts)
         n_long = int((data.lengths > shortest).sum())
-        tasks: list[tuple[Part, Int64]] = []
-        for parts, sequences in ((self.alike, order[:n_long]), (self.parts, order[n_long:])):
-            packs = [sequences[first : first + ROWS] for first in range(0, sequences.size, ROWS)]
-            tasks += [(part, pack) for pack in packs for part in parts]
+        alone = imu_only(data, self.plan)[order]
+        tasks: list[Task] = []
+        for parts, those in ((self.alike, slice(n_long)), (self.parts, slice(n_long, None))):
+            for kind, n_imu in ((~alone[those], None), (alone[those], self.plan.n_imu)):
+                sequences = order[those][kind]
+                packs = [sequences[first : first + ROWS] for first in range(0, sequences.size, ROWS)]
+                tasks += [(part, pack, n_imu) for pack in packs for part in parts]
         return tasks
 
 
