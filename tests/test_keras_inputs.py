@@ -107,16 +107,18 @@ def test_taking_sensors_away_in_a_batch_equals_the_imu_only_features(batch: Feat
     assert (inputs["frames"][1::2] != expected["frames"][1::2]).any()
 
 
-def test_what_is_always_known_has_no_flag_that_it_is() -> None:
+def test_the_flag_of_a_channel_that_tells_presence_is_0_where_nothing_measured() -> None:
     batch = of_the_engine(3)
     plan = plan_inputs(batch, length=0, pad="left")
-    assert "thm_present" in plan.other
-    assert "thm_present" not in {plan.other[position] for position in plan.single}
-    every = replace(plan, single=(*plan.single, plan.other.index("thm_present")))  # as of models made before
-    blind = unscaled(batch.imu_only(), every)
+    (position,) = [position for position in plan.single if plan.other[position] == "thm_present"]
+    flag = plan.n_imu + len(plan.other) + plan.single.index(position)
+    worn, blind = unscaled(batch, plan), unscaled(batch.imu_only(), plan)
+    np.testing.assert_array_equal(worn.frames[:, flag], worn.frames[:, plan.n_imu + position])
+    assert worn.frames[:, flag].any()
     np.testing.assert_array_equal(
-        blind.frames[:, every.n_imu :], np.broadcast_to(blind.without, (len(blind.frames), every.n_other))
+        blind.frames[:, plan.n_imu :], np.broadcast_to(blind.without, (len(blind.frames), plan.n_other))
     )
+    assert not blind.frames[:, flag].any()
 
 
 @pytest.mark.parametrize("worn", ["all", "thm", "one image", "nothing else", "no other channels"])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bfrbctl.cache import settle
-from bfrbctl.dataset import THM, TOF_IMAGE_MISSING, Column, FeatureBatch
+from bfrbctl.dataset import THM, TOF_IMAGE_MISSING, FeatureBatch
 from bfrbctl.errors import DataError, examples
 from bfrbctl.models.keras_rotation import Turned
 from bfrbctl.segments import AnyArray, Bool, Float32, Float64, Int64, UInt8, reduce_segments
@@ -46,8 +46,8 @@ class InputPlan:
     other
         Names of the channels that need thermopiles or ToF sensors.
     single
-        Positions in `other` of the channels that get a presence flag of their own (those of thermopiles that can be
-        missing).
+        Positions in `other` of the channels that get a presence flag of their own (those of thermopiles). Where nothing
+        measured the flag is 0, also that of `thm_present`, whose value is known then.
     n_tof
         ToF sensors whose images are read; 0 for none.
     length
@@ -120,9 +120,7 @@ def plan_inputs(batch: FeatureBatch, *, length: int, pad: str, without: tuple[st
     return InputPlan(
         imu=imu,
         other=tuple(column.name for column in others),
-        single=tuple(
-            place for place, column in enumerate(others) if column.modality == THM and np.isnan(column.when_missing)
-        ),
+        single=tuple(position for position, column in enumerate(others) if column.modality == THM),
         n_tof=int(batch.tof.shape[1]) if batch.tof.ndim == 3 else 0,
         length=min(round_up(kept), MAX_LENGTH),
         pad=pad,
@@ -224,11 +222,11 @@ class Ready:
         return np.diff(self.offsets)
 
 
-def _second_branch(batch: FeatureBatch, plan: InputPlan) -> tuple[list[Column], list[int]]:
-    """Give its channels, and where among all channels those stand that are NaN where nothing was measured."""
-    columns = [batch.channels[position] for position in _positions(batch, plan)[len(plan.imu) :]]
-    measured = [place for place, column in enumerate(columns, len(plan.imu)) if np.isnan(column.when_missing)]
-    return columns, measured
+def _absent(batch: FeatureBatch, plan: InputPlan, positions: list[int]) -> Float32:
+    """Give what each channel is where a sensor beside the IMU measured nothing: NaN, but for those that say so."""
+    absent = np.array([batch.channels[position].when_missing for position in positions], dtype=np.float32)
+    absent[: len(plan.imu)] = np.nan
+    return absent
 
 
 def ready(batch: FeatureBatch, plan: InputPlan, scaler: Scaler) -> Ready:
@@ -240,20 +238,18 @@ def ready(batch: FeatureBatch, plan: InputPlan, scaler: Scaler) -> Ready:
         When the features lack a channel of the plan, or its ToF images.
     """
     positions = _positions(batch, plan)
-    columns, measured = _second_branch(batch, plan)
+    absent = _absent(batch, plan, positions)
     out = batch.cache.zeros((batch.frames.shape[0], plan.n_imu + plan.n_other), np.float32)
     for begin in range(0, len(out), _ROWS_AT_ONCE):
         part = out[begin : begin + _ROWS_AT_ONCE]
-        known = _fill(part, batch.frames[begin : begin + _ROWS_AT_ONCE], plan, positions, scaler)
-        _flag(part, known, plan, measured)
+        known = _fill(part, batch.frames[begin : begin + _ROWS_AT_ONCE], plan, positions, scaler, absent)
+        _flag(part, known, plan, absent)
     settle(out)
     settle(batch.frames)
     tof = batch.tof if plan.n_tof else np.zeros((batch.frames.shape[0], 0, 64), dtype=np.uint8)
-    without = _imu_only_row(columns, plan)
-    without[: len(columns)] = _scaled(
-        without[: len(columns)], scaler.mean[len(plan.imu) :], scaler.scale[len(plan.imu) :]
-    )
-    return Ready(out, tof, batch.phase, batch.offsets, without)
+    n_imu = len(plan.imu)
+    without = _scaled(absent[n_imu:], scaler.mean[n_imu:], scaler.scale[n_imu:])
+    return Ready(out, tof, batch.phase, batch.offsets, _with_flags(without, plan))
 
 
 def unscaled(batch: FeatureBatch, plan: InputPlan) -> Ready:
@@ -268,15 +264,16 @@ def unscaled(batch: FeatureBatch, plan: InputPlan) -> Ready:
     DataError
         When the features lack a channel of the plan, or its ToF images.
     """
-    columns, measured = _second_branch(batch, plan)
+    positions = _positions(batch, plan)
+    absent = _absent(batch, plan, positions)
     n_imu = len(plan.imu)
-    values = batch.frames[:, _positions(batch, plan)]
+    values = batch.frames[:, positions]
     out = np.zeros((len(values), plan.n_imu + plan.n_other), dtype=np.float32)
     out[:, :n_imu] = values[:, :n_imu]
     out[:, plan.n_imu : plan.n_imu + len(plan.other)] = values[:, n_imu:]
-    _flag(out, np.isfinite(values), plan, measured)
+    _flag(out, np.isfinite(values) & (values != absent), plan, absent)
     tof = batch.tof if plan.n_tof else np.zeros((len(values), 0, 64), dtype=np.uint8)
-    return Ready(out, tof, batch.phase, batch.offsets, _imu_only_row(columns, plan))
+    return Ready(out, tof, batch.phase, batch.offsets, _with_flags(absent[n_imu:], plan))
 
 
 def imu_only(data: Ready, plan: InputPlan) -> Bool:
@@ -303,7 +300,7 @@ def scaling(plan: InputPlan, scaler: Scaler) -> Scaler:
     return Scaler(mean, scale)
 
 
-def _flag(out: Float32, known: Bool, plan: InputPlan, measured: list[int]) -> None:
+def _flag(out: Float32, known: Bool, plan: InputPlan, absent: Float32) -> None:
     """Write the presence flags to their places in out."""
     n_imu = len(plan.imu)
     out[:, n_imu] = known[:, :n_imu].mean(axis=1, dtype=np.float32)
@@ -311,16 +308,20 @@ def _flag(out: Float32, known: Bool, plan: InputPlan, measured: list[int]) -> No
         first = plan.n_imu + len(plan.other)
         for place, position in enumerate(plan.single):
             out[:, first + place] = known[:, n_imu + position]
-        if measured:
+        measured = n_imu + np.flatnonzero(np.isnan(absent[n_imu:]))
+        if measured.size:
             out[:, -1] = known[:, measured].mean(axis=1, dtype=np.float32)
 
 
-def _fill(out: Float32, frames: Float32, plan: InputPlan, positions: list[int], scaler: Scaler) -> Bool:
-    """Write the scaled channels to their places in out; give which values were known, (n_frames, n_channels)."""
+def _fill(
+    out: Float32, frames: Float32, plan: InputPlan, positions: list[int], scaler: Scaler, absent: Float32
+) -> Bool:
+    """Write the scaled channels to their places in out; give which values were measured, (n_frames, n_channels)."""
     known = np.empty((frames.shape[0], len(positions)), dtype=np.bool_)
     for place, position in enumerate(positions):
         values = frames[:, position]
-        known[:, place] = np.isfinite(values)  # not out=: NumPy 2.4 fills strided outputs wrongly
+        # not out=: NumPy 2.4 fills strided outputs wrongly
+        known[:, place] = np.isfinite(values) & (values != absent[place])
         to = place if place < len(plan.imu) else place + 1
         out[:, to] = _scaled(values, scaler.mean[place], scaler.scale[place])
     return known
@@ -331,13 +332,9 @@ def _scaled(values: Float32, mean: AnyArray, scale: AnyArray) -> Float32:
     return np.where(np.isfinite(values), np.clip((values - mean) / scale, -CLIP, CLIP), np.float32(0.0))
 
 
-def _imu_only_row(columns: list[Column], plan: InputPlan) -> Float32:
-    """Give what the second branch's columns are, unscaled, where an IMU-only device was worn; NaN where missing."""
-    row = np.zeros(plan.n_other, dtype=np.float32)
-    row[: len(columns)] = [column.when_missing for column in columns]
-    for place, position in enumerate(plan.single, len(columns)):
-        row[place] = np.isfinite(row[position])
-    return row
+def _with_flags(channels: Float32, plan: InputPlan) -> Float32:
+    """Add the flags to the channels of the second branch where nothing measured: all are 0."""
+    return np.concatenate([channels, np.zeros(plan.n_other - len(channels), dtype=np.float32)])
 
 
 def frame_index(lengths: AnyArray, n_steps: int, pad: str) -> tuple[Int64, Bool]:

@@ -42,7 +42,7 @@ def wait_for(what: Callable[[], bool], *, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def free_port() -> int:
