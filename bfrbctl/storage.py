@@ -36,6 +36,9 @@ _UNPACKED, _UNPACKED_A_BYTE = 64 << 20, 256
 Content = bytes | pl.DataFrame | Path
 """What a file is made of: its bytes, a table to be written as Parquet, or a finished temporary file to be moved."""
 
+# The first array that polars makes looks up NumPy's interface, where Ctrl-C would be a panic: do it while nothing runs.
+pl.DataFrame({"": [0.0]}).to_numpy()
+
 
 @dataclass(frozen=True)
 class FileEntry:

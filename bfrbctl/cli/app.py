@@ -46,7 +46,25 @@ for _verb in VERBS:
 
 def main() -> NoReturn:
     """Run the command line and exit: 0 done, 2 usage, 3 data, 4 artefact, 5 output, 130 interrupted, 1 unforeseen."""
-    signal.signal(signal.SIGTERM, _terminated)
+    ended: list[int] = []
+
+    def end(number: int, _frame: object) -> None:
+        ended.append(number)
+        _say("terminated; what was finished is kept, --resume continues it")
+        raise SystemExit(TERMINATED)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        code = _run()
+    except BaseException:
+        if not ended:
+            raise
+    # whatever a library made of it: polars turns what is raised inside into a panic or an error
+    sys.exit(TERMINATED if ended else code)
+
+
+def _run() -> int | str:
+    """Run the command line; gives the exit code."""
     try:
         code = app(standalone_mode=False) or 0  # typer turns Exit and Ctrl-C into a returned code
         if code == INTERRUPTED:
@@ -65,12 +83,7 @@ def main() -> NoReturn:
         code = 1
     except Exception as error:
         code = _tell_unforeseen(error)
-    sys.exit(code)
-
-
-def _terminated(_signal: int, _frame: object) -> None:
-    _say("terminated; what was finished is kept, --resume continues it")
-    raise SystemExit(TERMINATED)
+    return code
 
 
 def _tell(error: BfrbError) -> int:

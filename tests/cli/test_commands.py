@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from bfrbctl.cli import main
+from bfrbctl.errors import DataError
 from bfrbctl.folders import open_folder
 from tests.recordings import raw_frames, write_raw
 
@@ -194,6 +196,42 @@ def test_a_signal_stops_a_run_and_keeps_its_state(tmp_path: Path, sent: signal.S
         [sys.executable, "-m", "bfrbctl", *words, "--resume", "--json"], capture_output=True, check=True
     )
     assert len(json.loads(resumed.stdout)["reused"]) >= 3
+
+
+@pytest.mark.parametrize(
+    "made_of_it", [pl.exceptions.PanicException("capsule"), DataError("cannot be read"), OSError("gone"), None]
+)
+def test_a_signal_ends_a_run_whatever_a_library_makes_of_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], made_of_it: BaseException | None
+) -> None:
+    def swallowing(**_: object) -> None:
+        with suppress(SystemExit):
+            signal.raise_signal(signal.SIGTERM)
+        if made_of_it:
+            raise made_of_it
+
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("bfrbctl.cli.app.app", swallowing)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert stopped.value.code == 143
+    assert "terminated; what was finished is kept" in capsys.readouterr().err
+
+
+def test_a_panic_without_a_signal_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def panicking(**_: object) -> None:
+        raise pl.exceptions.PanicException("of its own")
+
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("bfrbctl.cli.app.app", panicking)
+    try:
+        with pytest.raises(pl.exceptions.PanicException, match="of its own"):
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def test_a_closed_pipe_is_no_traceback(base: Path) -> None:
