@@ -10,7 +10,7 @@ import polars as pl
 from bfrbctl.dataset import RecordingBatch, read_recordings
 from bfrbctl.folders import SEQUENCES, Folder, open_folder
 from bfrbctl.schema import GESTURE, SEQUENCE_ID, SensorLayout
-from bfrbctl.storage import writing
+from bfrbctl.storage import parse_json, writing
 
 _ARRAYS = ("offsets", "acc", "rot", "thm", "tof", "demographics")
 
@@ -79,14 +79,14 @@ def put_aside(batch: Batch, path: Path) -> Stored:
         "problems": batch.problems,
     }
     arrays = {name: getattr(recordings, name) for name in _ARRAYS}
-    with writing(path), path.open("wb") as handle:
+    with writing(path, path), path.open("wb") as handle:
         np.savez(handle, about=np.frombuffer(json.dumps(about).encode(), dtype=np.uint8), **arrays)
     return Stored(path)
 
 
 def _read_aside(path: Path) -> Batch:
     with np.load(path, allow_pickle=False) as arrays:
-        about = json.loads(arrays["about"].tobytes())
+        about = parse_json(arrays["about"].tobytes(), str(path))
         recordings = RecordingBatch(
             sequence_ids=tuple(about["sequence_ids"]),
             subjects=tuple(about["subjects"]),

@@ -5,7 +5,6 @@ that `predict` calls. Files are independent of each other, so that any number of
 more than some files' features are ever in memory.
 """
 
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -104,7 +103,7 @@ def featurize(
     if table:
         for name, numbers in _table_files(sequences["file"]):
             merged = temporary_path(output.path / name)
-            with writing(merged):
+            with writing(merged, merged):
                 _merge([output.path / _part(number) for number in numbers], merged)
             files[name] = merged
     output.publish("tables", files)
@@ -134,10 +133,7 @@ def with_flips(dataset: Folder, config: features.FeatureConfig) -> features.Feat
 def _featurize_file(
     data_path: Path, number: int, config: features.FeatureConfig, table: bool, out_path: Path
 ) -> tuple[int, dict[str, Path]]:
-    """Compute one file in a worker, which writes files of its own; the caller publishes them.
-
-    Their names are drawn: a worker that was taken for dead may still be writing when another one does the same file.
-    """
+    """Compute one file in a worker, which writes files of its own under temporary names; the caller publishes them."""
     dataset = open_folder(data_path, "dataset")
     sequences = dataset.read_together(SEQUENCES)
     recordings, phase = read_recordings(dataset, sequences, number)
@@ -148,7 +144,7 @@ def _featurize_file(
         tables[_part(number)] = feature_table(batch)
     made = {}
     for name, frame in tables.items():
-        made[name] = temporary_path(out_path / f"{secrets.token_hex(8)}-{name}")
+        made[name] = temporary_path(out_path / name)
         write_bytes(made[name], parquet_bytes(frame))
     return number, made
 

@@ -4,7 +4,6 @@ Whoever makes it also notes what `prepare` must know of it later - a row a seque
 measured - in a small file beside it, so that a run that goes on need not read its recordings again.
 """
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -127,16 +126,13 @@ def notes_file(number: int) -> str:
 
 
 def make_file(part: Part, number: int, recipe: Recipe) -> Made:
-    """Make a frames file in a worker, under a drawn temporary name; the caller publishes it.
-
-    The name is drawn because a worker that was taken for dead may still be writing when another one does the same file.
-    """
+    """Make a frames file in a worker, under a temporary name; the caller publishes it."""
     people = None if recipe.demographics is None else read_demographics(recipe.demographics)
     cleaned = clean(part.read(recipe.schema), recipe.schema, rate_hz=recipe.rate_hz, drop=recipe.drop)
     cleaned = with_people(cleaned, people)
     path = None
     if not cleaned.faults:
-        path = temporary_path(recipe.folder / f"{secrets.token_hex(8)}-{frames_file(number)}")
+        path = temporary_path(recipe.folder / frames_file(number))
         write_bytes(path, parquet_bytes(frames_table(cleaned, recipe.layout)))
     return Made(path, Notes.of(cleaned, number).pack(), cleaned.faults)
 

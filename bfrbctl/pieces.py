@@ -3,12 +3,13 @@
 A piece is a member of a fold (see `models.InMembers`), or the putting together of a fold whose members are there.
 """
 
-import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bfrbctl.errors import ArtefactError
 from bfrbctl.models import HistoryRow
+from bfrbctl.storage import parse_json
 
 Piece = tuple[int, int | None]
 """A fold and which of its members is to be trained; None: put the fold together."""
@@ -67,4 +68,12 @@ class Rows:
             self.seen = b""
         lines, newline, _ = content[len(self.seen) :].rpartition(b"\n")
         self.seen += lines + newline
-        yield from (json.loads(line) for line in lines.splitlines())
+        for line in lines.splitlines():
+            try:
+                row = parse_json(line, str(self.path))
+            except (
+                ArtefactError
+            ):  # a worker that was taken for dead still wrote; the finished fold tells its rows again
+                continue
+            if isinstance(row, dict):
+                yield row

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import secrets
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -131,8 +132,11 @@ def plain(value: object) -> Any:
 
 
 def temporary_path(path: Path) -> Path:
-    """Name under which a file is written before it is published; leftovers are removed by the next writer."""
-    return path.with_name(f"{TEMPORARY}{path.name}")
+    """Draw a name, in the same folder, under which a file is written before it is published.
+
+    No two calls give the same name, so that two writers of one file never publish each other's bytes.
+    """
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name[-40:]}")  # no longer than names may be
 
 
 def write_bytes(path: Path, content: bytes) -> FileEntry:
@@ -144,8 +148,8 @@ def write_bytes(path: Path, content: bytes) -> FileEntry:
         When it cannot be written; the message names the path and the reason.
     """
     temporary = temporary_path(path)
-    with writing(path):
-        with temporary.open("wb") as handle:
+    with writing(path, temporary):
+        with temporary.open("xb") as handle:
             handle.write(content)
             handle.flush()
             os.fsync(handle.fileno())
@@ -164,12 +168,12 @@ def parquet_bytes(frame: pl.DataFrame, *, row_group_rows: int | None = None) -> 
 
 
 def write_file(path: Path, content: Content) -> FileEntry:
-    """Publish bytes, a table, or a finished temporary file under `path`, atomically."""
+    """Publish bytes, a table, or a finished temporary file under `path`, atomically; raises as `write_bytes`."""
     if isinstance(content, bytes):
         return write_bytes(path, content)
     if isinstance(content, pl.DataFrame):
         return write_bytes(path, parquet_bytes(content))
-    with writing(path):
+    with writing(path, content):
         with content.open("rb+") as handle:
             os.fsync(handle.fileno())
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
@@ -192,16 +196,28 @@ def _sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the operating system says of a failed write into an OutputError that names the path."""
+def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Turn what the operating system says of a failed write into an OutputError that names the path.
+
+    Parameters
+    ----------
+    path
+        What is written.
+    temporary
+        A file that shall not stay behind when the write fails or is interrupted.
+    """
+    written = False
     try:
         yield
+        written = True
     except OSError as error:
-        with suppress(OSError):  # a disk that cannot be written cannot be cleared up either; the next run does
-            temporary_path(path).unlink(missing_ok=True)
         raise OutputError(
             f"{path}: cannot be written ({error.strerror or error})", hint="see that the disk has space and rights"
         ) from error
+    finally:
+        if temporary is not None and not written:
+            with suppress(OSError):  # a disk that cannot be written cannot be cleared up either; the next run does
+                temporary.unlink(missing_ok=True)
 
 
 def file_sha256(path: Path) -> str:

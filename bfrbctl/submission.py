@@ -6,7 +6,6 @@ know nothing of each other, so that a crew can predict several at once: it gets 
 or the path of a file into which recordings were put aside.
 """
 
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -250,7 +249,7 @@ def _predict_elsewhere(
     def tasks() -> Iterator[tuple[int, Stored, Recipe]]:
         for number, batch in batches:
             if isinstance(batch, Batch):
-                aside[number] = temporary_path(folder / f"{secrets.token_hex(8)}-batch.npz")
+                aside[number] = temporary_path(folder / "batch.npz")
                 batch = put_aside(batch, aside[number])
             yield number, batch, recipe
 

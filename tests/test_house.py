@@ -136,6 +136,23 @@ def test_nothing_prints_or_exits_but_the_command_line() -> None:
     assert breaches == []
 
 
+def calls(name: str) -> set[str]:
+    """Modules that call `module.function`."""
+    module, function = name.split(".")
+    return {
+        path
+        for path, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == function
+        if isinstance(node.value, ast.Name) and node.value.id == module
+    }
+
+
+@pytest.mark.parametrize("name", ["json.loads", "json.load", "os.replace", "os.rename"])
+def test_one_module_parses_json_and_moves_files_into_place(name: str) -> None:
+    assert calls(name) <= {"bfrbctl/storage.py"}
+
+
 def test_every_module_tells_what_it_is() -> None:
     assert [path for path, tree in modules() if not ast.get_docstring(tree)] == []
 

@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 
 from bfrbctl.errors import ArtefactError, OutputError
 from bfrbctl.storage import (
+    TEMPORARY,
     check_parquet,
     decode_parquet,
     encode_json,
+    file_sha256,
     parquet_bytes,
     parse_json,
     read_regular,
+    temporary_path,
     write_bytes,
     write_file,
 )
@@ -66,6 +69,43 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path: Path, mon
         write_bytes(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+
+def test_an_interrupted_write_leaves_no_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(_descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_bytes(tmp_path / "a", b"new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_temporary_names_are_drawn_and_known(tmp_path: Path) -> None:
+    drawn = {temporary_path(tmp_path / "a.json") for _ in range(100)}
+    assert len(drawn) == 100
+    assert {path.parent for path in drawn} == {tmp_path}
+    assert all(path.name.startswith(TEMPORARY) and path.name.endswith("-a.json") for path in drawn)
+    write_bytes(tmp_path / ("n" * 250), b"a long name")
+    assert (tmp_path / ("n" * 250)).read_bytes() == b"a long name"
+
+
+def test_two_writers_of_a_file_never_publish_each_others_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one begins, and ends, after the first has written and before it publishes."""
+    replace, inside = os.replace, []
+
+    def meanwhile(source: Path, target: Path) -> None:
+        if not inside:
+            inside.append(source)
+            assert write_bytes(tmp_path / "a", b"second").size == 6
+            assert (tmp_path / "a").read_bytes() == b"second"
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", meanwhile)
+    entry = write_bytes(tmp_path / "a", b"first")
+    assert (tmp_path / "a").read_bytes() == b"first"
+    assert entry.sha256 == file_sha256(tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_table_and_a_temporary_file_are_published_with_their_digest(tmp_path: Path) -> None:

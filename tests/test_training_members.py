@@ -10,7 +10,6 @@ import numpy as np
 import psutil
 import pytest
 
-from bfrbctl.errors import ArtefactError
 from bfrbctl.features import FeatureConfig
 from bfrbctl.featurization import featurize
 from bfrbctl.folders import Folder, open_folder
@@ -161,8 +160,8 @@ def test_members_of_another_task_are_trained_anew(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("damage", ["half", "another number", "no object"])
-def test_a_damaged_member_is_refused(tmp_path: Path, damage: str) -> None:
-    lightgbm_model.fit_member(task(scratch=tmp_path), quick(seeds=2), 1)
+def test_a_damaged_member_is_trained_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+    expected = lightgbm_model.fit(task(scratch=tmp_path), quick(seeds=2))
     path = tmp_path / "lgbm-1.json"
     content = path.read_bytes()
     told = json.loads(content)
@@ -172,8 +171,11 @@ def test_a_damaged_member_is_refused(tmp_path: Path, damage: str) -> None:
         "no object": b"[]",
     }
     path.write_bytes(damaged[damage])
-    with pytest.raises(ArtefactError, match=r"lgbm-1\.json: is not as it was written"):
-        lightgbm_model.fit(task(scratch=tmp_path), quick(seeds=2))
+    rows: list[HistoryRow] = []
+    found = lightgbm_model.fit(task(scratch=tmp_path, on_progress=rows.append), quick(seeds=2))
+    assert {row["seed"] for row in rows} == {1}
+    assert found.encode() == expected.encode()
+    assert "lgbm-1.json: the checkpoint is damaged" in caplog.text
 
 
 def test_folds_are_put_together_as_soon_as_their_members_are_there() -> None:
@@ -203,6 +205,13 @@ def test_rows_of_a_worker_that_began_anew_are_read_from_the_start(tmp_path: Path
     assert list(rows.new()) == [{"step": 1}]
     path.write_text('{"step": 1, "more": 2}\n{"step": 2}\n')
     assert list(rows.new()) == [{"step": 1, "more": 2}, {"step": 2}]
+
+
+def test_rows_that_two_workers_wrote_at_once_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "progress.jsonl"
+    rows = Rows(path)
+    path.write_bytes(b'{"step": 1}\n\0\0\0\0\n{"ste{"step": 2}\n7\n{"step": 3}\n')
+    assert list(rows.new()) == [{"step": 1}, {"step": 3}]
 
 
 def test_networks_left_by_others_are_put_together(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Views of trained models: how they learned, what trees use, and what each member of a blend adds."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +24,7 @@ from bfrbctl.models import kind_module
 from bfrbctl.oof import OofScenario
 from bfrbctl.schema import SCENARIOS
 from bfrbctl.segments import Float32, Float64, Int64
-from bfrbctl.storage import decode_parquet
+from bfrbctl.storage import decode_parquet, parse_json
 from bfrbctl.training import HISTORY, METRICS
 
 TOP = 20
@@ -73,10 +72,7 @@ def training_view(folder: Folder, _: Options) -> View:
 
 
 def _history(folder: Folder, name: str) -> list[dict[str, Any]]:
-    try:
-        rows = [json.loads(line) for line in folder.read(name).decode().splitlines() if line]
-    except ValueError as error:
-        raise ArtefactError(f"{folder.path / name}: is not JSON by line ({error})") from error
+    rows = [parse_json(line, str(folder.path / name)) for line in folder.read(name).splitlines() if line]
     if not all(isinstance(row, dict) for row in rows):
         raise ArtefactError(f"{folder.path / name}: holds something else than objects")
     return rows

@@ -6,8 +6,9 @@ fixed, and shapes and types are checked against what is expected before any arra
 
 import io
 import json
-import os
+import logging
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tokenize import TokenError
@@ -17,6 +18,9 @@ import numpy as np
 
 from bfrbctl.errors import ArtefactError
 from bfrbctl.segments import AnyArray
+from bfrbctl.storage import parse_json, write_bytes
+
+_log = logging.getLogger("bfrbctl.training")
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The date of every member: the oldest a zip file can hold."""
@@ -26,6 +30,9 @@ META = "meta"
 
 MAX_META = 64 * 2**20
 """Bytes of JSON that are read at most."""
+
+_UNSOUND = (zipfile.BadZipFile, ValueError, OSError, EOFError, SyntaxError, RuntimeError, TokenError, zlib.error)
+"""What zipfile and NumPy raise of an npz file that was cut short or changed."""
 
 Shapes = Mapping[str, tuple[tuple[int, ...], str]]
 """Expected arrays: name -> (shape, dtype)."""
@@ -67,7 +74,7 @@ def unpack_arrays(content: bytes, expected: Shapes, *, what: str) -> dict[str, A
             if found != sorted(f"{name}.npy" for name in expected):
                 raise ArtefactError(f"{what}: its arrays are not those of the network in its spec")
             return {name: _read(archive, name, *expected[name], what=what) for name in sorted(expected)}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, SyntaxError, RuntimeError, TokenError) as error:
+    except _UNSOUND as error:
         raise ArtefactError(f"{what}: is not a sound npz file ({error})") from error
 
 
@@ -93,22 +100,28 @@ def _read(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: st
 def save_state(path: Path, arrays: Mapping[str, AnyArray], meta: Mapping[str, Any]) -> None:
     """Write a checkpoint so that a crash at any moment leaves the old one or the new one, never half."""
     text = np.frombuffer(json.dumps(meta, sort_keys=True).encode(), dtype=np.uint8)
-    temporary = path.with_suffix(".partial")
-    with temporary.open("wb") as file:
-        file.write(pack_arrays({**arrays, META: text}))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_bytes(path, pack_arrays({**arrays, META: text}))
 
 
 def load_state(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any]] | None:
-    """Read a checkpoint of our own; None where there is none."""
+    """Read a checkpoint of our own; None where there is none or, with a warning, where it is damaged."""
     if not path.is_file():
         return None
-    with np.load(path, allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    meta = json.loads(arrays.pop(META).tobytes())
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        meta = parse_json(arrays.pop(META).tobytes(), META)
+        if not isinstance(meta, dict):
+            raise ValueError(f"its {META} is no object")
+    except (ArtefactError, KeyError, TypeError, AttributeError, MemoryError, *_UNSOUND) as error:
+        warn_damaged(path, error)
+        return None
     return arrays, meta
+
+
+def warn_damaged(path: Path, why: object) -> None:
+    """Say that a checkpoint is not used."""
+    _log.warning("%s: the checkpoint is damaged (%s); training begins anew", path, why)
 
 
 def numbered(values: Sequence[AnyArray], prefix: str) -> dict[str, AnyArray]:

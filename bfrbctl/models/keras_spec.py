@@ -8,6 +8,7 @@ from typing import Any
 from bfrbctl.errors import ArtefactError
 from bfrbctl.models.keras_inputs import MAX_LENGTH, STEP, InputPlan
 from bfrbctl.models.keras_layout import HELIOS, NetworkSpec
+from bfrbctl.storage import parse_json
 
 FORMAT = 3
 """1 did not tell of postures; helios had another layout in 1 and 2, of which two-branch networks are read."""
@@ -61,10 +62,7 @@ def decode_spec(content: bytes, *, classes: tuple[str, ...]) -> tuple[ModelSpec,
     """
     if len(content) > MAX_BYTES:
         raise ArtefactError(f"the model's spec has {len(content)} bytes, expected at most {MAX_BYTES}")
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ArtefactError(f"the model's spec is not JSON ({error})") from error
+    found = parse_json(content, "the model's spec")
     wanted = {"format", "n_members", "summary", "network", "inputs", "classes", "targets", "rate_hz"}
     if not isinstance(found, dict) or set(found) != wanted:
         raise ArtefactError(f"the model's spec has not the fields {', '.join(sorted(wanted))}")

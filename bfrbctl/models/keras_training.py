@@ -20,7 +20,7 @@ from bfrbctl.metrics import Score
 from bfrbctl.models import Judge
 from bfrbctl.models.keras_augmentation import Augmentation, Inputs, TrainingData, epoch_batches, training_batch
 from bfrbctl.models.keras_backend import backend_name, ops, to_numpy
-from bfrbctl.models.keras_checkpoint import in_order, load_state, numbered, save_state
+from bfrbctl.models.keras_checkpoint import in_order, load_state, numbered, save_state, warn_damaged
 from bfrbctl.models.keras_inputs import InputPlan, Ready, prediction_batches
 from bfrbctl.models.keras_layout import NetworkSpec
 from bfrbctl.models.keras_losses import HierarchicalLoss, KnownCrossEntropy, PhaseLoss
@@ -348,11 +348,7 @@ def _score_columns(scenario: str, score: Score, nats: float) -> Row:
 
 
 def _keep(network: Network, job: Job, state: _State, checkpoint: Path) -> None:
-    arrays = {
-        **numbered([to_numpy(variable) for variable in network.train.variables], "variable"),
-        **numbered([to_numpy(variable) for variable in network.train.optimizer.variables], "slot"),
-        **numbered(state.best, "best"),
-    }
+    arrays = _arrays(network, state.best)
     meta = {
         "digest": job.digest,
         "epoch": state.epoch,
@@ -363,11 +359,26 @@ def _keep(network: Network, job: Job, state: _State, checkpoint: Path) -> None:
     save_state(checkpoint, arrays, meta)
 
 
+def _arrays(network: Network, best: Arrays) -> dict[str, AnyArray]:
+    return {
+        **numbered([to_numpy(variable) for variable in network.train.variables], "variable"),
+        **numbered([to_numpy(variable) for variable in network.train.optimizer.variables], "slot"),
+        **numbered(best, "best"),
+    }
+
+
 def _restore(network: Network, job: Job, checkpoint: Path) -> _State | None:
     found = load_state(checkpoint)
-    if found is None or found[1]["digest"] != job.digest:
+    if found is None:
         return None
     arrays, meta = found
+    if meta.get("digest") != job.digest:
+        return None
+    expected = _arrays(network, [to_numpy(weight) for weight in network.predict.weights])
+    shapes, wanted = ({name: array.shape for name, array in each.items()} for each in (arrays, expected))
+    if shapes != wanted or not {"epoch", "best_epoch", "best_rank", "history"} <= set(meta):
+        warn_damaged(checkpoint, "it does not fit the network")
+        return None
     _assign(network.train.variables, in_order(arrays, "variable"))
     _assign(network.train.optimizer.variables, in_order(arrays, "slot"))
     rank = (float(meta["best_rank"][0]), float(meta["best_rank"][1]))

@@ -6,6 +6,7 @@ others only, and processes that share the folder can train one each.
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,14 @@ import numpy as np
 
 from bfrbctl.config import as_mapping
 from bfrbctl.errors import ArtefactError
-from bfrbctl.folders import sealed
+from bfrbctl.folders import SEAL, check_seal, sealed
 from bfrbctl.models import FoldTask
 from bfrbctl.models.lightgbm_config import Config
 from bfrbctl.models.lightgbm_library import lgb, silence
 from bfrbctl.models.lightgbm_training import Fold, Run, augmented, boost, check_task, strongest
-from bfrbctl.storage import write_bytes
+from bfrbctl.storage import parse_json, write_bytes
+
+_log = logging.getLogger("bfrbctl.training")
 
 
 def train_members(task: FoldTask, config: Config, wanted: Sequence[int]) -> list[Run]:
@@ -94,22 +97,17 @@ def _keep(path: Path, digest: str, run: Run) -> None:
 
 
 def _found(path: Path, digest: str) -> Run | None:
-    """Read a member as it was kept.
-
-    Raises
-    ------
-    ArtefactError
-        When the file is not as it was written: half of it may be another model.
-    """
+    """Read a member as it was kept; None where there is none or, with a warning, where the file is damaged."""
     if not path.is_file():
         return None
     try:
-        told = json.loads(path.read_bytes())
-        sound = sealed(told) == told
-    except (ValueError, AttributeError):
-        sound = False
-    if not sound:
-        raise ArtefactError(f"{path}: is not as it was written", hint="remove it, then continue with --resume")
+        told = parse_json(path.read_bytes(), path.name)
+        if not isinstance(told, dict) or SEAL not in told:
+            raise ArtefactError("it is not as it was written")
+        check_seal(told, path.name)
+    except (ArtefactError, OSError) as error:
+        _log.warning("%s: the checkpoint is damaged (%s); this member is trained anew", path, error)
+        return None
     if told["digest"] != digest:
         return None
     return Run(

@@ -23,6 +23,7 @@ from bfrbctl.models.lightgbm_rows import FastRow
 from bfrbctl.models.lightgbm_text import Trees, checked
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
 from bfrbctl.segments import Float32, Float64, Int64
+from bfrbctl.storage import parse_json
 
 __all__ = ["NEEDS", "Config", "Forest", "Importance", "LightGBMModel", "ensemble", "fit", "fit_member", "load"]
 
@@ -337,10 +338,9 @@ def _text_names(n_texts: int) -> list[str]:
 
 def _read_about(files: Mapping[str, bytes], classes: tuple[str, ...]) -> dict[str, Any]:
     """Read lgbm.json and check every value of it."""
-    try:
-        about = json.loads(files["lgbm.json"].decode("utf-8"), parse_constant=_no_constant)
-    except (KeyError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ArtefactError(f"lgbm.json is missing or no JSON: {error!r}", hint=_HINT) from None
+    if "lgbm.json" not in files:
+        raise ArtefactError("lgbm.json is missing", hint=_HINT)
+    about = parse_json(files["lgbm.json"], "lgbm.json")
     if not isinstance(about, dict) or set(about) != {"format", "classes", "features", "selected", "summary"}:
         raise ArtefactError("lgbm.json does not describe a LightGBM member", hint=_HINT)
     if about["format"] != FORMAT:
@@ -357,10 +357,6 @@ def _read_about(files: Mapping[str, bytes], classes: tuple[str, ...]) -> dict[st
     if not isinstance(about["summary"], dict):
         raise ArtefactError("lgbm.json: summary is no object", hint=_HINT)
     return about
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _ascends(positions: Any, n_features: int) -> bool:

@@ -4,7 +4,6 @@ A person comes as files of a worker: CSV as it shall stand in the study's file, 
 to nothing to read, to be packed as a row group.
 """
 
-import secrets
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -93,12 +92,12 @@ def write_raw(
 
 
 def _simulate(config: SimulationConfig, number: int, split: str, files: list[str], folder: Path) -> list[Path]:
-    """Simulate a person in a worker, into a file of drawn name for each of the study's files."""
+    """Simulate a person in a worker, into a temporary file for each of the study's files."""
     person = simulate_subject(config, number, split=split)
     made = []
     for name, table in zip(files, (person.frames, person.demographics, person.answers), strict=False):
-        made.append(temporary_path(folder / f"{secrets.token_hex(8)}-{name}"))
-        with writing(made[-1]):
+        made.append(temporary_path(folder / name))
+        with writing(made[-1], made[-1]):
             if name.endswith(".csv"):
                 table.write_csv(made[-1], include_header=number == 0)
             else:
