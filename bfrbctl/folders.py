@@ -39,6 +39,8 @@ JOURNAL = "journal.json"
 LOCK = ".lock"
 PART = "part-"
 """Prefix of files that a later piece of the same run merges; they are removed when the folder is finished."""
+SCRATCH = f"{PART}scratch-"
+"""Prefix of sub-folders in which an unfinished run keeps what only it needs; they are gone before its manifest."""
 PACK = "pack.json"
 METADATA = "dataset-metadata.json"
 ALONGSIDE = frozenset({METADATA, PACK})
@@ -322,16 +324,21 @@ def _identity_digest(manifest: Mapping[str, Any]) -> str:
 
 
 def _safe_names(path: Path) -> set[str]:
-    names: set[str] = set()
+    """Names of the files; ArtefactError for anything else but the scratch folders of a run that its journal tells of.
+
+    Nobody looks into those: files are read by the names that the manifest lists.
+    """
     with os.scandir(path) as entries:
-        for entry in entries:
-            if entry.is_symlink() or not entry.is_file(follow_symlinks=False):
-                raise ArtefactError(
-                    f"{path / entry.name}: is not a plain file; folders of ours hold nothing else",
-                    hint="do not trust this folder unless you know why it is there",
-                )
-            names.add(entry.name)
-    return names
+        found = {entry.name: entry for entry in entries}
+    scratch = {name for name, entry in found.items() if name.startswith(SCRATCH) and entry.is_dir(follow_symlinks=False)}
+    for name in sorted(found.keys() - (scratch if JOURNAL in found else ())):
+        entry = found[name]
+        if entry.is_symlink() or not entry.is_file(follow_symlinks=False):
+            raise ArtefactError(
+                f"{path / name}: is not a plain file; folders of ours hold nothing else",
+                hint="do not trust this folder unless you know why it is there",
+            )
+    return set(found) - scratch
 
 
 def _check_files(path: Path, names: set[str], files: Mapping[str, FileEntry]) -> None:

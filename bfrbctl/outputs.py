@@ -28,6 +28,7 @@ from bfrbctl.folders import (
     PACK,
     PART,
     SCHEMA_VERSION,
+    SCRATCH,
     SEAL,
     Folder,
     InputRef,
@@ -52,7 +53,6 @@ from bfrbctl.storage import (
     writing,
 )
 
-_SCRATCH = f"{PART}scratch-"
 _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 _LIBRARIES = ("numpy", "polars", "pyarrow", "scipy", "scikit-learn", "lightgbm", "tensorflow", "keras")
 
@@ -187,7 +187,7 @@ class Output:
         return self._close(manifest, {name for files in self.pieces.values() for name in files})
 
     def _close(self, manifest: bytes, kept: Iterable[str]) -> "Folder":
-        for left in self.path.glob(f"{_SCRATCH}*"):  # of a run killed while it cleared up; no reader takes a sub-folder
+        for left in self.path.glob(f"{SCRATCH}*"):  # of a run killed while it cleared up; no reader takes a sub-folder
             with writing(left):
                 shutil.rmtree(left)
         write_bytes(self.path / MANIFEST, manifest)
@@ -213,15 +213,28 @@ class Output:
             for entry in self.path.iterdir():
                 if entry.name not in keep and entry.is_file():
                     entry.unlink()
-                elif entry.name.startswith(_SCRATCH) and entry.is_dir() and entry.name not in keep:
+                elif entry.name.startswith(SCRATCH) and entry.is_dir() and entry.name not in keep:
                     shutil.rmtree(entry)
 
     @contextmanager
-    def scratch(self, piece: str) -> Iterator[Path]:
-        """Give a folder for checkpoints of a piece; it outlives a crash and goes when the piece is published."""
-        folder = self.path / f"{_SCRATCH}{piece}"
+    def scratch(self, piece: str, *, checkpoints: bool = False) -> Iterator[Path]:
+        """Give a folder that outlives a crash and goes when its work is done.
+
+        Parameters
+        ----------
+        piece
+            What it is for.
+        checkpoints
+            Whether what an earlier run left in it is of use: files that tell themselves what they are of. Otherwise
+            the folder is empty.
+        """
+        folder = self.path / f"{SCRATCH}{piece}"
         with writing(folder):
+            if folder.exists() and not checkpoints:
+                shutil.rmtree(folder)
             folder.mkdir(exist_ok=True)
+            for left in folder.glob(f"{TEMPORARY}*"):
+                left.unlink()
         yield folder
         with writing(folder):
             shutil.rmtree(folder)
@@ -250,14 +263,15 @@ class Output:
         with writing(self.path / MANIFEST):
             (self.path / MANIFEST).unlink(missing_ok=True)
         published = {name for files in self.pieces.values() for name in files}
-        scratch = {entry.name for entry in self.path.glob(f"{_SCRATCH}*")} if self.resumed else set()
+        scratch = {entry.name for entry in self.path.glob(f"{SCRATCH}*")} if self.resumed else set()
         self.sweep(keep=published | scratch | {LOCK, JOURNAL})
         self.started = True
 
     def start_onto(self, *, resume: bool) -> None:
         """Make a finished folder ready for more files; called once, under the lock.
 
-        What an append left that was killed is continued with `resume`, and removed without.
+        What an append left that was killed is continued with `resume`, and removed without. Whatever it gathered is
+        gathered again: readers take a scratch folder for what it is as long as there is a journal.
         """
         self.onto = open_folder(self.path, self.job.kind)
         if resume and (self.path / JOURNAL).exists():
@@ -286,7 +300,7 @@ class Output:
         if different:
             raise OutputError(
                 f"{self.path}: the unfinished run in it differs in {examples(_differences(journal, identity))}",
-                hint="run it with the same input and settings, or start anew with --force",
+                hint=f"run it with the same input and settings, or {self._anew}",
             )
         self.pieces = {
             piece: {
@@ -304,8 +318,12 @@ class Output:
                 raise ArtefactError(f"{path}: is not a journal of this version")
             check_seal(journal, str(path))
         except ArtefactError as error:
-            raise OutputError(error.what, hint="it was damaged or changed; start anew with --force") from error
+            raise OutputError(error.what, hint=f"it was damaged or changed; {self._anew}") from error
         return journal
+
+    @property
+    def _anew(self) -> str:
+        return "begin the addition anew with --append alone" if self.onto else "start anew with --force"
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from bfrbctl.folders import QUALITY, SEQUENCES, Folder, InputRef, input_file_ref
 from bfrbctl.folds import extend_folds
 from bfrbctl.frames_files import Made, Notes, Recipe, frames_table, make_file, notes_file, with_people
 from bfrbctl.outputs import Output
-from bfrbctl.raw import RawSchema, RawSplit, Unsorted, read_demographics, read_schema
+from bfrbctl.raw import RawSchema, RawSplit, Unsorted, read_demographics, read_schema, without_empty
 from bfrbctl.raw_sequences import Part, gather, plan, whole_sequences
 from bfrbctl.schema import (
     DEFAULT_RATE_HZ,
@@ -137,6 +137,9 @@ def clean_frames(
 ) -> CleanTable:
     """Put recordings that are in memory through the same checks as a raw file.
 
+    What names a recording may lack here as a whole: without any sequence_id all rows are one recording, without a
+    subject the wearer is unknown, without any counter rows count in the order that they come in.
+
     Parameters
     ----------
     frames
@@ -152,6 +155,11 @@ def clean_frames(
     Returns
     -------
     The usable sequences, and the faults of the others.
+
+    Raises
+    ------
+    DataError
+        When some rows, but not all, have no sequence_id.
     """
     schema = RawSchema(layout, (), ())
     n = frames.height
@@ -190,10 +198,20 @@ def clean_frames(
 
 
 def _key(values: pl.Series, stand_in: Callable[[], pl.Series]) -> pl.Series:
-    """Fill what is missing of a key; rows without any counter count in the order they come in."""
-    if values.name == SEQUENCE_COUNTER:
-        return stand_in().alias(values.name) if values.null_count() == len(values) else values
-    return values.fill_null(stand_in()) if values.null_count() else values
+    """Fill what is missing of a key where that can only mean one thing; an empty text is as missing as null."""
+    if values.dtype == pl.String:
+        values = without_empty(values.to_frame()).to_series()
+    n_missing = values.null_count()
+    if values.name == SUBJECT:
+        return values.fill_null(stand_in()) if n_missing else values
+    if n_missing and n_missing == len(values):
+        return stand_in().alias(values.name)
+    if n_missing and values.name == SEQUENCE_ID:
+        raise DataError(
+            f"{n_missing} of {len(values)} rows have no sequence_id (null or empty), expected one in every row",
+            hint="name the recording that they belong to, or leave the column out where all rows are of one",
+        )
+    return values
 
 
 def _as_type(values: pl.Series, dtype: pl.DataType) -> pl.Series:
@@ -324,7 +342,7 @@ class _Writing:
         """Bring the rows of each sequence together, then let the crew read them."""
         if self.crew.here(_MANY):
             return self._streamed(None, gathered=True)
-        with self.output.scratch("gathered") as folder:
+        with self.output.scratch(f"gathered-{self.split.name}") as folder:
             parts = gather(
                 self.split.frames, self.recipe.schema, rows=self.config.rows_per_file, folder=folder.absolute()
             )

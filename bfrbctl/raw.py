@@ -240,17 +240,34 @@ def _wrong(columns: Mapping[str, pl.DataType | None], name: str) -> bool:
 # --------------------------------------------------------------------------------------------------------- chunks
 
 
+def without_empty(table: pl.DataFrame) -> pl.DataFrame:
+    """Make empty texts null: an empty field of CSV is nothing, and the same recording as Parquet means the same."""
+    texts = [name for name, dtype in table.schema.items() if dtype == pl.String and (table[name] == "").any()]
+    return table.with_columns(pl.when(pl.col(name) != "").then(pl.col(name)) for name in texts) if texts else table
+
+
 def read_chunks(path: Path, schema: RawSchema, on_bytes: OnBytes | None = None) -> Iterator[pl.DataFrame]:
     """Read a raw file in its own row order, some thousand rows at a time, with the columns of `schema.dtypes`.
+
+    Empty texts are null; every row has a sequence_id.
 
     Raises
     ------
     DataError
-        A line with too few or too many fields, a value that is no number, no rows at all.
+        A line with too few or too many fields, a value that is no number, rows without a sequence_id, no rows at all.
     """
-    chunks = _parquet_chunks if path.suffix == ".parquet" else csv_chunks
     n_rows = 0
-    for chunk, n_bytes in _one_ahead(chunks(path, schema)):
+    chunks = _one_ahead((_parquet_chunks if path.suffix == ".parquet" else csv_chunks)(path, schema))
+    for chunk, n_bytes in chunks:
+        nameless = chunk[SEQUENCE_ID].is_null()
+        if nameless.any():
+            first = n_rows + 1 + int(nameless.arg_true()[0])
+            n_nameless = int(nameless.sum()) + sum(rest[SEQUENCE_ID].null_count() for rest, _ in chunks)
+            raise DataError(
+                f"{path}: {n_nameless} rows have no sequence_id (null or empty), the first is row {first}, "
+                f"expected one in every row",
+                hint="name the recording that they belong to, or remove the rows",
+            )
         n_rows += chunk.height
         yield chunk
         if on_bytes:
@@ -276,7 +293,8 @@ def _parquet_chunks(path: Path, schema: RawSchema) -> Iterator[tuple[pl.DataFram
         for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS, columns=list(dtypes)):
             frame = pl.from_arrow(pa.Table.from_batches([batch]))
             assert isinstance(frame, pl.DataFrame)
-            yield frame.select(pl.col(name).cast(dtype) for name, dtype in dtypes.items()), int(share * batch.num_rows)
+            typed = frame.select(pl.col(name).cast(dtype) for name, dtype in dtypes.items())
+            yield without_empty(typed), int(share * batch.num_rows)
     except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(
             f"{path}: is damaged ({str(error).splitlines()[0][:160]})", hint="download or write it again"
@@ -310,7 +328,7 @@ def csv_chunks(
             frame = pl.read_csv(io.BytesIO(block), has_header=False, schema=parsed)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             raise _bad_value(path, block, parsed, first_line, error) from error
-        yield frame.select(list(wanted)), len(block)
+        yield without_empty(frame.select(list(wanted))), len(block)
         first_line += n_lines
 
 

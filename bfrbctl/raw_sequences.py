@@ -49,19 +49,17 @@ def whole_sequences(
         On the way, when the file turns out not to be sorted by sequence_id: start over with `gathered`.
     """
     if not gathered:
-        yield from _cut(_sorted(read_chunks(path, schema, on_bytes), path), rows)
+        yield from _cut(_sorted(read_chunks(path, schema, on_bytes)), rows)
         return
     with tempfile.TemporaryDirectory(prefix="bfrbctl-") as folder:
         for part in gather(path, schema, rows=rows, folder=Path(folder)):
             yield part.read(schema)
 
 
-def _sorted(chunks: Iterator[pl.DataFrame], path: Path) -> Iterator[pl.DataFrame]:
+def _sorted(chunks: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     last = ""
     for chunk in chunks:
         ids = chunk[SEQUENCE_ID]
-        if ids.null_count():
-            raise DataError(f"{path}: {ids.null_count()} rows have no sequence_id")
         runs = ids.filter(ids.ne_missing(ids.shift(1)))
         if not runs.is_sorted() or (last and runs[0] < last):
             raise Unsorted
@@ -107,7 +105,7 @@ class Rows:
         casts = [pl.col(name).cast(dtype) for name, dtype in schema.dtypes.items()]
         try:
             found = pl.scan_parquet(self.path, glob=False).slice(self.start, self.stop - self.start)
-            return found.select(casts).collect()
+            return raw.without_empty(found.select(casts).collect())
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise DataError(f"{self.path}: is damaged ({(str(error).splitlines() or [''])[0][:160]})") from error
 
@@ -134,9 +132,10 @@ class Lines:
 
 @dataclass(frozen=True)
 class Gathered:
-    """The sequences from `first` to `last`, scattered over the files that `gather` put into a folder."""
+    """The sequences from `first` to `last`, scattered over the `n_files` files that `gather` put into a folder."""
 
     folder: Path
+    n_files: int
     first: str
     last: str
     n_bytes: int = 0
@@ -144,7 +143,8 @@ class Gathered:
     def read(self, schema: RawSchema) -> pl.DataFrame:
         """Read them from all of the files."""
         inside = pl.col(SEQUENCE_ID).is_between(pl.lit(self.first), pl.lit(self.last))
-        parts = [pl.scan_parquet(file).filter(inside).collect() for file in sorted(self.folder.iterdir())]
+        files = [_gathered_file(self.folder, number) for number in range(self.n_files)]
+        parts = [pl.scan_parquet(file, glob=False).filter(inside).collect() for file in files]
         return pl.concat(parts).sort(SEQUENCE_ID, maintain_order=True)
 
 
@@ -162,31 +162,36 @@ def gather(
     path, schema, rows, on_bytes
         As for `whole_sequences`.
     folder
-        An empty folder, as large as the file; the parts can be read as long as it is there.
+        Where there is space for as much as the file has; the parts can be read as long as it is there.
     """
     counts: dict[str, int] = {}
+    n_files = 0
     for number, chunk in enumerate(read_chunks(path, schema, on_bytes)):
-        n_null = chunk[SEQUENCE_ID].null_count()
-        if n_null:
-            raise DataError(f"{path}: {n_null} rows have no sequence_id")
-        file = folder / f"{number:06d}.parquet"
+        file = _gathered_file(folder, number)
+        n_files = number + 1
         with writing(file):
             chunk.sort(SEQUENCE_ID, maintain_order=True).write_parquet(file, compression="zstd")
         for sequence_id, n_rows in chunk[SEQUENCE_ID].value_counts().iter_rows():
             counts[sequence_id] = counts.get(sequence_id, 0) + n_rows
-    return [Gathered(folder, first, last) for first, last in _ranges(counts, rows)]
+    return [Gathered(folder, n_files, first, last) for first, last in _ranges(counts, rows)]
+
+
+def _gathered_file(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.parquet"
 
 
 def _ranges(counts: Mapping[str, int], rows: int) -> Iterator[tuple[str, str]]:
-    first, n_rows = "", 0
+    """First and last sequence of each table; every sequence is in one of them, whatever its id."""
+    together: list[str] = []
+    n_rows = 0
     for sequence_id in sorted(counts):
-        first = first or sequence_id
+        together.append(sequence_id)
         n_rows += counts[sequence_id]
         if n_rows >= rows:
-            yield first, sequence_id
-            first, n_rows = "", 0
-    if first:
-        yield first, max(counts)
+            yield together[0], together[-1]
+            together, n_rows = [], 0
+    if together:
+        yield together[0], together[-1]
 
 
 # ------------------------------------------------------------------------------------------------------------ plan
@@ -251,8 +256,8 @@ def _parquet_starts(path: Path) -> _Starts | None:
     try:
         for batch in raw.open_parquet(path).iter_batches(columns=[SEQUENCE_ID]):
             ids = pl.Series(pl.from_arrow(batch.column(0))).cast(pl.String)
-            if ids.null_count():
-                return None
+            if ids.null_count() or (ids == "").any():
+                return None  # a reader of the whole tells how many rows have no name
             begins = ids.ne_missing(ids.shift(1))
             runs = ids.filter(begins)
             if not runs.is_sorted() or (found.n_rows and runs[0] < found.last):

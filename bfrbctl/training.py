@@ -179,7 +179,7 @@ def _train_here(
     cache = Cache(job.cache_bytes, output.path)
     index, batch = read_features(job.features, parts=job.kind.NEEDS, cache=cache)
     for fold in folds:
-        with output.scratch(f"fold-{fold}") as scratch:
+        with output.scratch(f"fold-{fold}", checkpoints=True) as scratch:
             task = _fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=on_progress)
             output.publish(f"fold-{fold}", _train_fold(job, task, index))
         yield fold
@@ -199,7 +199,9 @@ def _train_elsewhere(
         bound //= crew.at_once(n_pieces)
     told = (job.features.path.absolute(), job.kind_name, settings, job.seed, job.labels, bound)
     held = {fold: ExitStack() for fold in folds}
-    scratch = {fold: held[fold].enter_context(output.scratch(f"fold-{fold}")).absolute() for fold in folds}
+    scratch = {
+        fold: held[fold].enter_context(output.scratch(f"fold-{fold}", checkpoints=True)).absolute() for fold in folds
+    }
     pieces = Pieces(folds, n_members(job.kind, job.config))
     rows = {piece: Rows(progress_path(scratch[piece[0]], piece[1])) for piece in pieces.all}
 
