@@ -330,7 +330,9 @@ def _safe_names(path: Path) -> set[str]:
     """
     with os.scandir(path) as entries:
         found = {entry.name: entry for entry in entries}
-    scratch = {name for name, entry in found.items() if name.startswith(SCRATCH) and entry.is_dir(follow_symlinks=False)}
+    scratch = {
+        name for name, entry in found.items() if name.startswith(SCRATCH) and entry.is_dir(follow_symlinks=False)
+    }
     for name in sorted(found.keys() - (scratch if JOURNAL in found else ())):
         entry = found[name]
         if entry.is_symlink() or not entry.is_file(follow_symlinks=False):

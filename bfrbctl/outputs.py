@@ -208,9 +208,12 @@ class Output:
         return self.started and not self.resumed and not (self.path / MANIFEST).exists()
 
     def sweep(self, *, keep: set[str]) -> None:
-        """Remove all files but some, and what is left of scratch folders."""
+        """Remove all files but some, and what is left of scratch folders; the journal last.
+
+        Without it readers refuse what the manifest does not list, also when this is killed on the way.
+        """
         with writing(self.path):
-            for entry in self.path.iterdir():
+            for entry in sorted(self.path.iterdir(), key=lambda entry: (entry.name == JOURNAL, entry.name)):
                 if entry.name not in keep and entry.is_file():
                     entry.unlink()
                 elif entry.name.startswith(SCRATCH) and entry.is_dir() and entry.name not in keep:

@@ -9,7 +9,7 @@ import pytest
 from bfrbctl.appending import settings_of
 from bfrbctl.config import as_mapping
 from bfrbctl.dataset import read_recordings
-from bfrbctl.errors import ArtefactError, DataError, UsageError
+from bfrbctl.errors import ArtefactError, DataError, OutputError, UsageError
 from bfrbctl.features import FeatureConfig
 from bfrbctl.featurization import featurize
 from bfrbctl.folders import QUALITY, SEQUENCES, Folder, open_folder
@@ -142,10 +142,17 @@ def test_settings_are_those_of_the_dataset(dataset: Folder) -> None:
         settings_of(dataset.path / "nowhere", nothing)
 
 
+SCATTERED = MORE.sample(fraction=1.0, shuffle=True, seed=1)
+
+
+@pytest.mark.parametrize("order", ["sorted", "scattered, two workers"])
 def test_while_a_source_is_added_readers_see_the_dataset_as_it_was(
-    dataset: Folder, raws: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Folder, raws: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
 ) -> None:
     publish, seen = Output.publish, []
+    scattered = order != "sorted"
+    crew = Crew(2) if scattered else ALONE
+    more = write_raw(tmp_path / "more", SCATTERED, suffix="parquet") if scattered else raws[1]
 
     def look(output: Output, piece: str, files: Any) -> None:
         publish(output, piece, files)
@@ -155,22 +162,47 @@ def test_while_a_source_is_added_readers_see_the_dataset_as_it_was(
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Output, "publish", look)
-        write(raws[1], dataset.path, append=True)
+        write(more, dataset.path, append=True, crew=crew)
     assert seen == [dataset.sha256] * 3
     assert open_folder(dataset.path).sha256 == dataset.sha256
-    resumed = write(raws[1], dataset.path, append=True, resume=True)
+    assert any(entry.is_dir() for entry in dataset.path.iterdir()) == scattered
+    resumed = write(more, dataset.path, append=True, resume=True, crew=crew)
     write(raws[0], tmp_path / "whole")
-    assert resumed.files == write(raws[1], tmp_path / "whole", append=True).files
+    assert resumed.files == write(more, tmp_path / "whole", append=True).files
     assert {entry.name for entry in dataset.path.iterdir()} == {*resumed.files, "manifest.json"}
 
 
 def test_an_addition_that_was_killed_can_be_begun_anew(dataset: Folder, raws: tuple[Path, Path]) -> None:
-    with pytest.raises(KeyboardInterrupt), open_output(dataset.path, Job("dataset", {}), append=True) as output:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        open_output(dataset.path, Job("dataset", {}), append=True) as output,
+        output.scratch("gathered") as scratch,
+    ):
+        (scratch / "000000.parquet").write_bytes(b"half")
         output.publish("frames-00090.parquet", {"frames-00090.parquet": b"half"})
         raise KeyboardInterrupt
+    with pytest.raises(OutputError, match="begin the addition anew with --append alone"):
+        write(raws[1], dataset.path, append=True, resume=True)
     grown = write(raws[1], dataset.path, append=True)
     assert "frames-00090.parquet" not in grown.files
-    assert not (dataset.path / "frames-00090.parquet").exists()
+    assert {entry.name for entry in dataset.path.iterdir()} == {*grown.files, "manifest.json"}
+
+
+def test_readers_open_a_dataset_at_every_step_of_clearing_up(dataset: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a journal they refuse what is not listed, such as a file that was taken back."""
+    unlink, removed = Path.unlink, []
+
+    def look(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok=missing_ok)
+        removed.append(path.name)
+        assert open_folder(dataset.path).files == dataset.files
+
+    with open_output(dataset.path, Job("dataset", {}), append=True) as output:
+        output.publish("stray", {"sequences-00050.parquet": b""})
+        output.forget(["stray"])
+        monkeypatch.setattr(Path, "unlink", look)
+        output.finish(dataset.content)
+    assert removed[:2] == ["sequences-00050.parquet", "journal.json"]
 
 
 def test_nothing_can_be_added_to_what_is_not_there(raws: tuple[Path, Path], tmp_path: Path) -> None:

@@ -136,6 +136,37 @@ def test_leftovers_of_a_killed_write_are_swept_away(tmp_path: Path) -> None:
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["a.txt", "b.parquet", MANIFEST]
 
 
+def test_a_scratch_folder_begins_empty_but_for_checkpoints(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), open_output(tmp_path / "out", JOB) as output:
+        for piece in ("gathered", "fold-0"):
+            folder = output.path / f"part-scratch-{piece}"
+            folder.mkdir()
+            (folder / "stale").write_text("of an earlier run")
+            (folder / ".tmp-0-stale").write_text("half")
+        raise KeyboardInterrupt
+    with pytest.raises(ArtefactError, match="continue the run that makes it with --resume"):
+        open_folder(tmp_path / "out")
+    with open_output(tmp_path / "out", JOB, resume=True) as output:
+        with output.scratch("gathered") as folder:
+            assert list(folder.iterdir()) == []
+        with output.scratch("fold-0", checkpoints=True) as folder:
+            assert [entry.name for entry in folder.iterdir()] == ["stale"]
+
+
+def test_scratch_folders_are_taken_for_what_they_are_beside_a_journal_alone(tmp_path: Path) -> None:
+    folder = open_folder(make(tmp_path / "out").path)
+    scratch = folder.path / "part-scratch-gathered"
+    scratch.mkdir()
+    (scratch / "x").write_text("anything")
+    with pytest.raises(ArtefactError, match="part-scratch-gathered: is not a plain file"):
+        open_folder(folder.path)
+    (folder.path / JOURNAL).write_text("{}")
+    assert open_folder(folder.path).files == folder.files
+    (folder.path / "part-scratch-link").symlink_to(tmp_path)
+    with pytest.raises(ArtefactError, match="part-scratch-link: is not a plain file"):
+        open_folder(folder.path)
+
+
 def test_bad_input_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(DataError), open_output(tmp_path / "out", JOB) as output:
         output.publish("one", {"a.txt": b"first"})

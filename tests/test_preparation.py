@@ -17,7 +17,7 @@ from bfrbctl.frames_files import Made, Recipe, make_file
 from bfrbctl.outputs import Job, Output, open_output
 from bfrbctl.preparation import PrepareConfig, fitting_workers, prepare, split_refs
 from bfrbctl.raw import find_splits
-from bfrbctl.raw_sequences import Part
+from bfrbctl.raw_sequences import Part, gather
 from bfrbctl.workers import ALONE, Crew
 from tests.recordings import raw_frames, write_raw
 
@@ -261,6 +261,33 @@ def test_what_a_stream_wrote_before_it_met_scattered_rows_is_made_anew(tmp_path:
     again = prepared(raw, tmp_path / "data", resume=True)
     assert again.files == prepared(raw, tmp_path / "whole").files
     assert again.content["n_frames"] == TRAIN.height
+
+
+def test_rows_gathered_for_another_split_do_not_come_into_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while it gathers the second split, whose files are more and whose ids lie between those of the first."""
+    monkeypatch.setattr("bfrbctl.raw._PARQUET_BATCH_ROWS", 200)
+    train = raw_frames(subjects=2, repeats=1).sample(fraction=1.0, shuffle=True, seed=1)
+    test = raw_frames(subjects=3, labelled=False).sample(fraction=1.0, shuffle=True, seed=1)
+    raw = write_raw(tmp_path / "raw", train, suffix="parquet")
+    write_raw(raw, test.with_columns(pl.col("sequence_id") + "t"), split="test", suffix="parquet")
+    calls = []
+
+    def gathered(path: Path, *args: Any, **options: Any) -> Any:
+        parts = gather(path, *args, **options)
+        calls.append(path.name)
+        if calls == ["train.parquet", "test.parquet"]:
+            raise KeyboardInterrupt
+        return parts
+
+    monkeypatch.setattr("bfrbctl.preparation.gather", gathered)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(raw, tmp_path / "data", crew=Crew(2))
+    assert list((tmp_path / "data").glob("*/*.parquet"))
+    resumed = prepared(raw, tmp_path / "data", crew=Crew(2), resume=True)
+    assert resumed.content["n_sequences"] == {"test": 24, "train": 8}
+    assert resumed.files == prepared(raw, tmp_path / "whole", crew=Crew(2)).files
 
 
 def spoiled(case: str) -> pl.DataFrame:

@@ -2,17 +2,20 @@
 
 import shutil
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import polars as pl
 import pytest
 
 from bfrbctl import oof
-from bfrbctl.folders import MANIFEST, Folder
-from tests.faults.chain import COMMANDS, ensure, run_apart, run_here
+from bfrbctl.folders import MANIFEST, Folder, open_folder
+from tests.faults.chain import COMMANDS, ensure, names_in, run_apart, run_here
 from tests.faults.recovery import content_of, finish, see_nothing_half_done
 from tests.faults.steps import Steps
 from tests.recordings import raw_frames, write_raw
@@ -106,35 +109,118 @@ def test_a_run_killed_while_it_replaces_a_folder_leaves_the_old_or_continues_to_
     record_property("kill points", len(steps.done))
 
 
-@pytest.mark.slow
-def test_a_run_killed_while_it_adds_to_a_folder_leaves_the_old_or_continues_to_the_new(
-    chain: Path, tmp_path: Path, record_property: Record
-) -> None:
-    more = raw_frames(subjects=2, repeats=1, seed=5).with_columns(
-        pl.col("sequence_id").str.replace("_0", "_5"), pl.col("subject").str.replace("_0", "_5")
-    )
-    write_raw(tmp_path / "more", more)
+@dataclass(frozen=True)
+class Addition:
+    """Recordings to add to the chain's dataset, and how."""
 
-    def line(out: Path, *options: str) -> list[str]:
-        return ["prepare", str(tmp_path / "more"), str(out), "--append", "--quiet", *options]
+    chain: Path
+    raw: Path
+    options: tuple[str, ...]
 
-    steps = Steps(tmp_path / "whole")
-    shutil.copytree(ensure(chain, "data"), steps.root)
-    code, said = run_here(line(steps.root), steps)
-    assert code == 0, said
-    before, after = content_of(chain / "data"), content_of(steps.root)
-    for at in range(len(steps.done)):
-        out = tmp_path / f"killed-{at}"
-        shutil.copytree(chain / "data", out)
-        code, said = run_apart(line(out), Steps(out, "torn", at))
-        assert (code, said) == (-signal.SIGKILL, "")
-        found = content_of(out)
-        assert found in (before, after), at
+    @classmethod
+    def made(cls, chain: Path, raw: Path, how: str) -> "Addition":
+        """Write the recordings: `streamed` by one process, or `gathered` from scattered rows for two workers."""
+        more = raw_frames(subjects=2, repeats=1, seed=5).with_columns(
+            pl.col("sequence_id").str.replace("_0", "_5"), pl.col("subject").str.replace("_0", "_5")
+        )
+        if how == "streamed":
+            return cls(chain, write_raw(raw, more), ("--workers", "1"))
+        scattered = more.sample(fraction=1.0, shuffle=True, seed=0)
+        return cls(chain, write_raw(raw, scattered), ("--workers", "2", "--rows-per-file", "100"))
+
+    def copied(self, out: Path) -> Path:
+        """Copy the dataset that they are added to."""
+        return shutil.copytree(ensure(self.chain, "data"), out)
+
+    def line(self, out: Path, *more: str) -> list[str]:
+        """Give the words of a run."""
+        return ["prepare", str(self.raw), str(out), "--append", "--quiet", *self.options, *more]
+
+    def whole(self, out: Path) -> tuple[Folder, int]:
+        """Add them without disturbance: the folder, and in how many steps."""
+        steps = Steps(self.copied(out))
+        code, said = run_here(self.line(out), steps)
+        assert (code, said) == (0, "")
+        return open_folder(out), len(steps.done)
+
+
+@contextmanager
+def read_all_the_while(folder: Path) -> Iterator[set[str]]:
+    """Read a folder again and again in a thread: the digests that it had; it must never be refused."""
+    digests: set[str] = set()
+    ended = Event()
+
+    def read() -> int:
+        n_reads = 0
+        while not ended.is_set() or not n_reads:
+            content_of(folder)
+            digests.add(open_folder(folder).sha256)
+            n_reads += 1
+        return n_reads
+
+    with ThreadPoolExecutor(1) as thread:
+        reading = thread.submit(read)
+        try:
+            yield digests
+        finally:
+            ended.set()
+        assert reading.result() > 0
+
+
+def disturb_addition(addition: Addition, out: Path, action: str, at: int, whole: Folder) -> None:
+    """Disturb an addition at a step, then continue it; readers open the dataset all the while, and after."""
+    before = open_folder(addition.copied(out)).sha256
+    with read_all_the_while(out) as digests:
+        code, said = run_apart(addition.line(out), Steps(out, action, at))
+        assert code == {"torn": -signal.SIGKILL, "sigint": 130, "sigterm": 143}[action], (at, said)
+        assert ("--resume" in said, "Traceback" in said) == (action != "torn", False), (at, said)
+        found = open_folder(out).sha256
+        assert found in (before, whole.sha256), at
         if found == before:
-            code, said = run_here(line(out, "--resume"))
+            code, said = run_here(addition.line(out, "--resume"))
             assert (code, said) == (0, ""), (at, said)
-        assert content_of(out) == after
-    record_property("kill points", len(steps.done))
+    assert digests <= {before, whole.sha256}
+    assert content_of(out) == content_of(whole.path)
+    if found == before:
+        assert names_in(out) == names_in(whole.path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["streamed", "gathered"])
+def test_a_run_killed_while_it_adds_to_a_folder_leaves_the_old_or_continues_to_the_new(
+    chain: Path, tmp_path: Path, record_property: Record, how: str
+) -> None:
+    addition = Addition.made(chain, tmp_path / "more", how)
+    whole, n_steps = addition.whole(tmp_path / "whole")
+    for at in range(n_steps):
+        disturb_addition(addition, tmp_path / f"killed-{at}", "torn", at, whole)
+    record_property("kill points", n_steps)
+
+
+@pytest.mark.parametrize("action", ["torn", pytest.param("sigint", marks=pytest.mark.slow)])
+def test_a_dataset_stays_readable_while_scattered_rows_are_added(
+    chain: Path, tmp_path: Path, record_property: Record, action: str
+) -> None:
+    """Stopped while the rows that were gathered lie in a folder inside the dataset."""
+    addition = Addition.made(chain, tmp_path / "more", "gathered")
+    whole, n_steps = addition.whole(tmp_path / "whole")
+    disturb_addition(addition, tmp_path / "stopped", action, n_steps // 2, whole)
+    record_property("kill points" if action == "torn" else "signals", 1)
+
+
+@pytest.mark.slow
+def test_an_addition_killed_anywhere_can_be_begun_anew(chain: Path, tmp_path: Path, record_property: Record) -> None:
+    addition = Addition.made(chain, tmp_path / "more", "gathered")
+    whole, n_steps = addition.whole(tmp_path / "whole")
+    for at in range(3, n_steps, 4):
+        out = addition.copied(tmp_path / f"killed-{at}")
+        code, said = run_apart(addition.line(out), Steps(out, "torn", at))
+        assert code == -signal.SIGKILL, said
+        if open_folder(out).sha256 != whole.sha256:
+            assert run_here(addition.line(out)) == (0, "")
+            assert names_in(out) == names_in(whole.path)
+        assert content_of(out) == content_of(whole.path)
+    record_property("kill points", len(range(3, n_steps, 4)))
 
 
 @pytest.mark.parametrize("name", ["prepare", pytest.param("train lgbm", marks=pytest.mark.slow)])
