@@ -10,13 +10,14 @@ from bfrbctl.config import as_mapping
 from bfrbctl.errors import ArtefactError, DataError, UsageError
 from bfrbctl.features import FeatureConfig
 from bfrbctl.featurization import featurize
-from bfrbctl.folders import Folder, open_folder
+from bfrbctl.folders import MANIFEST, Folder, open_folder, sealed
 from bfrbctl.inspection import VIEWS, Options, Table, View, inspect, options_of
 from bfrbctl.inspection.report import write_report
 from bfrbctl.outputs import Job, open_output
 from bfrbctl.prediction import Predictor
 from bfrbctl.preparation import PrepareConfig, prepare, split_refs
 from bfrbctl.raw import find_splits
+from bfrbctl.storage import encode_json, parse_json
 from bfrbctl.submission import open_input, predict
 from tests import toy_model
 from tests.conftest import train_toy
@@ -252,6 +253,36 @@ def test_an_artefact_shows_its_lineage_as_far_as_it_is_there(
     alone = inspect("artefact", tmp_path / feature_folder.path.name)
     assert [row[4] for row in tables(alone)["lineage"].rows] == ["not found beside it"]
     assert "data is not beside this folder" in alone.notes[0]
+    for place in (dataset_folder.path, dataset_folder.path.parent):
+        pointed = inspect("artefact", tmp_path / feature_folder.path.name, options_of("artefact", inputs=[place]))
+        assert tables(pointed)["lineage"].rows == tables(view)["lineage"].rows
+
+
+def test_no_path_that_a_manifest_names_is_opened(
+    dataset_folder: Folder, feature_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger's manifest names folders of the reader: as words of its command, and as names that lead elsewhere."""
+    for elsewhere in ("private/data", "data"):
+        shutil.copytree(dataset_folder.path, tmp_path / elsewhere)
+    stranger = shutil.copytree(feature_folder.path, tmp_path / "downloads" / "features")
+    told = parse_json((stranger / MANIFEST).read_bytes(), "manifest")
+    ref = told["inputs"][0]
+    names = ["data", "..", "", ".", "../data", str(tmp_path / "data"), "a\0b"]
+    told["inputs"] = [{**ref, "name": name} for name in names]
+    told["command"] = ["bfrbctl", "featurize", str(tmp_path / "private" / "data"), "features"]
+    (stranger / MANIFEST).write_bytes(encode_json(sealed(told)))
+    opened: list[Path] = []
+
+    def note(path: Path, *kinds: str) -> Folder:
+        opened.append(path)
+        return open_folder(path, *kinds)
+
+    monkeypatch.setattr("bfrbctl.inspection.artefacts.open_folder", note)
+    view = inspect("artefact", stranger)
+    assert {row[4] for row in tables(view)["lineage"].rows} == {"not found beside it"}
+    beside = stranger.resolve().parent
+    assert {path.parent for path in opened} == {beside}
+    assert beside not in opened
 
 
 def test_an_artefact_with_a_changed_file_is_refused(model_folders: tuple[Folder, Folder], tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ PLAIN = {
     "calibration": ("Show how far probabilities can be believed, before and after a temperature.", "blend/"),
     "blend": ("Show weights, temperatures, scores and what each member adds.", "blend/"),
     "predictions": ("Show what was predicted, and the score where the input had labels.", "predictions/"),
-    "artefact": ("Show manifest, lineage and versions of any folder, and verify its digests.", "blend/"),
 }
 """Views that take a folder and nothing else: what they show, and an example."""
 
@@ -117,6 +116,28 @@ def importance(
     _show("feature-importance", folder, plot=plot, as_json=as_json, **told)
 
 
+def artefact(
+    folder: Folder,
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Where to look for inputs that do not lie beside it: an input, or a folder of some; may be repeated.",
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
+    plot: Plot = None,
+    as_json: shared.Json = False,
+    debug: shared.Debug = False,
+) -> None:
+    """Show manifest, lineage and versions of any folder, and verify its digests.
+
+    Example: bfrbctl inspect artefact blend/ --inputs old/features/
+    """
+    _show("artefact", folder, plot=plot, as_json=as_json, inputs=inputs or ())
+
+
 def compare(
     first: Annotated[Path, typer.Argument(help="A model or blend.", metavar="A")],
     second: Annotated[Path, typer.Argument(help="Another, of the same dataset.", metavar="B")],
@@ -158,6 +179,7 @@ SPECIAL: dict[str, Any] = {
     "features": features,
     "oof": oof,
     "feature-importance": importance,
+    "artefact": artefact,
     "compare": compare,
     "report": report,
 }

@@ -4,7 +4,7 @@ Every view opens the folder through `folders.open_folder`, so that it says what 
 works on what is there: a view that needs something the folder does not have says what is missing and why.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bfrbctl.errors import ArtefactError
@@ -106,6 +106,7 @@ def options_of(
     features: Path | None = None,
     shap: bool = False,
     sample: int = 200,
+    inputs: Sequence[Path] = (),
 ) -> Options:
     """Open the further folders that a view is told of.
 
@@ -120,4 +121,5 @@ def options_of(
         features=None if features is None else open_folder(features, "features", "dataset"),
         shap=shap,
         sample=sample,
+        inputs=tuple(inputs),
     )

@@ -1,6 +1,6 @@
 """Views that any folder, or what was predicted, has: manifest, lineage, digests; predictions."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from bfrbctl.storage import file_sha256
 MAX_LEVELS = 10
 
 
-def artefact_view(folder: Folder, _: Options) -> View:
+def artefact_view(folder: Folder, options: Options) -> View:
     """Show manifest, lineage and versions, and check the digest of every file.
 
     Raises
@@ -46,9 +46,10 @@ def artefact_view(folder: Folder, _: Options) -> View:
     files = tuple((name, entry.size, entry.sha256) for name, entry in sorted(folder.files.items()))
     settings = tuple(_flat(folder.config))
     versions = tuple(sorted((str(k), str(v)) for k, v in (manifest.get("libraries") or {}).items()))
-    lineage = tuple(_lineage(folder, 1))
+    lineage = tuple(_lineage(folder, 1, options.inputs))
     away = sorted({row[1] for row in lineage if row[4] == "not found beside it"})
-    notes = [f"{examples(away)} is not beside this folder: its own inputs are not known"] if away else []
+    unknown = "its own inputs are not known; --inputs DIR tells where it is"
+    notes = [f"{examples(away)} is not beside this folder: {unknown}"] if away else []
     tables = (
         Table("lineage", ("level", "input", "kind", "sha256", "where"), lineage),
         Table("settings", ("setting", "value"), settings),
@@ -69,25 +70,27 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield f"{prefix}{key}", "" if value is None else str(value)
 
 
-def _lineage(folder: Folder, level: int) -> Iterator[tuple[int, str, str, str, str]]:
-    """Follow the inputs, those of inputs too where a folder of that name and digest lies beside or where it was."""
+def _lineage(folder: Folder, level: int, inputs: Sequence[Path]) -> Iterator[tuple[int, str, str, str, str]]:
+    """Follow the inputs, those of inputs too where a folder of that digest lies beside or in one of `inputs`."""
     if level > MAX_LEVELS:
         return
     for ref in folder.manifest["inputs"]:
         name, kind, digest = (str(ref.get(key)) if isinstance(ref, dict) else "" for key in ("name", "kind", "sha256"))
-        found = None if kind == "file" else _find(folder, name, digest)
+        found = None if kind == "file" else _find(folder, name, digest, inputs)
         where = "raw file" if kind == "file" else "not found beside it" if found is None else "found, same digest"
         yield level, name, kind, digest, where
         if found is not None:
-            yield from _lineage(found, level + 1)
+            yield from _lineage(found, level + 1, inputs)
 
 
-def _find(folder: Folder, name: str, digest: str) -> Folder | None:
-    """Find an input where the command had it, or beside the folder; None when it is not there or was made anew."""
-    words = [Path(str(word)) for word in folder.manifest.get("command") or []]
-    places = [path for path in words if path.name == name]
-    if Path(name).name == name:
-        places.append(folder.path.resolve().parent / name)
+def _find(folder: Folder, name: str, digest: str, inputs: Sequence[Path]) -> Folder | None:
+    """Find an input beside the folder or where the user says; None when it is not there or was made anew.
+
+    The manifest may be a stranger's: no path that it tells is opened, and of a name only what can be a plain one.
+    """
+    places = list(inputs)
+    if name not in ("", ".", "..") and Path(name).name == name:
+        places += [place / name for place in (folder.path.resolve().parent, *inputs)]
     for place in places:
         try:
             found = open_folder(place)

@@ -1,6 +1,7 @@
 """What a view may be told beside the folder it looks into."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from bfrbctl.folders import Folder
 
@@ -23,6 +24,8 @@ class Options:
         How many sequences of a fold SHAP values are computed for.
     seed
         Seed of the bootstrap and of the sample.
+    inputs
+        Where `artefact` looks for inputs that do not lie beside the folder: input folders, or folders that hold some.
     """
 
     sequence: str | None = None
@@ -31,3 +34,4 @@ class Options:
     shap: bool = False
     sample: int = 200
     seed: int = 0
+    inputs: tuple[Path, ...] = ()

@@ -1,6 +1,7 @@
 """bfrbctl inspect as a user runs it: what it draws, writes and refuses."""
 
 import json
+import shutil
 import signal
 import sys
 import xml.etree.ElementTree as ET
@@ -109,3 +110,16 @@ def test_a_folder_may_be_the_one_we_are_in(run: Run, blend_folder: Folder, monke
     code, out, _ = run("blend", ".", "--json")
     assert code == 0
     assert json.loads(out)["title"] == "blend blend"
+
+
+def test_an_artefact_is_told_where_its_inputs_lie(
+    run: Run, dataset_folder: Folder, feature_folder: Folder, tmp_path: Path
+) -> None:
+    alone = shutil.copytree(feature_folder.path, tmp_path / "features")
+    code, out, _ = run("artefact", alone)
+    assert (code, "--inputs DIR tells where it is" in out) == (0, True)
+    code, out, _ = run("artefact", alone, "--inputs", tmp_path, "--inputs", dataset_folder.path, "--json")
+    assert code == 0
+    assert "not found beside it" not in out
+    code, _, err = run("artefact", alone, "--inputs", tmp_path / "nowhere")
+    assert (code, "nowhere" in err) == (2, True)
