@@ -5,7 +5,8 @@ A piece is a member of a fold (see `models.InMembers`), or the putting together 
 
 import json
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from bfrbctl.models import HistoryRow
@@ -48,6 +49,37 @@ class Pieces:
 def progress_path(scratch: Path, member: int | None) -> Path:
     """Name the file of a piece's history rows, by which this process comes to know them."""
     return scratch / ("progress.jsonl" if member is None else f"progress-{member}.jsonl")
+
+
+@contextmanager
+def written_rows(path: Path, *, anew: bool) -> Iterator[Callable[[HistoryRow], None]]:
+    """Give what appends history rows to a file as they are known, for who looks into a run."""
+    with path.open("w" if anew else "a", encoding="utf-8", buffering=1) as file:
+
+        def write(row: HistoryRow) -> None:
+            file.write(json.dumps(row) + "\n")
+
+        yield write
+
+
+def latest_rows(content: bytes) -> list[HistoryRow]:
+    """Read such a file while it may be written, or as a kill left it: of a model that was begun anew, the last rows.
+
+    A line that is not whole is left out.
+    """
+    by_model: dict[tuple[object, object], list[HistoryRow]] = {}
+    for line in content.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            continue
+        rows = by_model.setdefault((row.get("fold"), row.get("seed", row.get("member"))), [])
+        if rows and row["step"] <= rows[-1]["step"]:
+            rows.clear()
+        rows.append(row)
+    return [row for rows in by_model.values() for row in rows]
 
 
 class Rows:

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from bfrbctl.errors import ArtefactError, DataError, OutputError
+from bfrbctl.errors import ArtefactError, OutputError
 from bfrbctl.folders import JOURNAL, LOCK, MANIFEST, Folder, open_folder
 from bfrbctl.outputs import Job, Output, open_output
 from bfrbctl.storage import encode_json, parse_json
@@ -134,13 +134,6 @@ def test_leftovers_of_a_killed_write_are_swept_away(tmp_path: Path) -> None:
     (tmp_path / "out" / "part-scratch-x").mkdir()
     make(tmp_path / "out", force=True)
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["a.txt", "b.parquet", MANIFEST]
-
-
-def test_bad_input_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(DataError), open_output(tmp_path / "out", JOB) as output:
-        output.publish("one", {"a.txt": b"first"})
-        raise DataError("bad rows")
-    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
 def test_a_second_writer_is_told_who_holds_the_folder(tmp_path: Path) -> None:
