@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from bfrbctl.errors import BfrbError, OutputError, UsageError, examples
 from bfrbctl.folders import MANIFEST
-from bfrbctl.outputs import library_versions
+from bfrbctl.journals import comparable_version, library_versions
 from bfrbctl.storage import temporary_path, write_bytes
 
 T = TypeVar("T")
@@ -227,24 +227,17 @@ def _compare(address: str, told: Mapping[str, Any], ours: Mapping[str, str]) -> 
         )
     here = {"bfrbctl": told["client"]["packages"]["bfrbctl"], **ours}
     different = [
-        f"{side} has {name} {_version(name, packages[name])} (here {_version(name, here[name])})"
+        f"{side} has {name} {comparable_version(name, packages[name])} (here {comparable_version(name, here[name])})"
         for side, packages in found.items()
         for name in here
         if side != "the scheduler" or name in ("bfrbctl", "python")
-        if _version(name, packages.get(name)) != _version(name, here[name])
+        if comparable_version(name, packages.get(name)) != comparable_version(name, here[name])
     ]
     if different:
         raise UsageError(
             f"--scheduler {address}: {examples(different)}",
             hint="other versions may give other results: install the same ones on all sides, from one constraints file",
         )
-
-
-def _version(name: str, version: str | None) -> str:
-    """Write a version for comparison: of Python only 3.N counts."""
-    if version is None:
-        return "not installed"
-    return ".".join(version.split(".")[:2]) if name == "python" else version
 
 
 def whereabouts() -> tuple[str, int]:

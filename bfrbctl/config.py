@@ -16,13 +16,22 @@ from bfrbctl.errors import UsageError
 T = TypeVar("T")
 
 
-def build(cls: type[T], *, file: Path | None = None, overrides: Sequence[str] = (), **options: Any) -> T:
+def build(
+    cls: type[T],
+    *,
+    earlier: Mapping[str, Any] | None = None,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    **options: Any,
+) -> T:
     """Make one validated configuration.
 
     Parameters
     ----------
     cls
         A frozen dataclass with a default for every field.
+    earlier
+        Fields of the run that is continued, which need not be given again.
     file
         TOML file with some of its fields at top level.
     overrides
@@ -36,6 +45,8 @@ def build(cls: type[T], *, file: Path | None = None, overrides: Sequence[str] = 
         Unknown name (the nearest is suggested), wrong type, value out of range, unreadable file.
     """
     values: dict[str, Any] = {}
+    for key, value in (earlier or {}).items():
+        _merge(values, _checked(cls, key, value, "the settings of the interrupted run"))
     if file is not None:
         for key, value in read_toml(file).items():
             _merge(values, _checked(cls, key, value, str(file)))

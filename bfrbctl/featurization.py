@@ -82,6 +82,7 @@ def featurize(
     config = with_flips(dataset, config)
     sequences = dataset.read_together(SEQUENCES)
     frames_by_file = dict(sequences.group_by("file").agg(pl.col("n_frames").sum()).sort("file").iter_rows())
+    output.describe({}, [*map(frames_file, frames_by_file), "tables"])
     todo = [number for number in frames_by_file if not output.has(frames_file(number))]
     for number, n_frames in frames_by_file.items():
         if on_file and number not in todo:

@@ -12,8 +12,9 @@ A folder packed for an upload is the folder it was, manifest and digest included
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -40,7 +41,7 @@ LOCK = ".lock"
 PART = "part-"
 """Prefix of files that a later piece of the same run merges; they are removed when the folder is finished."""
 SCRATCH = f"{PART}scratch-"
-"""Prefix of sub-folders in which an unfinished run keeps what only it needs; they are gone before its manifest."""
+"""Prefix of sub-folders for what a run needs until a part of it is done; nobody else reads them."""
 PACK = "pack.json"
 METADATA = "dataset-metadata.json"
 ALONGSIDE = frozenset({METADATA, PACK})
@@ -90,6 +91,8 @@ class Folder:
     sha256: str
     """Digest of what the folder is - kind, settings, seed, inputs, files - but not of the command or the versions."""
     manifest: Mapping[str, Any]
+    assembled: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """Files that no disk holds: of an unfinished run, what its finished pieces amount to."""
 
     def names(self, pattern: str) -> list[str]:
         """Files whose whole name matches a regular expression, sorted."""
@@ -103,6 +106,8 @@ class Folder:
         ArtefactError
             When it is not listed, missing, or its size or digest differs.
         """
+        if name in self.assembled:
+            return self.assembled[name]
         entry = self.files.get(name)
         if entry is None:
             raise ArtefactError(f"{self.path}: has no {name}", hint=f"there is {examples(sorted(self.files))}")
@@ -194,13 +199,15 @@ def open_folder(path: Path, *kinds: str) -> Folder:
     """
     if not path.is_dir():
         raise ArtefactError(f"{path}: {'is not a folder' if path.exists() else 'there is no such folder'}")
+    refuse_unfinished(path)
     try:
         names = _safe_names(path)
     except OSError as error:
         raise ArtefactError(f"{path}: cannot be read ({error.strerror})", hint="see that you may read it") from error
     if MANIFEST not in names:
-        hint = "continue the run that makes it with --resume" if JOURNAL in names else "give a folder bfrbctl wrote"
-        raise ArtefactError(f"{path}: has no {MANIFEST}, so it is unfinished or not a folder of ours", hint=hint)
+        raise ArtefactError(
+            f"{path}: has no {MANIFEST}, so it is not a folder of ours", hint="give a folder bfrbctl wrote"
+        )
     raw = read_regular(path / MANIFEST, limit=MAX_JSON_BYTES)
     manifest = parse_json(raw, str(path / MANIFEST))
     files = _file_entries(manifest, path / MANIFEST)
@@ -232,6 +239,52 @@ def open_folder(path: Path, *kinds: str) -> Folder:
         )
     check_seal(manifest, str(path / MANIFEST))
     return folder
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether a run is writing this folder, or was interrupted before it was finished."""
+    return (path / JOURNAL).is_file() and not (path / MANIFEST).exists()
+
+
+def refuse_unfinished(path: Path) -> None:
+    """Refuse a folder that a run has not finished; the ArtefactError gives the command that continues it."""
+    if not is_unfinished(path):
+        return
+    try:
+        journal = read_journal(path)
+    except ArtefactError:
+        journal = {}
+    raise ArtefactError(
+        f"{path}: is unfinished: a run is writing it, or was interrupted",
+        hint=f"wait for it, or continue it: {continue_command(journal)}",
+    )
+
+
+def read_journal(path: Path) -> dict[str, Any]:
+    """Read the journal of a folder; ArtefactError when it is missing, damaged, or not of this version."""
+    what = str(path / JOURNAL)
+    journal = parse_json(read_regular(path / JOURNAL, limit=MAX_JSON_BYTES), what)
+    if not isinstance(journal, dict) or SEAL not in journal:
+        raise ArtefactError(f"{what}: is not a journal of this version")
+    check_seal(journal, what)
+    return journal
+
+
+def continue_command(journal: Mapping[str, Any]) -> str:
+    """Give the command that continues a run: the one that began it, with --resume, where it was given.
+
+    >>> continue_command({"command": ["bfrbctl", "train", "lgbm", "features", "my lgbm", "--force"]})
+    "bfrbctl train lgbm features 'my lgbm' --resume"
+    """
+    words, directory = journal.get("command"), journal.get("directory")
+    words = words if isinstance(words, list) else []
+    if len(words) < 2 or words[0] != "bfrbctl" or not all(isinstance(w, str) and w.isprintable() for w in words):
+        return "the command that began it, with --resume"
+    line = shlex.join([*(word for word in words if word not in ("--force", "--resume")), "--resume"])
+    if words[1] == "simulate":
+        line = line.removesuffix("--resume") + "--force"  # nothing of it can be continued
+    elsewhere = isinstance(directory, str) and directory.isprintable() and Path(directory) != Path.cwd()
+    return f"cd {shlex.quote(directory)} && {line}" if elsewhere and isinstance(directory, str) else line
 
 
 def sealed(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -333,7 +386,7 @@ def _safe_names(path: Path) -> set[str]:
     scratch = {
         name for name, entry in found.items() if name.startswith(SCRATCH) and entry.is_dir(follow_symlinks=False)
     }
-    for name in sorted(found.keys() - (scratch if JOURNAL in found else ())):
+    for name in sorted(found.keys() - scratch):
         entry = found[name]
         if entry.is_symlink() or not entry.is_file(follow_symlinks=False):
             raise ArtefactError(

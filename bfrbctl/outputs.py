@@ -1,25 +1,26 @@
 """Folders being written: one writer at a time, pieces noted in a journal, the manifest last.
 
 A folder is unfinished until its `manifest.json` exists. Meanwhile `journal.json` tells which pieces are done, so that
-`--resume` continues where a killed run stopped.
+`--resume` continues where a killed run stopped, with its settings. A folder that is replaced stays as it was until the
+run that replaces it has something to put in its place.
 """
 
 import errno
 import hashlib
+import logging
 import os
-import platform
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import filelock
 
 from bfrbctl import __version__
-from bfrbctl.errors import ArtefactError, DataError, OutputError, UsageError, examples
+from bfrbctl.errors import ArtefactError, OutputError, examples
 from bfrbctl.folders import (
     ALONGSIDE,
     JOURNAL,
@@ -32,12 +33,11 @@ from bfrbctl.folders import (
     SEAL,
     Folder,
     InputRef,
-    check_seal,
     could_be_ours,
-    file_name,
     open_folder,
     sealed,
 )
+from bfrbctl.journals import deciding_libraries, kind_there, library_versions, open_journal, version_differences
 from bfrbctl.storage import (
     MAX_JSON_BYTES,
     TEMPORARY,
@@ -53,8 +53,9 @@ from bfrbctl.storage import (
     writing,
 )
 
+_log = logging.getLogger("bfrbctl.outputs")
+
 _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
-_LIBRARIES = ("numpy", "polars", "pyarrow", "scipy", "scikit-learn", "lightgbm", "tensorflow", "keras")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class Job:
         The exact command line.
     seed
         The seed, where there is one.
+    options
+        What else the result depends on and the command line gave, by option, for a run that continues this one.
     """
 
     kind: str
@@ -80,6 +83,7 @@ class Job:
     inputs: tuple[InputRef, ...] = ()
     command: tuple[str, ...] = ()
     seed: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -94,17 +98,6 @@ class Job:
         }
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that results depend on, without importing them."""
-    found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
 @dataclass
 class Output:
     """A folder being written; made by `open_output`, used in its `with`.
@@ -116,8 +109,12 @@ class Output:
     job: Job
     pieces: dict[str, dict[str, FileEntry]] = field(default_factory=dict)
     reused: list[str] = field(default_factory=list)
-    started: bool = False
+    begun: bool = False
+    """Whether the folder is this run's: not yet while a finished or unfinished one in it is only to be replaced."""
     resumed: bool = False
+    content: Mapping[str, Any] = field(default_factory=dict)
+    planned: Sequence[str] = ()
+    scratches: set[str] = field(default_factory=set)
     onto: Folder | None = None
     """The finished folder that this run adds files to; it stays readable as it was until the new manifest is there."""
 
@@ -135,6 +132,7 @@ class Output:
 
     def publish(self, piece: str, files: Mapping[str, Content]) -> None:
         """Write the files of a piece and note it as done."""
+        self.begin()
         self.pieces[piece] = {name: write_file(self.path / name, content) for name, content in files.items()}
         self._note()
 
@@ -142,7 +140,14 @@ class Output:
         """Take pieces back that turned out to be wrong; they will be made again."""
         for piece in pieces:
             self.pieces.pop(piece, None)
-        self._note()
+        if self.begun:
+            self._note()
+
+    def describe(self, content: Mapping[str, Any], planned: Sequence[str]) -> None:
+        """Note what is known already of the manifest's content, and which pieces there will be, for who looks in."""
+        self.content, self.planned = content, planned
+        if self.begun:
+            self._note()
 
     def read(self, name: str) -> bytes:
         """Read a published file of this run; OutputError when it is gone or changed."""
@@ -187,6 +192,7 @@ class Output:
         return self._close(manifest, {name for files in self.pieces.values() for name in files})
 
     def _close(self, manifest: bytes, kept: Iterable[str]) -> "Folder":
+        self.begin()
         for left in self.path.glob(f"{SCRATCH}*"):  # of a run killed while it cleared up; no reader takes a sub-folder
             with writing(left):
                 shutil.rmtree(left)
@@ -196,27 +202,39 @@ class Output:
 
     def _note(self) -> None:
         pieces = {piece: {name: vars(entry) for name, entry in files.items()} for piece, files in self.pieces.items()}
-        write_bytes(self.path / JOURNAL, encode_json(sealed({**self._identity, "pieces": pieces})))
+        found = {
+            **self._identity,
+            "command": list(self.job.command),
+            "directory": os.getcwd(),
+            "options": self.job.options,
+            "libraries": self._libraries,
+            "content": self.content,
+            "planned": list(self.planned),
+            "pieces": pieces,
+        }
+        write_bytes(self.path / JOURNAL, encode_json(sealed(plain(found))))
+
+    @cached_property
+    def _libraries(self) -> dict[str, str]:
+        return deciding_libraries(self.job.kind, self.job.config)
 
     @property
     def _identity(self) -> dict[str, Any]:
         return {**self.job.identity, **({"onto": self.onto.sha256} if self.onto else {})}
 
-    @property
-    def fresh(self) -> bool:
-        """Whether all that is in the folder is of this very run, and it is not finished."""
-        return self.started and not self.resumed and not (self.path / MANIFEST).exists()
-
-    def sweep(self, *, keep: set[str]) -> None:
+    def sweep(self, *, keep: set[str], temporary: bool = True) -> None:
         """Remove all files but some, and what is left of scratch folders; the journal last.
 
-        Without it readers refuse what the manifest does not list, also when this is killed on the way.
+        Without it readers refuse what the manifest does not list, also when this is killed on the way. Temporary files
+        stay unless `temporary`.
         """
         with writing(self.path):
             for entry in sorted(self.path.iterdir(), key=lambda entry: (entry.name == JOURNAL, entry.name)):
-                if entry.name not in keep and entry.is_file():
+                if entry.name in keep or (entry.name.startswith(TEMPORARY) and not temporary):
+                    continue
+                if entry.is_file():
                     entry.unlink()
-                elif entry.name.startswith(SCRATCH) and entry.is_dir() and entry.name not in keep:
+                elif entry.name.startswith(SCRATCH) and entry.is_dir():
                     shutil.rmtree(entry)
 
     @contextmanager
@@ -232,12 +250,14 @@ class Output:
             the folder is empty.
         """
         folder = self.path / f"{SCRATCH}{piece}"
+        replaced = not self.begun and folder.name not in self.scratches  # of the run that this one is to replace
         with writing(folder):
-            if folder.exists() and not checkpoints:
+            if folder.exists() and (replaced or not checkpoints):
                 shutil.rmtree(folder)
             folder.mkdir(exist_ok=True)
             for left in folder.glob(f"{TEMPORARY}*"):
                 left.unlink()
+        self.scratches.add(folder.name)
         yield folder
         with writing(folder):
             shutil.rmtree(folder)
@@ -246,8 +266,13 @@ class Output:
         """Look at what is there already and make the folder ready; called once, under the lock."""
         finished = (self.path / MANIFEST).exists()
         unfinished = (self.path / JOURNAL).exists() and not finished
+        if finished or unfinished:
+            self._refuse_other_kind()
         if force:
             _refuse_foreign(self.path)
+            if finished or unfinished:
+                self._remove_temporary()
+                return
         elif finished:
             raise OutputError(
                 f"{self.path}: exists already and is finished", hint="choose another folder, or replace it with --force"
@@ -257,18 +282,43 @@ class Output:
             self._continue()
             self.resumed = True
         elif unfinished:
-            raise OutputError(
-                f"{self.path}: an unfinished run is in it", hint="continue it with --resume, or replace it with --force"
-            )
+            go_on = "" if self.job.kind == "raw" else "continue it with --resume, which keeps its settings, or "
+            raise OutputError(f"{self.path}: an unfinished run is in it", hint=f"{go_on}replace it with --force")
         elif _names(self.path):
             raise OutputError(f"{self.path}: is not empty and not a folder of ours", hint="choose another folder")
+        self._remove_temporary()
+        self.begin()
+
+    def begin(self) -> None:
+        """Make the folder this run's; what it held until now goes, and the next thing in it is of this run.
+
+        The first piece that is published does it. A run that has proved itself before, such as a training after its
+        first round, says so earlier, so that a kill from then on can be resumed.
+        """
+        if self.begun:
+            return
+        self.begun = True
         self._note()  # before anything is removed, so that a kill from here on leaves a folder known as ours
         with writing(self.path / MANIFEST):
             (self.path / MANIFEST).unlink(missing_ok=True)
         published = {name for files in self.pieces.values() for name in files}
-        scratch = {entry.name for entry in self.path.glob(f"{SCRATCH}*")} if self.resumed else set()
-        self.sweep(keep=published | scratch | {LOCK, JOURNAL})
-        self.started = True
+        found = {entry.name for entry in self.path.glob(f"{SCRATCH}*")} if self.resumed else self.scratches
+        self.sweep(keep=published | found | {LOCK, JOURNAL}, temporary=False)
+
+    def _remove_temporary(self) -> None:
+        with writing(self.path):
+            for left in self.path.glob(f"{TEMPORARY}*"):
+                if left.is_file():
+                    left.unlink()
+
+    def _refuse_other_kind(self) -> None:
+        """Refuse to continue or to replace a folder of another kind; a damaged one that nobody can open is of none."""
+        kind = kind_there(self.path)
+        if kind is not None and kind != self.job.kind:
+            raise OutputError(
+                f"{self.path}: holds a {kind} folder, and this command writes a {self.job.kind} folder",
+                hint="name another folder to write into; the last folder named is the one that is written",
+            )
 
     def start_onto(self, *, resume: bool) -> None:
         """Make a finished folder ready for more files; called once, under the lock.
@@ -282,47 +332,68 @@ class Output:
             self.resumed = True
         self._note()
         self.sweep(keep={*self._before, JOURNAL, *(name for files in self.pieces.values() for name in files)})
-        self.started = True
+        self.begun = True
 
-    def give_up(self) -> None:
-        """Remove all that this run wrote: the same input would fail again, so nothing shall ask for --force."""
-        if self.onto and not self.resumed:
+    def discard(self) -> None:
+        """Remove all that this run wrote, and nothing that an earlier one did.
+
+        For a caller who knows that no later run can use it: the recordings themselves cannot be used, so that the
+        next run will have another input or other settings.
+        """
+        if not self.begun or self.resumed:
+            return
+        if self.onto:
             self.sweep(keep={*self._before, JOURNAL})
             (self.path / JOURNAL).unlink(missing_ok=True)  # last: without it, readers refuse files that are not listed
-        elif self.fresh:
+        elif not (self.path / MANIFEST).exists():
             self.sweep(keep={LOCK})
+
+    def leave(self) -> None:
+        """After an error: take along what holds no result, so that nobody needs --force for it.
+
+        Pieces and checkpoints stay for --resume. A folder that was only to be replaced is as it was.
+        """
+        made = [self.path / name for name in self.scratches]
+        if not self.begun:
+            for folder in made:
+                shutil.rmtree(folder, ignore_errors=True)
+        elif not self.pieces and not any(path.is_file() for folder in made for path in folder.rglob("*")):
+            self.discard()
 
     @property
     def _before(self) -> set[str]:
         return {*(self.onto.files if self.onto else ()), MANIFEST, LOCK, *ALONGSIDE}
 
     def _continue(self) -> None:
-        journal = self._journal()
-        identity = plain(self._identity)
-        different = [key for key, value in identity.items() if journal.get(key) != value]
-        if different:
-            raise OutputError(
-                f"{self.path}: the unfinished run in it differs in {examples(_differences(journal, identity))}",
-                hint=f"run it with the same input and settings, or {self._anew}",
-            )
-        self.pieces = {
-            piece: {
-                name if name in ALONGSIDE else file_name(name, JOURNAL): FileEntry(**entry)
-                for name, entry in files.items()
-            }
-            for piece, files in journal["pieces"].items()
-        }
-
-    def _journal(self) -> Mapping[str, Any]:
-        path = self.path / JOURNAL
         try:
-            journal = parse_json(read_regular(path, limit=MAX_JSON_BYTES), str(path))
-            if not isinstance(journal, dict) or SEAL not in journal:
-                raise ArtefactError(f"{path}: is not a journal of this version")
-            check_seal(journal, str(path))
+            journal = open_journal(self.path)
         except ArtefactError as error:
             raise OutputError(error.what, hint=f"it was damaged or changed; {self._anew}") from error
-        return journal
+        identity = plain(self._identity)
+        before = {key: journal.raw.get(key) for key in identity}
+        if before != identity:
+            given = all(before[key] == identity[key] for key in identity if key not in ("config", "seed"))
+            way = "leave these out, --resume goes on with the settings of that run" if given else "run it as then"
+            raise OutputError(
+                f"{self.path}: the unfinished run in it differs in {examples(_differences(before, identity))}",
+                hint=f"{way}; or {self._anew}",
+            )
+        if journal.libraries is None:
+            _log.warning(
+                "%s: was begun by an earlier bfrbctl, which did not note the versions of its libraries; what is "
+                "finished is right if they are the same now, otherwise %s",
+                self.path,
+                self._anew,
+            )
+        elif different := version_differences(journal.libraries, self._libraries):
+            raise OutputError(
+                f"{self.path}: the unfinished run in it was begun with other versions of {examples(different)}",
+                hint=f"other versions may give other results: install those again, or {self._anew}",
+            )
+        if journal.command:  # of the run that chose the settings; this one may have said no more than --resume
+            self.job = replace(self.job, command=journal.command, options=journal.options)
+        self.content, self.planned = journal.content, journal.planned
+        self.pieces = {piece: dict(files) for piece, files in journal.pieces.items()}
 
     @property
     def _anew(self) -> str:
@@ -353,10 +424,11 @@ def open_output(
         else:
             output.start(force=force, resume=resume)
         yield output
-    except (DataError, UsageError):
-        output.give_up()
-        raise
-    except OSError as error:  # of libraries that write by themselves, such as to a scratch folder
+    except Exception as error:
+        with suppress(OSError, OutputError):  # a disk that fails cannot be cleared up; the error itself says so
+            output.leave()
+        if not isinstance(error, OSError):
+            raise  # of libraries that write by themselves, such as to a scratch folder
         if error.errno in _OF_THE_DISK or str(error.filename).startswith(str(path)):
             raise OutputError(
                 f"{path}: cannot be written ({error.strerror or error})", hint="see that the disk has space and rights"

@@ -3,9 +3,12 @@
 A piece is a member of a fold (see `models.InMembers`), or the putting together of a fold whose members are there.
 """
 
+import json
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from bfrbctl.errors import ArtefactError
 from bfrbctl.models import HistoryRow
@@ -51,6 +54,43 @@ def progress_path(scratch: Path, member: int | None) -> Path:
     return scratch / ("progress.jsonl" if member is None else f"progress-{member}.jsonl")
 
 
+@contextmanager
+def written_rows(path: Path, *, anew: bool) -> Iterator[Callable[[HistoryRow], None]]:
+    """Give what appends history rows to a file as they are known, for who looks into a run."""
+    with path.open("w" if anew else "a", encoding="utf-8", buffering=1) as file:
+
+        def write(row: HistoryRow) -> None:
+            file.write(json.dumps(row) + "\n")
+
+        yield write
+
+
+def latest_rows(content: bytes) -> list[HistoryRow]:
+    """Read such a file while it may be written, or as a kill left it: of a model that was begun anew, the last rows.
+
+    A line that is not whole is left out.
+    """
+    by_model: dict[tuple[object, object], list[dict[str, Any]]] = {}
+    for line in content.splitlines():
+        row = _row(line)
+        if row is None or not isinstance(row.get("step"), int):
+            continue
+        rows = by_model.setdefault((row.get("fold"), row.get("seed", row.get("member"))), [])
+        if rows and row["step"] <= rows[-1]["step"]:
+            rows.clear()
+        rows.append(row)
+    return [row for rows in by_model.values() for row in rows]
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """Read a line; None where it is not whole, as of a worker that was taken for dead and still wrote."""
+    try:
+        row = parse_json(line, "a history row")
+    except ArtefactError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
 class Rows:
     """Rows that a worker appends to a file, read as they come; those of an earlier run are let go."""
 
@@ -68,12 +108,4 @@ class Rows:
             self.seen = b""
         lines, newline, _ = content[len(self.seen) :].rpartition(b"\n")
         self.seen += lines + newline
-        for line in lines.splitlines():
-            try:
-                row = parse_json(line, str(self.path))
-            except (
-                ArtefactError
-            ):  # a worker that was taken for dead still wrote; the finished fold tells its rows again
-                continue
-            if isinstance(row, dict):
-                yield row
+        yield from filter(None, map(_row, lines.splitlines()))

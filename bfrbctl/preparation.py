@@ -279,12 +279,16 @@ def prepare(
         writing = _Writing(split, recipe, output, config, n_files, crew)
         results[split.name] = writing.write(on_bytes)
         n_files += len(results[split.name].labels)
-    _refuse_faults(splits, results, config)
-    for split in splits:
-        ids = pl.concat([labels[SEQUENCE_ID] for labels in results[split.name].labels])
-        before.refuse_unfit(split.frames, ids, results[split.name].live)
-    layout = _live_layout(layout, results, keep_dead=before.layout is not None)
-    sequences = _sequence_table(splits, results, config, before=before)
+    try:
+        _refuse_faults(splits, results, config)
+        for split in splits:
+            ids = pl.concat([labels[SEQUENCE_ID] for labels in results[split.name].labels])
+            before.refuse_unfit(split.frames, ids, results[split.name].live)
+        layout = _live_layout(layout, results, keep_dead=before.layout is not None)
+        sequences = _sequence_table(splits, results, config, before=before)
+    except (DataError, UsageError):  # the recordings, or --drop, are not right: the next run has others
+        output.discard()
+        raise
     quality = pl.concat([_split_quality(split, schemas[split.name], results[split.name]) for split in splits])
     output.publish("tables", {before.name(SEQUENCES): sequences, before.name(QUALITY): quality})
     content = _content(pl.concat([*before.sequences, sequences]), layout, config)

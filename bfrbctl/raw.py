@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bfrbctl.errors import DataError, UsageError, examples
+from bfrbctl.folders import is_unfinished, refuse_unfinished
+from bfrbctl.journals import kind_there
 from bfrbctl.schema import (
     ACC,
     DEMOGRAPHICS,
@@ -105,6 +107,8 @@ def find_splits(raw: Path, demographics: Path | None = None) -> list[RawSplit]:
     ------
     DataError
         When there is nothing to read.
+    ArtefactError
+        When the folder is one that a run has not finished.
     UsageError
         When `demographics` is given for a folder, or a split lies there as CSV and as Parquet.
     """
@@ -116,6 +120,8 @@ def find_splits(raw: Path, demographics: Path | None = None) -> list[RawSplit]:
         raise DataError(f"{raw}: there is no such file or folder", hint="give the folder that has train.csv in it")
     if demographics is not None:
         raise UsageError("--demographics goes with a single file", hint=f"{raw} is a folder; name its file instead")
+    if is_unfinished(raw) and kind_there(raw):
+        refuse_unfinished(raw)
     splits = []
     for name in ("train", "test"):
         frames = _one_of(raw, name)

@@ -185,13 +185,18 @@ def predict(
     """
     run = partial(_predict_parts, source, predictor, output, strict=strict, crew=crew)
     try:
-        parts = run(on_frames=on_frames or (lambda _: None), gathered=False)
-    except Unsorted:
-        output.forget(list(output.pieces))
-        parts = run(on_frames=lambda _: None, gathered=True)
+        try:
+            parts = run(on_frames=on_frames or (lambda _: None), gathered=False)
+        except Unsorted:
+            output.forget(list(output.pieces))
+            parts = run(on_frames=lambda _: None, gathered=True)
+    except _Refused:
+        output.discard()
+        raise
     table = _assigned(pl.concat(parts), predictor).sort(SEQUENCE_ID)
     twice = table.filter(pl.col(SEQUENCE_ID).is_duplicated())[SEQUENCE_ID].unique().sort().to_list()
     if twice:
+        output.discard()
         raise DataError(f"sequence {examples(twice)} comes twice", hint="each sequence_id must be one recording")
     return _finish(table, predictor, output)
 
@@ -280,9 +285,13 @@ def _part(number: int) -> str:
     return f"{PART}predictions-{number:05d}.parquet"
 
 
+class _Refused(DataError):
+    """A sequence that --strict refuses: the next run has other recordings, or is without --strict."""
+
+
 def _refuse_problems(batch: Batch) -> None:
     if batch.problems:
-        raise DataError(
+        raise _Refused(
             f"sequence {examples([f'{sequence_id} {what}' for sequence_id, what in batch.problems])}",
             hint="fix the rows, or predict without --strict",
         )

@@ -30,7 +30,7 @@ from bfrbctl.labels import JOINT_OOF, JointLabels, Sort, joint_labels, postures
 from bfrbctl.metrics import score_proba
 from bfrbctl.models import FoldModel, FoldTask, HistoryRow, InMembers, Kind, kind_module, n_members
 from bfrbctl.outputs import Output
-from bfrbctl.pieces import Pieces, Rows, progress_path
+from bfrbctl.pieces import Pieces, Rows, progress_path, written_rows
 from bfrbctl.schema import ALL_SENSORS, GESTURE, IMU_ONLY
 from bfrbctl.segments import Float32, Int64
 from bfrbctl.storage import Content, decode_parquet, encode_json, parquet_bytes, parse_json
@@ -41,6 +41,9 @@ HISTORY = "history.jsonl"
 HISTORY_CSV = "history.csv"
 IMPORTANCE = "importance.parquet"
 OnProgress = Callable[[HistoryRow], None]
+
+_KEPT = ("rate_hz", "thm", "tof", "classes", "targets", "n_folds")
+"""What the manifest of a model holds of that of its features."""
 
 _CORES_A_FOLD = {"lgbm": 4}
 """How many cores a piece is worth before a second one is trained beside it; a kind that is not here takes all.
@@ -159,12 +162,20 @@ def cross_validate(
         raise DataError(f"{job.features.path}: has no labelled sequence", hint="train on a dataset with gestures")
     chosen = _chosen_folds(job, index)
     targets = job.features.content["targets"]
+    content = {key: job.features.content[key] for key in _KEPT}
+    output.describe({**content, "model": job.kind_name}, [f"fold-{fold}" for fold in chosen])
     todo = [fold for fold in chosen if not output.has(f"fold-{fold}")]
     for fold in chosen:
         if fold not in todo:
             yield _fold_result(output, fold, classes, targets, reused=True)
     train = _train_here if crew.here(len(todo) * n_members(job.kind, job.config)) else _train_elsewhere
-    with closing(train(job, output, todo, crew=crew, on_progress=on_progress or (lambda _: None))) as folds:
+
+    def note(row: HistoryRow) -> None:
+        output.begin()  # it learns: from now on the run is worth more than what it is to replace
+        if on_progress:
+            on_progress(row)
+
+    with closing(train(job, output, todo, crew=crew, on_progress=note)) as folds:
         for fold in folds:
             yield _fold_result(output, fold, classes, targets, reused=False)
     _finish(job, output, chosen, _labelling(job, index)[0])
@@ -179,10 +190,20 @@ def _train_here(
     cache = Cache(job.cache_bytes, output.path)
     index, batch = read_features(job.features, parts=job.kind.NEEDS, cache=cache)
     for fold in folds:
-        with output.scratch(f"fold-{fold}", checkpoints=True) as scratch:
-            task = _fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=on_progress)
+        folder = output.scratch(f"fold-{fold}", checkpoints=True)
+        with folder as scratch, written_rows(progress_path(scratch, None), anew=False) as write:
+            note = _both(write, on_progress)
+            task = _fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=note)
             output.publish(f"fold-{fold}", _train_fold(job, task, index))
         yield fold
+
+
+def _both(first: OnProgress, second: OnProgress) -> OnProgress:
+    def call(row: HistoryRow) -> None:
+        first(row)
+        second(row)
+
+    return call
 
 
 def _train_elsewhere(
@@ -238,11 +259,7 @@ def _piece_elsewhere(
     config = from_mapping(kind.Config, settings, f"settings of fold {fold}")
     job = CrossValidation(open_folder(features_path, "features"), kind_name, kind, config, (fold,), seed, labels)
     index, batch = read_features(job.features, parts=kind.NEEDS, cache=Cache(cache_bytes, scratch))
-    with progress_path(scratch, member).open("w", encoding="utf-8", buffering=1) as progress:
-
-        def note(row: HistoryRow) -> None:
-            progress.write(json.dumps(row) + "\n")
-
+    with written_rows(progress_path(scratch, member), anew=True) as note:
         task = _fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=note)
         if member is None:
             return fold, None, _train_fold(job, task, index)
@@ -381,8 +398,7 @@ def _finish(job: CrossValidation, output: Output, folds: Sequence[int], joint: J
         parts = [decode_parquet(output.read(_part("joint", fold, "parquet")), f"fold {fold}") for fold in folds]
         files[JOINT_OOF] = pl.concat(parts).sort("scenario", "sequence_id")
     output.publish("tables", files)
-    kept = ("rate_hz", "thm", "tof", "classes", "targets", "n_folds")
-    content = {key: job.features.content[key] for key in kept}
+    content = {key: job.features.content[key] for key in _KEPT}
     return output.finish(
         {
             **content,

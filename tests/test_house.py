@@ -22,6 +22,7 @@ LAYERS = (
         "storage",
         "tables",
         "folders",
+        "journals",
         "outputs",
         "cluster",
         "workers",

@@ -22,7 +22,10 @@ def featurize(
     modalities: Annotated[
         list[str] | None, typer.Option(help="Only this modality (imu, thm, tof); may be repeated.", metavar="NAME")
     ] = None,
-    mirror_left: Annotated[bool, typer.Option(help="Mirror left-handers to the right.")] = True,
+    mirror_left: Annotated[
+        bool | None,
+        typer.Option("--mirror-left/--no-mirror-left", help="Mirror left-handers to the right [default: mirror-left]."),
+    ] = None,
     undo_flips: Annotated[
         str | None,
         typer.Option(
@@ -34,7 +37,12 @@ def featurize(
     rate_hz: Annotated[
         float | None, typer.Option(help="Refuse the dataset unless it has so many frames a second.", metavar="HZ")
     ] = None,
-    tof_images: Annotated[bool, typer.Option(help="Keep the 8x8 ToF images, which nets train on.")] = True,
+    tof_images: Annotated[
+        bool | None,
+        typer.Option(
+            "--tof-images/--no-tof-images", help="Keep the 8x8 ToF images, which nets train on [default: tof-images]."
+        ),
+    ] = None,
     only_for: Annotated[
         str | None, typer.Option("--for", help="keras: leave out the sequence table, which trees need.", metavar="KIND")
     ] = None,
@@ -60,31 +68,36 @@ def featurize(
     from bfrbctl.featurization import featurize as run
     from bfrbctl.featurization import with_flips
     from bfrbctl.folders import open_folder
+    from bfrbctl.journals import interrupted_run
     from bfrbctl.outputs import Job, open_output
 
     if only_for not in (None, "keras", "lgbm"):
         raise UsageError(f"--for {only_for}: no such kind of model", hint="choose keras or lgbm, or leave it out")
+    earlier = dict(interrupted_run(features, "features", resume=resume).config)
+    table = earlier.pop("table", True)
+    table = table if only_for is None else only_for != "keras"
     config = configuration.build(
         FeatureConfig,
+        earlier=earlier,
         file=config_file,
         overrides=settings or (),
         families=tuple(families) if families else None,
         modalities=tuple(modalities) if modalities else None,
-        mirror_left=None if mirror_left else False,
-        tof_images=None if tof_images else False,
+        mirror_left=mirror_left,
+        tof_images=tof_images,
         **_flips(undo_flips),
     )
     dataset = open_folder(data, "dataset")
     _see_rate(rate_hz, dataset.content["rate_hz"], data)
     config = with_flips(dataset, config)
-    effective = {**configuration.as_mapping(config), "table": only_for != "keras"}
+    effective = {**configuration.as_mapping(config), "table": table}
     job = Job("features", effective, (dataset.ref(),), shared.command_line())
     with (
         shared.crew(workers, scheduler, quiet=quiet) as crew,
         open_output(features, job, force=force, resume=resume) as output,
         shared.progress("featurize", dataset.content["n_frames"], quiet=quiet, unit="frames") as advance,
     ):
-        folder = run(dataset, output, config, table=only_for != "keras", crew=crew, on_file=advance)
+        folder = run(dataset, output, config, table=table, crew=crew, on_file=advance)
         reused = [name for name in output.reused if name.startswith("frames")]
     content = folder.content
     lines = [
@@ -92,7 +105,7 @@ def featurize(
         *([f"      turned round again: {', '.join(config.flipped_subjects)}"] if config.flipped_subjects else []),
         *([f"      reused {len(reused)} files of the earlier run"] if reused else []),
     ]
-    kind = only_for or "lgbm"
+    kind = only_for or ("lgbm" if table else "keras")
     shared.tell(
         {"output": features, **content, "flipped_subjects": config.flipped_subjects, "reused": reused},
         lines=lines,
@@ -117,8 +130,10 @@ def _flips(told: str | None) -> dict[str, Any]:
     """Give the settings that --undo-flips stands for; a file that is called auto or off is told as ./auto."""
     from bfrbctl.errors import UsageError
 
-    if told in (None, "auto", "off"):
-        return {"undo_flips": told}
+    if told is None:
+        return {}
+    if told in ("auto", "off"):
+        return {"undo_flips": told, "flipped_subjects": ()}
     try:
         lines = Path(told).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -30,6 +30,9 @@ def oof_blend(
         Literal["off", "causal"] | None,
         typer.Option(help="causal: no joint label twice for one wearer; needs a member with --labels joint."),
     ] = None,
+    single: Annotated[
+        bool, typer.Option("--single", help="Take one model by itself: fit its temperature and decoding.")
+    ] = False,
     config_file: shared.Config = None,
     settings: shared.Set = None,
     force: shared.Force = False,
@@ -46,17 +49,18 @@ def oof_blend(
     """
     from bfrbctl import config as configuration
     from bfrbctl.blending import METRICS, blend
-    from bfrbctl.errors import UsageError
     from bfrbctl.folders import open_folder
+    from bfrbctl.journals import interrupted_run
     from bfrbctl.mixing import BlendConfig
     from bfrbctl.oof import score_line
     from bfrbctl.outputs import Job, open_output
 
-    if len(folders) < 2:
-        raise UsageError("oof-blend needs a model folder and a folder to write", hint="oof-blend MODEL... BLEND")
     *members, target = folders
+    earlier = interrupted_run(target, "blend", resume=resume)
+    _check_members(members, target, single=single or earlier.n_inputs == 1)
     config = configuration.build(
         BlendConfig,
+        earlier=earlier.config,
         file=config_file,
         overrides=settings or (),
         pooling=pooling,
@@ -70,11 +74,9 @@ def oof_blend(
     with open_output(target, job, force=force, resume=resume) as output:
         finished = blend(opened, output, config)
     summary = finished.read_json(METRICS)
-    best = summary["best_member"]
-    told = f"better than its best member {best} by" if summary["gain"] > 0 else f"NOT better than {best}:"
     lines = [
         f"wrote {target}: {score_line(summary)}",
-        f"      {told} {summary['gain']:+.4f}",
+        f"      {_gain_line(summary)}",
         *_assignment_line(summary),
     ]
     shared.tell(
@@ -84,6 +86,26 @@ def oof_blend(
         quiet=quiet,
         next_command=f"bfrbctl predict RAW {target} PREDICTIONS",
     )
+
+
+def _check_members(members: list[Path], target: Path, *, single: bool) -> None:
+    """Refuse a blend of one model, which most often is two models and no folder to write, unless it is meant."""
+    from bfrbctl.errors import UsageError
+
+    if not members or (len(members) == 1 and not single):
+        raise UsageError(
+            f"oof-blend: {len(members)} model and {target} to write, expected two models at least",
+            hint="name the folder to write last: oof-blend MODEL MODEL BLEND; --single takes one model by itself",
+        )
+    if len(members) > 1 and single:
+        raise UsageError(f"oof-blend --single: {len(members)} models, expected one", hint="leave --single out")
+
+
+def _gain_line(summary: dict[str, Any]) -> str:
+    best, gain = summary["best_member"], summary["gain"]
+    if len(summary["members"]) == 1:
+        return f"{gain:+.4f} to {best} by its temperature and decoding"
+    return f"better than its best member {best} by {gain:+.4f}" if gain > 0 else f"NOT better than {best}: {gain:+.4f}"
 
 
 def _assignment_line(summary: dict[str, Any]) -> list[str]:

@@ -21,8 +21,8 @@ def predict(
         str | None, typer.Option(help="train or test, where the input has both [default: test].", metavar="NAME")
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at a sequence, or a member of the blend, that cannot be used.")
-    ] = False,
+        bool | None, typer.Option("--strict", help="Stop at a sequence, or a member of the blend, that cannot be used.")
+    ] = None,
     without: shared.Without = None,
     expect_sha256: Annotated[
         str | None, typer.Option(help="Refuse the model unless it has this digest.", metavar="HEX")
@@ -44,12 +44,17 @@ def predict(
     Example: bfrbctl predict cmi-detect-behavior/ blend/ predictions/
     """
     from bfrbctl.folders import open_folder
+    from bfrbctl.journals import interrupted_run
     from bfrbctl.outputs import Job, open_output
     from bfrbctl.prediction import Predictor
     from bfrbctl.submission import input_refs, open_input
     from bfrbctl.submission import predict as run
 
-    predictor = Predictor.open(model, expect_sha256=expect_sha256, without=without or (), strict=strict)
+    earlier = interrupted_run(out, "predictions", resume=resume).config
+    split = earlier.get("split") if split is None else split
+    strict = bool(earlier.get("strict") if strict is None else strict)
+    without = list(earlier.get("without", ())) if without is None else without
+    predictor = Predictor.open(model, expect_sha256=expect_sha256, without=without, strict=strict)
     source = open_input(recordings, predictor, split=split)
     refs = (*input_refs(recordings), open_folder(model).ref())
     config = {"split": split, "strict": strict, "without": list(predictor.left_out)}

@@ -53,6 +53,7 @@ def prepare(
     from bfrbctl import config as configuration
     from bfrbctl.appending import settings_of
     from bfrbctl.errors import UsageError
+    from bfrbctl.journals import interrupted_run
     from bfrbctl.outputs import Job, open_output
     from bfrbctl.preparation import PrepareConfig, fitting_workers, split_refs
     from bfrbctl.preparation import prepare as run
@@ -62,12 +63,19 @@ def prepare(
         raise UsageError(
             "--append and --force exclude each other", hint="one adds to the dataset, the other replaces it"
         )
+    earlier = interrupted_run(data, "dataset", resume=resume)
     given = {"rate_hz": rate_hz, "folds": folds, "seed": seed, "rows_per_file": rows_per_file}
+    given = {key: earlier.config.get(key) if value is None else value for key, value in given.items()}
     config = configuration.build(
-        PrepareConfig, **(settings_of(data, given) if append else given), drop=tuple(drop) if drop else None
+        PrepareConfig,
+        earlier=earlier.config,
+        **(settings_of(data, given) if append else given),
+        drop=tuple(drop) if drop else None,
     )
+    options, demographics = shared.remembered_path(earlier, "demographics", demographics)
     splits = find_splits(raw, demographics)
-    job = Job("dataset", configuration.as_mapping(config), split_refs(splits), shared.command_line(), config.seed)
+    effective = configuration.as_mapping(config)
+    job = Job("dataset", effective, split_refs(splits), shared.command_line(), config.seed, options)
     processes = workers if scheduler or workers else fitting_workers(splits)
     total = sum(split.frames.stat().st_size for split in splits)
     with (

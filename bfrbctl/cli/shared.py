@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from bfrbctl.journals import Journal
     from bfrbctl.models import HistoryRow
     from bfrbctl.training import FoldResult
     from bfrbctl.workers import Crew
 
-Force = Annotated[bool, typer.Option("--force", help="Replace the output if it is there already.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue an unfinished run in the output folder.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output if it is there already and of the same kind.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue the unfinished run in the output folder, with its settings.")
+]
 Without = Annotated[
     list[str] | None,
     typer.Option("--without", help="Leave this member of the blend out; may be repeated.", metavar="NAME"),
@@ -40,6 +43,18 @@ OnFold = Callable[["FoldResult"], None]
 def command_line() -> tuple[str, ...]:
     """Give the exact command, for the manifest."""
     return ("bfrbctl", *sys.argv[1:])
+
+
+def remembered_path(earlier: "Journal", option: str, given: Path | None) -> tuple[dict[str, str], Path | None]:
+    """Take a path that is an option of a run from the run that is continued, unless it is given.
+
+    Returns
+    -------
+    What the journal of this run remembers of it, and the path.
+    """
+    known = earlier.options.get(option)
+    path = Path(known) if given is None and isinstance(known, str) else given
+    return ({} if path is None else {option: str(path.absolute())}), path
 
 
 @contextmanager

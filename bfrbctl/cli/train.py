@@ -18,10 +18,10 @@ Folds = Annotated[list[int] | None, typer.Option(help="Train only this fold; may
 Seeds = Annotated[int | None, typer.Option(help="Models a fold that differ in their seed, averaged [default: 1].")]
 Dropout = Annotated[float | None, typer.Option(help="Share of training sequences seen without thermopiles and ToF.")]
 Labels = Annotated[
-    Literal["gesture", "joint"],
-    typer.Option(help="What to tell apart: gestures, or also their postures and first behaviours."),
+    Literal["gesture", "joint"] | None,
+    typer.Option(help="What to tell apart: gestures, or also their postures and first behaviours [default: gesture]."),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the run.", min=0)]
+Seed = Annotated[int | None, typer.Option(help="Seed of the run [default: 0].", min=0)]
 CacheMB = Annotated[
     int | None,
     typer.Option(
@@ -47,8 +47,8 @@ def lgbm(
     features: Features,
     model: Model,
     folds: Folds = None,
-    labels: Labels = "gesture",
-    seed: Seed = 0,
+    labels: Labels = None,
+    seed: Seed = None,
     seeds: Seeds = None,
     stop_on: Annotated[
         Literal["score", "logloss"] | None, typer.Option(help="Figure that chooses the round [default: score].")
@@ -96,8 +96,8 @@ def keras(
     features: Features,
     model: Model,
     folds: Folds = None,
-    labels: Labels = "gesture",
-    seed: Seed = 0,
+    labels: Labels = None,
+    seed: Seed = None,
     seeds: Seeds = None,
     network: Annotated[
         Literal["helios", "two-branch"] | None, typer.Option(help="Which network [default: helios].")
@@ -161,11 +161,11 @@ def _class_weight(told: str | None) -> str | dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Which:
-    """What is trained: which folds (all when None), on which sort of labels, from which seed."""
+    """What is trained: which folds, on which sort of labels, from which seed; None where it was not given."""
 
     folds: list[int] | None
-    labels: Literal["gesture", "joint"]
-    seed: int
+    labels: Literal["gesture", "joint"] | None
+    seed: int | None
 
 
 @dataclass(frozen=True)
@@ -215,17 +215,29 @@ def train(
     from bfrbctl import config as configuration
     from bfrbctl.cache import default_bound
     from bfrbctl.folders import open_folder
+    from bfrbctl.journals import NO_JOURNAL, interrupted_run
     from bfrbctl.models import kind_module
     from bfrbctl.oof import score_line
     from bfrbctl.outputs import Job, open_output
     from bfrbctl.training import METRICS, CrossValidation, cross_validate, folds_at_once
 
     module = kind_module(kind)
-    config = configuration.build(module.Config, file=given.file, overrides=given.overrides or (), **given.options)
+    earlier = interrupted_run(model, "model", resume=ways.resume)
+    earlier = earlier if earlier.config.get("model") == kind else NO_JOURNAL
+    config = configuration.build(
+        module.Config,
+        earlier=earlier.config.get("settings"),
+        file=given.file,
+        overrides=given.overrides or (),
+        **given.options,
+    )
     folder = open_folder(features, "features")
     bound = default_bound() if ways.cache_mb is None else ways.cache_mb * 2**20
-    run = CrossValidation(folder, kind, module, config, tuple(which.folds or ()), which.seed, which.labels, bound)
-    job = Job("model", run.settings, (folder.ref(),), shared.command_line(), which.seed)
+    folds = tuple(which.folds or earlier.config.get("folds", ()))
+    seed = (earlier.seed or 0) if which.seed is None else which.seed
+    labels = which.labels or earlier.config.get("labels", "gesture")
+    run = CrossValidation(folder, kind, module, config, folds, seed, labels, bound)
+    job = Job("model", run.settings, (folder.ref(),), shared.command_line(), seed)
     at_once = ways.workers if ways.scheduler or ways.workers else folds_at_once(kind)
     with (
         shared.crew(at_once, ways.scheduler, quiet=ways.quiet) as crew,

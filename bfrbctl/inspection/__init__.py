@@ -5,10 +5,11 @@ works on what is there: a view that needs something the folder does not have say
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bfrbctl.errors import ArtefactError
-from bfrbctl.folders import MANIFEST, Folder, open_folder
+from bfrbctl.folders import JOURNAL, MANIFEST, Folder, is_unfinished, open_folder
 from bfrbctl.inspection.artefacts import artefact_view, predictions_view
 from bfrbctl.inspection.calibration import calibration_view
 from bfrbctl.inspection.comparison import compare_view
@@ -17,7 +18,9 @@ from bfrbctl.inspection.features import features_view
 from bfrbctl.inspection.models import blend_view, importance_view, training_view
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.scores import confusion_view, oof_view
+from bfrbctl.inspection.unfinished import UNFINISHED, run_view, so_far
 from bfrbctl.inspection.view import Table, View
+from bfrbctl.journals import open_journal
 
 __all__ = ["VIEWS", "Options", "Table", "View", "inspect", "named", "options_of", "view_of"]
 
@@ -51,7 +54,34 @@ def inspect(what: str, path: Path, options: Options | None = None) -> View:
     DataError
         When the folder is of the right kind and has nothing of that to show; says what is missing.
     """
-    return view_of(what, open_folder(named(path), *VIEWS[what][0]), options or Options())
+    if is_unfinished(path) and what in UNFINISHED:
+        try:
+            return _unfinished_view(what, named(path), options or Options())
+        except ArtefactError:
+            if is_unfinished(path):
+                raise  # it is damaged; otherwise the run finished just now
+    view = view_of(what, open_folder(named(path), *VIEWS[what][0]), options or Options())
+    if what == "artefact" and (path / JOURNAL).is_file():
+        adding = f"more is being added to it, or was when that was interrupted: {open_journal(path).continue_command}"
+        view = replace(view, notes=(*view.notes, adding))
+    return view
+
+
+def _unfinished_view(what: str, path: Path, options: Options) -> View:
+    """Make a view of what an unfinished run has done; `artefact` shows the run itself."""
+    run = run_view(path)
+    if what == "artefact":
+        return run
+    folder = so_far(path, what)
+    see_content(folder)
+    view = VIEWS[what][1](folder, options)
+    return replace(
+        view,
+        title=f"{view.title}, unfinished",
+        facts={**run.facts, **view.facts},
+        tables=(*(table for table in run.tables if table.title == "folds"), *view.tables),
+        notes=(*run.notes, *view.notes),
+    )
 
 
 def view_of(what: str, folder: Folder, options: Options) -> View:

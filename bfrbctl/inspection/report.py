@@ -6,12 +6,13 @@ from typing import Any
 
 from bfrbctl import __version__, oof
 from bfrbctl.errors import DataError, OutputError, UsageError
-from bfrbctl.folders import Folder, open_folder
+from bfrbctl.folders import JOURNAL, MANIFEST, Folder, open_folder
 from bfrbctl.inspection import named, options_of, view_of
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.page import page
 from bfrbctl.inspection.scores import matching_index
 from bfrbctl.inspection.view import View
+from bfrbctl.journals import kind_there
 from bfrbctl.schema import ALL_SENSORS
 from bfrbctl.storage import write_bytes
 
@@ -85,6 +86,10 @@ def write_report(
     """
     folder = open_folder(named(path))
     see_outside(output, folder.path)
+    if output.exists() and not _is_page(output):
+        raise OutputError(
+            f"{output}: exists already and is no HTML page", hint="choose another name; --force replaces only a page"
+        )
     if output.exists() and not force:
         raise OutputError(f"{output}: exists already", hint="choose another name, or replace it with --force")
     options = options_of("artefact", features=features, shap=shap)
@@ -93,10 +98,25 @@ def write_report(
     return {"views": list(views), "left_out": left_out, "bytes": len(content.encode())}
 
 
+def _is_page(path: Path) -> bool:
+    """Whether a file begins as an HTML page does."""
+    try:
+        with path.open("rb") as file:
+            return file.read(64).lstrip().lower().startswith((b"<!doctype html", b"<html"))
+    except OSError:
+        return False
+
+
 def see_outside(output: Path, folder: Path) -> None:
-    """Refuse to write into a folder of ours: it holds what its manifest lists, and nothing else."""
-    if output.resolve().parent == folder.resolve():
+    """Refuse to write into any folder of ours: it holds what its manifest lists, and nothing else."""
+    parent = output.resolve().parent
+    if parent == folder.resolve():
         raise UsageError(
             f"{output}: lies in the folder that is looked into, which then would not be what its manifest tells",
             hint="write it beside the folder",
+        )
+    if any((parent / name).is_file() for name in (MANIFEST, JOURNAL)) and kind_there(parent):
+        raise UsageError(
+            f"{output}: lies in a {kind_there(parent)} folder, which then would not be what its manifest tells",
+            hint="write it beside that folder",
         )
