@@ -12,8 +12,9 @@ import pytest
 
 from bfrbctl import training
 from bfrbctl.cli import main
-from bfrbctl.folders import JOURNAL, MANIFEST, Folder, open_folder
+from bfrbctl.folders import JOURNAL, MANIFEST, Folder, open_folder, read_journal, sealed
 from bfrbctl.models import FoldTask
+from bfrbctl.storage import encode_json
 from tests.recordings import raw_frames, write_raw
 
 Run = Callable[..., tuple[int, str, str]]
@@ -103,6 +104,34 @@ def test_inspect_artefact_shows_the_run_and_other_views_say_how_to_continue(run:
     assert "numpy" in {row["library"] for row in view["tables"]["versions"]}
     code, _, err = run("inspect", "confusion", half)
     assert (code, "is unfinished" in err, "--resume" in err, "do not trust" in err) == (4, True, True, False)
+
+
+def test_a_run_without_a_finished_fold_is_shown_as_far_as_it_is(
+    run: Run, feature_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopping(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_train_fold", stopping)
+    assert run("train", "lgbm", feature_folder.path, tmp_path / "m", *QUICK)[0] == 130
+    for what, why in (("training", "no fold has trained a round or epoch yet"), ("oof", "no fold is finished yet")):
+        code, out, err = run("inspect", what, tmp_path / "m", "--json")
+        assert (code, err) == (0, "")
+        assert any(why in note for note in json.loads(out)["notes"])
+        assert len(json.loads(out)["tables"]["folds"]) == 3
+
+
+def test_a_run_of_an_earlier_version_is_shown_as_far_as_it_can_be(run: Run, half: Path) -> None:
+    told = read_journal(half)
+    kept = {key: value for key, value in told.items() if key in ("kind", "config", "seed", "inputs", "pieces")}
+    (half / JOURNAL).write_bytes(encode_json(sealed(kept)))
+    for what in ("training", "oof", "artefact"):
+        code, out, err = run("inspect", what, half, "--json")
+        assert (code, err) == (0, "")
+        view = json.loads(out)
+        assert view["facts"]["continue_with"] == "the command that began it, with --resume"
+        assert view["tables"]["folds"][0]["state"] == "finished"
+        assert any("an earlier bfrbctl began it" in note for note in view["notes"])
 
 
 def test_a_damaged_piece_is_not_shown(run: Run, half: Path) -> None:
