@@ -20,7 +20,7 @@ from typing import Any
 import filelock
 
 from bfrbctl import __version__
-from bfrbctl.errors import ArtefactError, OutputError, examples
+from bfrbctl.errors import ArtefactError, DataError, OutputError, examples
 from bfrbctl.folders import (
     ALONGSIDE,
     JOURNAL,
@@ -347,6 +347,11 @@ class Output:
             (self.path / JOURNAL).unlink(missing_ok=True)  # last: without it, readers refuse files that are not listed
         elif not (self.path / MANIFEST).exists():
             self.sweep(keep={LOCK})
+
+    def refuse_input(self, error: DataError) -> None:
+        """Discard what this run wrote of an input that is wrong; of one that could not be read for once, keep it."""
+        if not isinstance(error.__cause__, OSError):
+            self.discard()
 
     def leave(self) -> None:
         """After an error: take along what holds no result, so that nobody needs --force for it.

@@ -271,23 +271,24 @@ def prepare(
     layout = before.layout or common_layout(schemas.values())
     n_files = before.n_files
     results: dict[str, Notes] = {}
-    for split in splits:
-        schema = schemas[split.name]
-        recipe = Recipe(
-            schema, split.demographics, config.rate_hz, frozenset(config.drop), layout, output.path.absolute()
-        )
-        writing = _Writing(split, recipe, output, config, n_files, crew)
-        results[split.name] = writing.write(on_bytes)
-        n_files += len(results[split.name].labels)
     try:
-        _refuse_faults(splits, results, config)
+        for split in splits:
+            schema = schemas[split.name]
+            recipe = Recipe(
+                schema, split.demographics, config.rate_hz, frozenset(config.drop), layout, output.path.absolute()
+            )
+            writing = _Writing(split, recipe, output, config, n_files, crew)
+            results[split.name] = writing.write(on_bytes)
+            n_files += len(results[split.name].labels)
+        _refuse_unknown_drops(results, config, output)
+        _refuse_faults(splits, results)
         for split in splits:
             ids = pl.concat([labels[SEQUENCE_ID] for labels in results[split.name].labels])
             before.refuse_unfit(split.frames, ids, results[split.name].live)
         layout = _live_layout(layout, results, keep_dead=before.layout is not None)
         sequences = _sequence_table(splits, results, config, before=before)
-    except (DataError, UsageError):  # the recordings, or --drop, are not right: the next run has others
-        output.discard()
+    except DataError as error:
+        output.refuse_input(error)
         raise
     quality = pl.concat([_split_quality(split, schemas[split.name], results[split.name]) for split in splits])
     output.publish("tables", {before.name(SEQUENCES): sequences, before.name(QUALITY): quality})
@@ -409,11 +410,16 @@ def _live_layout(layout: SensorLayout, results: Mapping[str, Notes], *, keep_dea
     return layout if keep_dead else kept
 
 
-def _refuse_faults(splits: Sequence[RawSplit], results: Mapping[str, Notes], config: PrepareConfig) -> None:
+def _refuse_unknown_drops(results: Mapping[str, Notes], config: PrepareConfig, output: Output) -> None:
+    """Refuse to leave out what is not there; known only now, and the next run has another --drop."""
     dropped = {row[0] for result in results.values() for row in result.quality.rows if row[3] == "left out"}
     unknown = sorted(set(config.drop) - dropped)
     if unknown:
+        output.discard()
         raise UsageError(f"--drop {examples(unknown)}: no sequence of that name", hint="see sequence_id in the file")
+
+
+def _refuse_faults(splits: Sequence[RawSplit], results: Mapping[str, Notes]) -> None:
     for split in splits:
         result = results[split.name]
         labels = pl.concat(result.labels)

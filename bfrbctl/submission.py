@@ -190,14 +190,13 @@ def predict(
         except Unsorted:
             output.forget(list(output.pieces))
             parts = run(on_frames=lambda _: None, gathered=True)
-    except _Refused:
-        output.discard()
+        table = _assigned(pl.concat(parts), predictor).sort(SEQUENCE_ID)
+        twice = table.filter(pl.col(SEQUENCE_ID).is_duplicated())[SEQUENCE_ID].unique().sort().to_list()
+        if twice:
+            raise DataError(f"sequence {examples(twice)} comes twice", hint="each sequence_id must be one recording")
+    except DataError as error:
+        output.refuse_input(error)
         raise
-    table = _assigned(pl.concat(parts), predictor).sort(SEQUENCE_ID)
-    twice = table.filter(pl.col(SEQUENCE_ID).is_duplicated())[SEQUENCE_ID].unique().sort().to_list()
-    if twice:
-        output.discard()
-        raise DataError(f"sequence {examples(twice)} comes twice", hint="each sequence_id must be one recording")
     return _finish(table, predictor, output)
 
 
@@ -285,13 +284,9 @@ def _part(number: int) -> str:
     return f"{PART}predictions-{number:05d}.parquet"
 
 
-class _Refused(DataError):
-    """A sequence that --strict refuses: the next run has other recordings, or is without --strict."""
-
-
 def _refuse_problems(batch: Batch) -> None:
     if batch.problems:
-        raise _Refused(
+        raise DataError(
             f"sequence {examples([f'{sequence_id} {what}' for sequence_id, what in batch.problems])}",
             hint="fix the rows, or predict without --strict",
         )

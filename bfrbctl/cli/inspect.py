@@ -243,12 +243,12 @@ def _draw(view: "View") -> None:
         console = Console(highlight=False, width=140)
     console.print(cell_text(view.title), style="bold", markup=False)
     for name, value in view.facts.items():
-        console.print(f"  {name.replace('_', ' ')}: {cell_text(value)}", markup=False)
+        console.print(f"  {name.replace('_', ' ')}: {cell_text(value)}", markup=False, soft_wrap=True)
     for table in view.tables:
         console.print(table.caption, style="bold", markup=False)
         console.print(_rich_table(table))
     for note in view.notes:
-        console.print(f"note: {cell_text(note)}", markup=False)
+        console.print(f"note: {cell_text(note)}", markup=False, soft_wrap=True)  # it may hold a command to copy
 
 
 def _rich_table(table: "Table") -> Any:

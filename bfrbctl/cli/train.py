@@ -1,7 +1,7 @@
 """bfrbctl train lgbm | keras: feature folder -> model folder with out-of-fold predictions."""
 
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -125,6 +125,8 @@ def keras(
 
     Example: bfrbctl train keras features/ keras/ --network helios --epochs 60
     """
+    from bfrbctl.journals import interrupted_run
+
     options = {
         "seeds": seeds,
         "network": network,
@@ -132,7 +134,9 @@ def keras(
         "pad": pad,
         "modality_dropout": modality_dropout,
     }
-    given = Given(config_file, settings, options)
+    earlier = interrupted_run(model, "model", resume=resume)
+    remembered, tensorboard = shared.remembered_path(earlier, "tensorboard", tensorboard)
+    given = Given(config_file, settings, options, remembered)
     ways = Ways(workers, scheduler, cache_mb, force, resume, quiet, as_json)
     with _drawn(tensorboard, model) as draw:
         train("keras", features, model, which=Which(folds, labels, seed), given=given, ways=ways, also=draw)
@@ -170,11 +174,12 @@ class Which:
 
 @dataclass(frozen=True)
 class Given:
-    """What the user set: a TOML file, --set texts, and options of their own (None: not given)."""
+    """What the user set: a TOML file, --set texts, options of their own (None: not given), and paths to remember."""
 
     file: Path | None
     overrides: list[str] | None
     options: dict[str, Any]
+    remembered: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -237,7 +242,7 @@ def train(
     seed = (earlier.seed or 0) if which.seed is None else which.seed
     labels = which.labels or earlier.config.get("labels", "gesture")
     run = CrossValidation(folder, kind, module, config, folds, seed, labels, bound)
-    job = Job("model", run.settings, (folder.ref(),), shared.command_line(), seed)
+    job = Job("model", run.settings, (folder.ref(),), shared.command_line(), seed, given.remembered)
     at_once = ways.workers if ways.scheduler or ways.workers else folds_at_once(kind)
     with (
         shared.crew(at_once, ways.scheduler, quiet=ways.quiet) as crew,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bfrbctl.errors import ArtefactError
+from bfrbctl.errors import ArtefactError, DataError
 from bfrbctl.folders import JOURNAL, MANIFEST, Folder, is_unfinished, open_folder
 from bfrbctl.inspection.artefacts import artefact_view, predictions_view
 from bfrbctl.inspection.calibration import calibration_view
@@ -57,9 +57,9 @@ def inspect(what: str, path: Path, options: Options | None = None) -> View:
     if is_unfinished(path) and what in UNFINISHED:
         try:
             return _unfinished_view(what, named(path), options or Options())
-        except ArtefactError:
+        except ArtefactError:  # a fold, or all of the run, may have been finished just now; damage is there again
             if is_unfinished(path):
-                raise  # it is damaged; otherwise the run finished just now
+                return _unfinished_view(what, named(path), options or Options())
     view = view_of(what, open_folder(named(path), *VIEWS[what][0]), options or Options())
     if what == "artefact" and (path / JOURNAL).is_file():
         adding = f"more is being added to it, or was when that was interrupted: {open_journal(path).continue_command}"
@@ -72,7 +72,10 @@ def _unfinished_view(what: str, path: Path, options: Options) -> View:
     run = run_view(path)
     if what == "artefact":
         return run
-    folder = so_far(path, what)
+    try:
+        folder = so_far(path, what)
+    except DataError as error:
+        return replace(run, notes=(*run.notes, error.what))
     see_content(folder)
     view = VIEWS[what][1](folder, options)
     return replace(
