@@ -23,6 +23,7 @@ from joblib.externals import loky
 
 from bfrbctl.cluster import Cluster, WorkerLost, join
 from bfrbctl.errors import BfrbError, UsageError
+from bfrbctl.memory import available_memory
 
 T = TypeVar("T")
 
@@ -53,14 +54,16 @@ def n_workers(asked: int, *, memory: int = 0) -> int:
     asked
         What the user wants.
     memory
-        Bytes that each may need: of our own accord no more are started than this machine has memory for.
+        Bytes that each may need: of our own accord no more are started than this machine, or its container, has
+        memory for.
     """
     if asked > 0:
         return asked
     cores: int = max(joblib.cpu_count(), 1)
-    if not memory:
+    there = available_memory()
+    if not memory or there is None:
         return cores
-    return max(min(cores, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // memory), 1)
+    return max(min(cores, there // memory), 1)
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,14 @@ def test_no_more_workers_are_started_than_memory_holds() -> None:
     assert workers.n_workers(0) >= 1
 
 
+def test_a_limit_of_the_container_bounds_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers.joblib, "cpu_count", lambda: 8)
+    monkeypatch.setattr("bfrbctl.workers.available_memory", lambda: 5 << 30)
+    assert workers.n_workers(0, memory=2 << 30) == 2
+    monkeypatch.setattr("bfrbctl.workers.available_memory", lambda: None)
+    assert workers.n_workers(0, memory=2 << 30) == 8
+
+
 def test_leaving_a_run_ends_its_workers(tmp_path: Path) -> None:
     waited = []
 
