@@ -21,7 +21,7 @@ from importlib import import_module
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import ModuleType
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
 from bfrbctl.errors import BfrbError, OutputError, UsageError, examples
@@ -46,6 +46,10 @@ _NOT_TAKEN = "deserialization of the task graph"
 """What Dask says when the scheduler ended before it had read a piece."""
 
 
+Charge = Literal["own", "not begun", "unknown"]
+"""What a death has to do with a piece: the worker was doing it and nothing else; had not begun it; had others too."""
+
+
 class WorkerLost(Exception):
     """The worker of a piece died; the piece may be handed out anew.
 
@@ -53,16 +57,16 @@ class WorkerLost(Exception):
     ----------
     what
         How it died.
+    charge
+        Whether it died at this piece.
     deaths
-        How many workers died at it.
-    hopeless
-        Whether the piece has been tried often enough.
+        How many workers died.
     """
 
-    def __init__(self, what: str, *, deaths: int = 1, hopeless: bool = False) -> None:
+    def __init__(self, what: str, *, charge: Charge, deaths: int = 1) -> None:
         super().__init__(what)
+        self.charge = charge
         self.deaths = deaths
-        self.hopeless = hopeless
 
 
 @dataclass(frozen=True)
@@ -299,7 +303,7 @@ class ClusterTeam:
         Raises
         ------
         WorkerLost
-            When several workers died at it.
+            When several workers died that had it. Dask counts what they were doing and what they had still to do alike.
         BfrbError
             When the cluster is gone.
         """
@@ -312,7 +316,8 @@ class ClusterTeam:
                         raise  # the piece's own
                     self.check()
         except self.distributed.KilledWorker as error:
-            raise WorkerLost(_line(error), deaths=4, hopeless=True) from error
+            what = f"the last was {error.last_worker.address}"
+            raise WorkerLost(what, charge="unknown", deaths=error.allowed_failures + 1) from error
         except (CancelledError, self.distributed.CancelledError) as error:
             raise self._gone() from error
         except RuntimeError as error:
