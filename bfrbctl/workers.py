@@ -30,6 +30,7 @@ from joblib.externals.loky.backend import get_context
 
 from bfrbctl.cluster import Cluster, WorkerLost, join
 from bfrbctl.errors import BfrbError, UsageError
+from bfrbctl.folders import Pinned
 from bfrbctl.memory import available_memory
 
 T = TypeVar("T")
@@ -103,7 +104,7 @@ class Crew:
         """How many threads a piece may take without two of them sharing a core."""
         return self.cluster.threads if self.cluster else max(joblib.cpu_count() // self.at_once(n_pieces), 1)
 
-    def see(self, output: Path, *inputs: Path) -> None:
+    def see(self, output: Path, *inputs: Pinned) -> None:
         """See that the workers read and write the same folders as this process does.
 
         Raises
@@ -112,7 +113,7 @@ class Crew:
             When one of them does not; the message names it.
         """
         if self.cluster:
-            self.cluster.see(output.absolute(), [path.absolute() for path in inputs])
+            self.cluster.see(output.absolute(), inputs)
 
 
 ALONE = Crew()

@@ -15,7 +15,7 @@ import pytest
 
 from bfrbctl.cli.app import app
 from bfrbctl.errors import ArtefactError, BfrbError, OutputError, UsageError
-from bfrbctl.folders import Folder, open_folder
+from bfrbctl.folders import Folder, open_folder, pinned_file
 from bfrbctl.workers import open_crew, run
 from tests import pieces
 from tests.recordings import raw_frames, write_raw
@@ -290,16 +290,30 @@ def test_a_worker_that_sees_other_files_is_named(base: Path, tmp_path: Path) -> 
     with scheduler() as address, worker(address, tmp_path / "w", str(tmp_path / "out")), open_crew(0, address) as crew:
         (tmp_path / "out").mkdir()
         with pytest.raises(OutputError, match=r"worker tcp://.* does not see what is written to .*out"):
-            crew.see(tmp_path / "out", base / "data")
+            crew.see(tmp_path / "out", open_folder(base / "data").pinned())
         assert list((tmp_path / "out").iterdir()) == []
-        crew.see(tmp_path, base / "data")
+        crew.see(tmp_path, open_folder(base / "data").pinned())
     with (
         scheduler() as address,
         worker(address, tmp_path / "w", str(base / "data")),
         open_crew(0, address) as crew,
         pytest.raises(UsageError, match=r"has not the same .*data"),
     ):
-        crew.see(tmp_path, base / "data")
+        crew.see(tmp_path, open_folder(base / "data").pinned())
+
+
+@pytest.mark.slow
+def test_a_worker_with_other_recordings_of_the_same_size_is_named(base: Path, tmp_path: Path) -> None:
+    real, other = base / "raw" / "train.csv", tmp_path / "other.csv"
+    content = real.read_bytes()
+    other.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
+    odd = f"{real}={other}"
+    with scheduler() as address, worker(address, tmp_path / "w", odd), open_crew(0, address) as crew:
+        with pytest.raises(UsageError, match=r"worker tcp://.* has not the same .*train\.csv"):
+            crew.see(tmp_path, pinned_file(real))
+        with pytest.raises(UsageError, match=r"has not the same .*train\.csv"):
+            call("prepare", base / "raw", tmp_path / "data", "--rows-per-file", 200, "--scheduler", address)
+        crew.see(tmp_path, pinned_file(base / "raw" / "train_demographics.csv"))
 
 
 @pytest.mark.slow
