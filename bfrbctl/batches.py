@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from bfrbctl.dataset import RecordingBatch, read_recordings
-from bfrbctl.folders import SEQUENCES, Folder, open_folder
+from bfrbctl.folders import SEQUENCES, Folder, Pinned
 from bfrbctl.schema import GESTURE, SEQUENCE_ID, SensorLayout
 from bfrbctl.storage import parse_json, writing
 
@@ -40,23 +40,23 @@ class Stored:
 
     Parameters
     ----------
-    path
+    place
         A prepared dataset, or a file that `put_aside` wrote.
     file
-        Number of the dataset's frames file; None of a file put aside.
+        Number of the dataset's frames file.
     split
         Which split of the dataset's file.
     """
 
-    path: Path
-    file: int | None = None
+    place: Pinned | Path
+    file: int = 0
     split: str = ""
 
     def read(self) -> Batch:
-        """Read the batch."""
-        if self.file is None:
-            return _read_aside(self.path)
-        dataset = open_folder(self.path, "dataset")
+        """Read the batch; ArtefactError when the dataset is not what it was."""
+        if isinstance(self.place, Path):
+            return _read_aside(self.place)
+        dataset = self.place.open()
         return dataset_batch(dataset, dataset.read_together(SEQUENCES), self.file, self.split)
 
 

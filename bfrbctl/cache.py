@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bfrbctl.errors import OutputError
+from bfrbctl.memory import available_memory
 from bfrbctl.segments import AnyArray, Int64, take_segments
 from bfrbctl.storage import TEMPORARY
 
@@ -109,13 +110,8 @@ def settle(array: AnyArray) -> None:
 
 def default_bound() -> int | None:
     """Half of the memory of this machine, or of what its container may take; None where nobody tells."""
-    try:
-        told = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.exists() else "max"
-    return min(told, int(text) if text.isdecimal() else told) // 2
+    memory = available_memory()
+    return None if memory is None else memory // 2
 
 
 def _mapping(array: AnyArray) -> mmap.mmap | None:

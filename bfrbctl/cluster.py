@@ -5,7 +5,7 @@ the first piece is handed out: an address where nobody answers, no workers, a si
 versions of the libraries that results depend on, workers that do not see the same files.
 """
 
-import hashlib
+import asyncio
 import logging
 import os
 import secrets
@@ -21,11 +21,11 @@ from importlib import import_module
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import ModuleType
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
 from bfrbctl.errors import BfrbError, OutputError, UsageError, examples
-from bfrbctl.folders import MANIFEST
+from bfrbctl.folders import Pinned, current_digest
 from bfrbctl.journals import comparable_version, library_versions
 from bfrbctl.storage import temporary_path, write_bytes
 
@@ -37,6 +37,9 @@ ANSWER_S = 5.0
 PROBE_S = 30.0
 """How long all workers may take for the first look: they import the package for it."""
 
+_SLOWEST_READ = 10e6
+"""Bytes a second at which the slowest worker may read a raw file for that look."""
+
 DESERTED_S = 20.0
 """How long a cluster may be without any worker before the run gives up."""
 
@@ -46,6 +49,10 @@ _NOT_TAKEN = "deserialization of the task graph"
 """What Dask says when the scheduler ended before it had read a piece."""
 
 
+Charge = Literal["own", "not begun", "unknown"]
+"""What a death has to do with a piece: the worker was doing it and nothing else; had not begun it; had others too."""
+
+
 class WorkerLost(Exception):
     """The worker of a piece died; the piece may be handed out anew.
 
@@ -53,16 +60,16 @@ class WorkerLost(Exception):
     ----------
     what
         How it died.
+    charge
+        Whether it died at this piece.
     deaths
-        How many workers died at it.
-    hopeless
-        Whether the piece has been tried often enough.
+        How many workers died.
     """
 
-    def __init__(self, what: str, *, deaths: int = 1, hopeless: bool = False) -> None:
+    def __init__(self, what: str, *, charge: Charge, deaths: int = 1) -> None:
         super().__init__(what)
+        self.charge = charge
         self.deaths = deaths
-        self.hopeless = hopeless
 
 
 @dataclass(frozen=True)
@@ -100,15 +107,15 @@ class Cluster:
         """Give what pieces can be handed to."""
         return ClusterTeam(self)
 
-    def see(self, output: Path, inputs: Sequence[Path]) -> None:
-        """See that all workers read what we write and have the same inputs.
+    def see(self, output: Path, inputs: Sequence[Pinned]) -> None:
+        """See that all workers read what we write and have the same inputs, byte for byte.
 
         Parameters
         ----------
         output
             Folder that workers write into, absolute.
         inputs
-            Folders of ours or files that they read, absolute.
+            Folders of ours and raw files that they read.
 
         Raises
         ------
@@ -118,9 +125,17 @@ class Cluster:
         token = secrets.token_hex(16)
         probe = temporary_path(output / f"probe-{token}")
         write_bytes(probe, token.encode())
-        wanted = {str(path): _digest(path) for path in inputs}
+        wanted = {str(item.path): item.sha256 for item in inputs}
+        n_bytes = sum(item.path.stat().st_size for item in inputs if item.kind == "file")
         try:
-            answers = _asked(self.address, self.client.run, look, str(probe), list(wanted))
+            answers = _asked(
+                self.address,
+                self.client.run,
+                look,
+                str(probe),
+                list(wanted),
+                seconds=PROBE_S + n_bytes / _SLOWEST_READ,
+            )
         finally:
             probe.unlink(missing_ok=True)
         hint = "the workers must see the same files as this process, under the same paths: use a shared file system"
@@ -246,25 +261,22 @@ def whereabouts() -> tuple[str, int]:
     return socket.gethostname(), len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def look(probe: str, inputs: Sequence[str]) -> tuple[str | None, str, dict[str, str | None]]:
-    """Look, on a worker, for a file just written and for the inputs: content, what went wrong, digests."""
+async def look(probe: str, inputs: Sequence[str]) -> tuple[str | None, str, dict[str, str | None]]:
+    """Look, on a worker, for a file just written and for the inputs: content, what went wrong, digests.
+
+    In a thread, since a worker that does not answer its scheduler while it reads a large file is taken for dead.
+    """
+    return await asyncio.to_thread(_look, probe, inputs)
+
+
+def _look(probe: str, inputs: Sequence[str]) -> tuple[str | None, str, dict[str, str | None]]:
     try:
         seen, trouble = Path(probe).read_text(encoding="ascii"), ""
         with Path(f"{probe}.{secrets.token_hex(8)}").open("xb") as handle:
             os.unlink(handle.name)
     except OSError as error:
         seen, trouble = None, error.strerror or str(error)
-    return seen, trouble, {path: _digest(Path(path)) for path in inputs}
-
-
-def _digest(path: Path) -> str | None:
-    """Digest of a folder's manifest, or size of a file; None where there is nothing."""
-    try:
-        if path.is_dir():
-            return hashlib.sha256((path / MANIFEST).read_bytes()).hexdigest()
-        return str(path.stat().st_size)
-    except OSError:
-        return None
+    return seen, trouble, {path: current_digest(Path(path)) for path in inputs}
 
 
 class ClusterTeam:
@@ -292,7 +304,7 @@ class ClusterTeam:
         Raises
         ------
         WorkerLost
-            When several workers died at it.
+            When several workers died that had it. Dask counts what they were doing and what they had still to do alike.
         BfrbError
             When the cluster is gone.
         """
@@ -305,7 +317,8 @@ class ClusterTeam:
                         raise  # the piece's own
                     self.check()
         except self.distributed.KilledWorker as error:
-            raise WorkerLost(_line(error), deaths=4, hopeless=True) from error
+            what = f"the last was {error.last_worker.address}"
+            raise WorkerLost(what, charge="unknown", deaths=error.allowed_failures + 1) from error
         except (CancelledError, self.distributed.CancelledError) as error:
             raise self._gone() from error
         except RuntimeError as error:
@@ -353,7 +366,7 @@ class ClusterTeam:
         )
 
 
-def _asked(address: str, call: Callable[..., T], *args: Any, **options: Any) -> T:
+def _asked(address: str, call: Callable[..., T], *args: Any, seconds: float = PROBE_S, **options: Any) -> T:
     """Ask all workers something that they must answer in time.
 
     Raises
@@ -362,7 +375,7 @@ def _asked(address: str, call: Callable[..., T], *args: Any, **options: Any) -> 
         When they do not, or one answers with an error.
     """
     try:
-        return _within(PROBE_S, call, *args, **options)
+        return _within(seconds, call, *args, **options)
     except TimeoutError as error:
         what = f"--scheduler {address}: its workers do not answer ({_line(error)})"
         raise UsageError(what, hint="see their logs") from error

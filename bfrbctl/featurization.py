@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from bfrbctl import features, workers
 from bfrbctl.dataset import dataset_layout, frames_file, read_accelerations, read_recordings
 from bfrbctl.feature_folder import CATALOGUE, INDEX, catalogue_table, feature_frames, feature_table
-from bfrbctl.folders import PART, SEQUENCES, Folder, open_folder
+from bfrbctl.folders import PART, SEQUENCES, Folder, Pinned
 from bfrbctl.outputs import Output
 from bfrbctl.schema import GESTURE, ORIENTATION, SEQUENCE_ID, SEQUENCE_TYPE, SUBJECT
 from bfrbctl.storage import Content, parquet_bytes, temporary_path, write_bytes, writing
@@ -88,8 +88,8 @@ def featurize(
         if on_file and number not in todo:
             on_file(n_frames)
     if todo:
-        crew.see(output.path, dataset.path)
-    tasks = [(dataset.path.absolute(), number, config, table, output.path.absolute()) for number in todo]
+        crew.see(output.path, dataset.pinned())
+    tasks = [(dataset.pinned(), number, config, table, output.path.absolute()) for number in todo]
     with closing(workers.run(_featurize_file, tasks, crew=crew, in_order=False)) as done:
         for number, made in done:
             output.publish(frames_file(number), made)
@@ -132,10 +132,10 @@ def with_flips(dataset: Folder, config: features.FeatureConfig) -> features.Feat
 
 
 def _featurize_file(
-    data_path: Path, number: int, config: features.FeatureConfig, table: bool, out_path: Path
+    data: Pinned, number: int, config: features.FeatureConfig, table: bool, out_path: Path
 ) -> tuple[int, dict[str, Path]]:
     """Compute one file in a worker, which writes files of its own under temporary names; the caller publishes them."""
-    dataset = open_folder(data_path, "dataset")
+    dataset = data.open()
     sequences = dataset.read_together(SEQUENCES)
     recordings, phase = read_recordings(dataset, sequences, number)
     batch = replace(features.compute(recordings, config, table=table), phase=phase)

@@ -15,6 +15,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -180,6 +181,45 @@ class Folder:
     def ref(self) -> InputRef:
         """Name this folder as an input of a run."""
         return InputRef(self.path.name, self.kind, self.sha256)
+
+    def pinned(self) -> "Pinned":
+        """Give what a worker needs to open this folder and no other one."""
+        return Pinned(self.path.absolute(), self.kind, self.sha256)
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """An input of a run as it was when the run began, for workers that open it by themselves.
+
+    Parameters
+    ----------
+    path
+        Folder or raw file, absolute.
+    kind
+        Kind of the folder, or `file`.
+    sha256
+        Digest of what it is, as in `InputRef`.
+    """
+
+    path: Path
+    kind: str
+    sha256: str
+
+    def open(self) -> Folder:
+        """Open the folder.
+
+        Raises
+        ------
+        ArtefactError
+            When it is not what it was, and as `open_folder`.
+        """
+        folder = open_folder(self.path, self.kind)
+        if folder.sha256 != self.sha256:
+            raise ArtefactError(
+                f"{self.path}: was changed while this run uses it (digest {folder.sha256}, {self.sha256} before)",
+                hint="let nothing write into it during a run, and run this again",
+            )
+        return folder
 
 
 def open_folder(path: Path, *kinds: str) -> Folder:
@@ -477,7 +517,26 @@ def _expect(manifest: Any, key: str, kind: type[Any], path: Path, name: str = MA
 
 def input_file_ref(path: Path) -> InputRef:
     """Name a raw file as an input of a run; DataError when it cannot be read."""
+    return InputRef(path.name, "file", pinned_file(path).sha256)
+
+
+def pinned_file(path: Path) -> Pinned:
+    """Give what a raw file is now; it is read again only when it was written since. DataError when it cannot be."""
     try:
-        return InputRef(path.name, "file", file_sha256(path))
+        told = path.stat()
+        return _pinned_file(path.absolute(), (told.st_ino, told.st_size, told.st_mtime_ns))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})", hint="see that the path is right") from error
+
+
+@lru_cache(maxsize=64)
+def _pinned_file(path: Path, _written: tuple[int, int, int]) -> Pinned:
+    return Pinned(path, "file", file_sha256(path))
+
+
+def current_digest(path: Path) -> str | None:
+    """Give the digest of a folder of ours or a raw file, as `Pinned` has it; None where there is no sound one."""
+    try:
+        return open_folder(path).sha256 if path.is_dir() else file_sha256(path)
+    except (ArtefactError, OSError):
+        return None

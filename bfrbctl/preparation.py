@@ -9,6 +9,7 @@ added to it as files of its own, and nothing that is there already changes.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from bfrbctl.appending import Before, source
 from bfrbctl.cleaning import CleanTable, Fault, Quality, clean
 from bfrbctl.dataset import frames_file
 from bfrbctl.errors import DataError, UsageError, examples
-from bfrbctl.folders import QUALITY, SEQUENCES, Folder, InputRef, input_file_ref
+from bfrbctl.folders import QUALITY, SEQUENCES, Folder, InputRef, input_file_ref, pinned_file
 from bfrbctl.folds import extend_folds
 from bfrbctl.frames_files import Made, Notes, Recipe, frames_table, make_file, notes_file, with_people
 from bfrbctl.outputs import Output
@@ -95,8 +96,12 @@ class PrepareConfig:
 
 def split_refs(splits: Sequence[RawSplit]) -> tuple[InputRef, ...]:
     """Digests of all raw files, for the manifest's lineage."""
-    paths = [path for split in splits for path in (split.frames, split.demographics) if path is not None]
-    return tuple(input_file_ref(path) for path in paths)
+    return tuple(input_file_ref(path) for path in raw_paths(splits))
+
+
+def raw_paths(splits: Sequence[RawSplit]) -> list[Path]:
+    """All raw files, recordings and demographics."""
+    return [path for split in splits for path in (split.frames, split.demographics) if path is not None]
 
 
 def common_layout(schemas: Iterable[RawSchema]) -> SensorLayout:
@@ -266,6 +271,7 @@ def prepare(
         When a file is broken or sequences in it cannot be used; they are all named or counted. When what is added
         does not fit the dataset.
     """
+    found = split_refs(splits)
     schemas = {split.name: read_schema(split.frames) for split in splits}
     before = Before.of(output.onto)
     layout = before.layout or common_layout(schemas.values())
@@ -280,6 +286,7 @@ def prepare(
             writing = _Writing(split, recipe, output, config, n_files, crew)
             results[split.name] = writing.write(on_bytes)
             n_files += len(results[split.name].labels)
+        _refuse_changed(splits, found)
         _refuse_unknown_drops(results, config, output)
         _refuse_faults(splits, results)
         for split in splits:
@@ -363,7 +370,7 @@ class _Writing:
         tasks = [(part, number, self.recipe) for number, part in numbered if not self._has(number)]
         todo = {number for _, number, _ in tasks}
         if todo:
-            self.crew.see(self.output.path, self.split.frames, *filter(None, [self.split.demographics]))
+            self.crew.see(self.output.path, *map(pinned_file, raw_paths([self.split])))
         with closing(workers.run(make_file, tasks, crew=self.crew)) as made:
             for number, part in numbered:
                 try:
@@ -408,6 +415,16 @@ def _live_layout(layout: SensorLayout, results: Mapping[str, Notes], *, keep_dea
             action = "sensor kept as missing" if keep_dead else "sensor left out"
             result.quality.add(None, name, "no data in the whole dataset", action, 0)
     return layout if keep_dead else kept
+
+
+def _refuse_changed(splits: Sequence[RawSplit], found: Sequence[InputRef]) -> None:
+    """See that what was read, in parts and by several processes perhaps, is what the manifest will tell."""
+    now = split_refs(splits)
+    changed = [path for path, old, new in zip(raw_paths(splits), found, now, strict=True) if old != new]
+    if changed:
+        raise DataError(
+            f"{examples(changed)}: changed while it was read", hint="let nothing write to it, and prepare it again"
+        )
 
 
 def _refuse_unknown_drops(results: Mapping[str, Notes], config: PrepareConfig, output: Output) -> None:

@@ -20,7 +20,7 @@ from bfrbctl import oof, workers
 from bfrbctl.batches import Batch, Stored, dataset_batch, put_aside
 from bfrbctl.cleaning import CleanTable
 from bfrbctl.errors import DataError, UsageError, examples
-from bfrbctl.folders import MANIFEST, PART, SEQUENCES, Folder, InputRef, open_folder
+from bfrbctl.folders import MANIFEST, PART, SEQUENCES, Folder, InputRef, Pinned, open_folder
 from bfrbctl.metrics import hierarchical_f1
 from bfrbctl.outputs import Output
 from bfrbctl.prediction import Predictor
@@ -43,8 +43,8 @@ _WORKER_BYTES = 1 << 31
 
 _SPREAD = "spread"
 OnFrames = Callable[[int], None]
-Recipe = tuple[Path, str, tuple[str, ...]]
-"""How a worker opens the model: folder, digest, members to leave out."""
+Recipe = tuple[Pinned, tuple[str, ...]]
+"""How a worker opens the model: folder, members to leave out."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _prepared_input(dataset: Folder, split: str | None) -> Input:
             yield batch
             on_frames(batch.recordings.n_frames)
 
-    stored = tuple(Stored(dataset.path.absolute(), number, chosen) for number in files)
+    stored = tuple(Stored(dataset.pinned(), number, chosen) for number in files)
     return Input(int(wanted["n_frames"].sum()), "frames", 1.0, batches, len(files), stored)
 
 
@@ -245,9 +245,9 @@ def _predict_elsewhere(
     on_frames: OnFrames,
 ) -> None:
     """Publish the predictions that other processes make."""
-    model, folder = predictor.path.absolute(), output.path.absolute()
-    crew.see(folder, model)
-    recipe = (model, open_folder(model).sha256, predictor.left_out)
+    model, folder = open_folder(predictor.path).pinned(), output.path.absolute()
+    crew.see(folder, model, *{stored.place for stored in source.stored if isinstance(stored.place, Pinned)})
+    recipe = (model, predictor.left_out)
     aside: dict[int, Path] = {}
 
     def tasks() -> Iterator[tuple[int, Stored, Recipe]]:
@@ -276,8 +276,8 @@ def _predict_stored(number: int, stored: Stored, recipe: Recipe) -> tuple[int, b
 @lru_cache(maxsize=1)
 def _predictor(recipe: Recipe) -> Predictor:
     """Open a model once in a worker that predicts many batches: with just the members that the client uses."""
-    model, digest, left_out = recipe
-    return Predictor.open(model, expect_sha256=digest, without=left_out, strict=True)
+    model, left_out = recipe
+    return Predictor.open(model.open().path, expect_sha256=model.sha256, without=left_out, strict=True)
 
 
 def _part(number: int) -> str:

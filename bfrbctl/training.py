@@ -25,7 +25,7 @@ from bfrbctl.config import as_mapping, from_mapping
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.feature_folder import read_features
-from bfrbctl.folders import PART, Folder, open_folder
+from bfrbctl.folders import PART, Folder, Pinned
 from bfrbctl.labels import JOINT_OOF, JointLabels, Sort, joint_labels, postures
 from bfrbctl.metrics import score_proba
 from bfrbctl.models import FoldModel, FoldTask, HistoryRow, InMembers, Kind, kind_module, n_members
@@ -210,7 +210,7 @@ def _train_elsewhere(
     job: CrossValidation, output: Output, folds: Sequence[int], *, crew: Crew, on_progress: OnProgress
 ) -> Generator[int, None, None]:
     """Train folds in other processes, which get paths and settings and give files; gives each when it is published."""
-    crew.see(output.path, job.features.path)
+    crew.see(output.path, job.features.pinned())
     n_pieces = len(folds) * n_members(job.kind, job.config)
     settings = as_mapping(job.config)
     if settings.get("threads") == 0:
@@ -218,7 +218,7 @@ def _train_elsewhere(
     bound = job.cache_bytes
     if bound is not None and not crew.cluster:
         bound //= crew.at_once(n_pieces)
-    told = (job.features.path.absolute(), job.kind_name, settings, job.seed, job.labels, bound)
+    told = (job.features.pinned(), job.kind_name, settings, job.seed, job.labels, bound)
     held = {fold: ExitStack() for fold in folds}
     scratch = {
         fold: held[fold].enter_context(output.scratch(f"fold-{fold}", checkpoints=True)).absolute() for fold in folds
@@ -244,7 +244,7 @@ def _train_elsewhere(
 
 
 def _piece_elsewhere(
-    features_path: Path,
+    features: Pinned,
     kind_name: str,
     settings: Mapping[str, Any],
     seed: int,
@@ -257,7 +257,7 @@ def _piece_elsewhere(
     """Train one fold, or one member of it, in a worker; it publishes nothing."""
     kind = kind_module(kind_name)
     config = from_mapping(kind.Config, settings, f"settings of fold {fold}")
-    job = CrossValidation(open_folder(features_path, "features"), kind_name, kind, config, (fold,), seed, labels)
+    job = CrossValidation(features.open(), kind_name, kind, config, (fold,), seed, labels)
     index, batch = read_features(job.features, parts=kind.NEEDS, cache=Cache(cache_bytes, scratch))
     with written_rows(progress_path(scratch, member), anew=True) as note:
         task = _fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=note)

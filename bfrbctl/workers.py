@@ -2,17 +2,23 @@
 
 Pieces are module-level functions of plain arguments (paths, numbers, settings; never arrays). Whoever runs them, the
 caller gets the same results and does all publishing itself. Processes are started by loky, never forked, since polars'
-threads do not survive a fork. A piece whose worker dies is done again.
+threads do not survive a fork. A piece whose worker dies is done again, and a death counts against nothing but the piece
+that the worker was doing: each process here has one at a time, and what died together on a cluster is done again alone.
 """
 
 import os
 import signal
+import sys
+import textwrap
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from itertools import count
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -20,19 +26,25 @@ from typing import Any, Protocol, TypeVar
 
 import joblib
 from joblib.externals import loky
+from joblib.externals.loky.backend import get_context
 
 from bfrbctl.cluster import Cluster, WorkerLost, join
 from bfrbctl.errors import BfrbError, UsageError
+from bfrbctl.folders import Pinned
+from bfrbctl.memory import available_memory
 
 T = TypeVar("T")
 
 MAX_TRIES = 3
-"""How often a piece is begun before the run gives up: whatever kills its workers will kill the next one too."""
+"""How many workers may die at a piece before the run gives up: whatever killed them will kill the next one too."""
 
 _LOOK_S = 0.25
 _IDLE_S = 60
 _AHEAD = 2
 """Pieces handed out beyond those that can run, so that no worker waits for the next one."""
+
+_FILES = 10
+"""File descriptors that a process of ours takes here, at most: pipes for calls, results and marks, and its end."""
 
 _THREAD_LIMITS = (
     "OMP_NUM_THREADS",
@@ -53,14 +65,16 @@ def n_workers(asked: int, *, memory: int = 0) -> int:
     asked
         What the user wants.
     memory
-        Bytes that each may need: of our own accord no more are started than this machine has memory for.
+        Bytes that each may need: of our own accord no more are started than this machine, or its container, has
+        memory for.
     """
     if asked > 0:
         return asked
     cores: int = max(joblib.cpu_count(), 1)
-    if not memory:
+    there = available_memory()
+    if not memory or there is None:
         return cores
-    return max(min(cores, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // memory), 1)
+    return max(min(cores, there // memory), 1)
 
 
 @dataclass(frozen=True)
@@ -90,7 +104,7 @@ class Crew:
         """How many threads a piece may take without two of them sharing a core."""
         return self.cluster.threads if self.cluster else max(joblib.cpu_count() // self.at_once(n_pieces), 1)
 
-    def see(self, output: Path, *inputs: Path) -> None:
+    def see(self, output: Path, *inputs: Pinned) -> None:
         """See that the workers read and write the same folders as this process does.
 
         Raises
@@ -99,7 +113,7 @@ class Crew:
             When one of them does not; the message names it.
         """
         if self.cluster:
-            self.cluster.see(output.absolute(), [path.absolute() for path in inputs])
+            self.cluster.see(output.absolute(), inputs)
 
 
 ALONE = Crew()
@@ -165,7 +179,7 @@ def run(
     Raises
     ------
     BfrbError
-        When a piece has killed its worker again and again, or the cluster is gone.
+        When a piece has killed its worker MAX_TRIES times; the message names it. When the cluster is gone.
     """
     if n_tasks is None:
         n_tasks = len(tasks) if isinstance(tasks, Sized) else n_workers(crew.workers)
@@ -203,7 +217,9 @@ class Team(Protocol):
 class _Piece:
     number: int
     task: tuple[Any, ...]
-    tries: int
+    alone: bool = False
+    deaths: int = 0
+    unbegun: int = 0
     future: Any = None
 
 
@@ -226,6 +242,7 @@ class _Board:
         self.in_order = in_order
         self.out: dict[int, _Piece] = {}
         self.ready: dict[int, Any] = {}
+        self.suspects: deque[_Piece] = deque()
         self.done: SimpleQueue[int] = SimpleQueue()
         self.numbers = count()
         self.tickets = count()
@@ -241,9 +258,7 @@ class _Board:
                 self.team.check()
                 on_wait()
                 continue
-            piece = self.out.pop(ticket, None)
-            if piece is None or not self._take(piece):
-                continue
+            self._take(self.out.pop(ticket))
             on_wait()
             while self.ready:
                 number = following if self.in_order else next(iter(self.ready))
@@ -254,32 +269,62 @@ class _Board:
             self._fill()
 
     def _fill(self) -> None:
-        while len(self.out) + len(self.ready) < self.size:
+        while not self.suspects and len(self.out) + len(self.ready) < self.size:
             task = next(self.coming, None)
             if task is None:
                 return
-            self._hand_out(_Piece(next(self.numbers), task, tries=0))
+            self._hand_out(_Piece(next(self.numbers), task))
+        if self.suspects and not self.out:  # alone, so that whatever dies now dies at this one
+            piece = self.suspects.popleft()
+            piece.alone = True
+            self._hand_out(piece)
 
     def _hand_out(self, piece: _Piece) -> None:
-        piece.tries += 1
         ticket = next(self.tickets)
         piece.future = self.team.submit(self.function, piece.task)
         self.out[ticket] = piece
         piece.future.add_done_callback(partial(_note, self.done, ticket))
 
-    def _take(self, piece: _Piece) -> bool:
-        """Keep the result of a piece, or hand it out anew when its worker died."""
+    def _take(self, piece: _Piece) -> None:
+        """Keep the result of a piece; one whose worker died is done again, alone where others may have killed it."""
         try:
             self.ready[piece.number] = self.team.result(piece.future)
         except WorkerLost as lost:
-            if piece.tries >= MAX_TRIES or lost.hopeless:
-                raise BfrbError(
-                    f"a worker died {max(piece.tries, lost.deaths)} times at the same piece of work ({lost})",
-                    hint="it may be out of memory: use fewer --workers, or workers with more memory, then --resume",
-                ) from lost
-            self._hand_out(piece)
-            return False
-        return True
+            if piece.alone or lost.charge != "unknown":
+                self._count(piece, lost)
+            if piece.alone or lost.charge == "unknown":
+                self.suspects.append(piece)
+            else:
+                self._hand_out(piece)
+
+    def _count(self, piece: _Piece, lost: WorkerLost) -> None:
+        """Count a death against a piece; BfrbError when it is one too many."""
+        if lost.charge == "not begun":
+            piece.unbegun += 1
+        else:
+            piece.deaths += lost.deaths
+        which = _described(piece.number, self.function, piece.task)
+        if piece.deaths >= MAX_TRIES:
+            raise BfrbError(
+                f"{which}: {piece.deaths} workers died while they ran it ({lost})",
+                hint="it may be out of memory: use fewer --workers, or workers with more memory, then --resume",
+            ) from lost
+        if piece.unbegun >= MAX_TRIES:
+            raise BfrbError(
+                f"{piece.unbegun} workers died before they began {which} ({lost})",
+                hint="there may be no memory for so many processes: use fewer --workers, then --resume",
+            ) from lost
+
+
+def _described(number: int, function: Callable[..., Any], task: tuple[Any, ...]) -> str:
+    """Describe a piece for people: which it is, and its short arguments."""
+    arguments = signature(function).bind(*task).arguments.items()
+    shown = [
+        f"{name}={value.name if isinstance(value, Path) else value}"
+        for name, value in arguments
+        if value is None or isinstance(value, str | int | Path)
+    ]
+    return f"task {number + 1} ({textwrap.shorten(', '.join([function.__name__.strip('_'), *shown]), 200)})"
 
 
 def _note(done: "SimpleQueue[int]", ticket: int, _future: object) -> None:
@@ -287,42 +332,123 @@ def _note(done: "SimpleQueue[int]", ticket: int, _future: object) -> None:
 
 
 class _Processes:
-    """Processes of this machine; started anew when one of them died, since loky then ends them all."""
+    """Processes of this machine, each of them a pool of its own: one that dies takes none of the others with it."""
 
     def __init__(self, size: int, threads: int) -> None:
-        self.size = size
-        self.environment: Mapping[str, str] = dict.fromkeys(_THREAD_LIMITS, str(threads))
-        self.executor = self._start()
+        _allow_files(size * _FILES)
+        environment = dict.fromkeys(_THREAD_LIMITS, str(threads))
+        self.all = [_Process(environment) for _ in range(size)]
+        self.idle = list(reversed(self.all))
+        self.waiting: deque[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = deque()
+        self.lock = threading.RLock()
 
-    def _start(self) -> Any:
-        return loky.ProcessPoolExecutor(
-            self.size, timeout=_IDLE_S, env=self.environment, initializer=_begin, initargs=(os.getpid(),)
-        )
+    def submit(self, function: Callable[..., Any], task: tuple[Any, ...]) -> "Future[Any]":
+        future: Future[Any] = Future()
+        with self.lock:
+            self.waiting.append((future, function, task))
+            while self.waiting and self.idle:
+                self._hand_to(self.idle.pop())
+        return future
 
-    def submit(self, function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
+    def _hand_to(self, process: "_Process") -> None:
+        future, function, task = self.waiting.popleft()
         try:
-            return self.executor.submit(function, *task)
-        except loky.BrokenProcessPool:
-            self.executor = self._start()
-            return self.executor.submit(function, *task)
+            called = process.call(function, task)
+        except Exception as error:  # such as no memory for another process; in a thread of loky's nobody would know
+            self.idle.append(process)
+            future.set_exception(error)
+        else:
+            called.add_done_callback(partial(self._done, process, future))
 
-    def result(self, future: Any) -> Any:
-        try:
-            return future.result()
-        except loky.process_executor.TerminatedWorkerError as error:
-            raise WorkerLost("its process ended abruptly") from error
+    def _done(self, process: "_Process", future: "Future[Any]", called: "Future[Any]") -> None:
+        """Pass on what came of a call, in a thread of loky's; the process gets the next one at once."""
+        error = called.exception()
+        begun = process.begun()
+        with self.lock:
+            if self.waiting and not isinstance(error, loky.BrokenProcessPool):
+                self._hand_to(process)
+            else:  # the next submit starts one that died anew
+                self.idle.append(process)
+        if error is None:
+            future.set_result(called.result())
+        elif isinstance(error, loky.process_executor.TerminatedWorkerError):
+            future.set_exception(WorkerLost("its process ended abruptly", charge="own" if begun else "not begun"))
+        else:
+            future.set_exception(error)
+
+    def result(self, future: "Future[Any]") -> Any:
+        return future.result()
 
     def check(self) -> None:
         """Nothing can be wrong: a process that dies is told by its future."""
 
     def close(self, *, kill: bool) -> None:
-        self.executor.shutdown(wait=True, kill_workers=kill)
+        with self.lock:
+            self.waiting.clear()
+        with ThreadPoolExecutor(len(self.all)) as threads:  # one waits for its process to end, which takes a while
+            list(threads.map(lambda process: process.close(kill=kill), self.all))
 
 
-def _begin(client: int) -> None:
+class _Process:
+    """A process that does one call after the other, started by the first of them, and again when it died."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.environment = environment
+        self.executor: Any = None
+        self.marks: Any = None
+
+    def call(self, function: Callable[..., Any], task: tuple[Any, ...]) -> "Future[Any]":
+        if self.executor is not None:
+            try:
+                return self.executor.submit(_call, function, task)  # type: ignore[no-any-return]
+            except loky.BrokenProcessPool:
+                self.executor.shutdown(wait=False)
+        self.marks, mark = get_context("loky").Pipe(duplex=False)
+        self.executor = loky.ProcessPoolExecutor(
+            1, timeout=_IDLE_S, env=self.environment, initializer=_begin, initargs=(os.getpid(), mark)
+        )
+        return self.executor.submit(_call, function, task)  # type: ignore[no-any-return]
+
+    def begun(self) -> bool:
+        """Tell whether the process began the last call; to be asked once after each."""
+        if not self.marks.poll():
+            return False
+        self.marks.recv_bytes()
+        return True
+
+    def close(self, *, kill: bool) -> None:
+        if self.executor is not None:
+            self.executor.shutdown(wait=True, kill_workers=kill)
+
+
+def _allow_files(wanted: int) -> None:
+    """Raise the limit of open files where it is lower than what we need, which many cores take and 1024 is not."""
+    if sys.platform == "win32":  # where there is no such limit
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted += 512  # what this process has open by itself
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        enough = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
+
+
+_mark: Any = None
+"""In a worker: where it notes that it begins a call."""
+
+
+def _begin(client: int, mark: Any) -> None:
     """Start a worker: Ctrl-C is the client's to answer, and a worker does not outlive its client."""
+    global _mark
+    _mark = mark
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow, args=(client,), daemon=True).start()
+
+
+def _call(function: Callable[..., T], task: tuple[Any, ...]) -> T:
+    _mark.send_bytes(b"begun")
+    return function(*task)
 
 
 def _follow(client: int) -> None:

@@ -1,9 +1,11 @@
-"""Run `dask` as if its environment were another one: `python odd_dask.py [NAME=VERSION | /PATH] ... -- worker ...`.
+"""Run `dask` as if its environment were another one: `python odd_dask.py [WHAT] ... -- worker ...`.
 
-NAME=VERSION lets a package seem to have that version, NAME= to be absent; /PATH lets all below it seem absent.
+NAME=VERSION lets a package seem to have that version, NAME= to be absent; /PATH lets all below it seem absent, and
+/PATH=/OTHER lets pathlib open another file in its place.
 """
 
 import importlib.metadata
+import pathlib
 import sys
 from collections.abc import Sequence
 from runpy import run_module
@@ -27,9 +29,23 @@ def disguise(versions: dict[str, str], hidden: Sequence[str]) -> None:
         sys.addaudithook(hide)
 
 
+def exchange(other: dict[str, str]) -> None:
+    opened = pathlib.Path.open
+
+    def instead(path: pathlib.Path, *args: Any, **options: Any) -> Any:
+        return opened(pathlib.Path(other.get(str(path), path)), *args, **options)
+
+    pathlib.Path.open = instead  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     end = sys.argv.index("--")
     odd, words = sys.argv[1:end], sys.argv[end + 1 :]
-    disguise(dict(word.split("=") for word in odd if "=" in word), [word for word in odd if word.startswith("/")])
+    given = dict(word.split("=") for word in odd if "=" in word)
+    exchange({name: other for name, other in given.items() if name.startswith("/")})
+    disguise(
+        {name: version for name, version in given.items() if not name.startswith("/")},
+        [word for word in odd if word.startswith("/") and "=" not in word],
+    )
     sys.argv = ["dask", *words]
     run_module("dask", run_name="__main__")

@@ -10,6 +10,10 @@ import joblib
 from bfrbctl.errors import DataError
 
 
+def pid() -> int:
+    return os.getpid()
+
+
 def square(number: int) -> int:
     return number * number
 
@@ -31,17 +35,41 @@ def after(marker: Path, number: int) -> int:
     return wait_for(marker, number)
 
 
-def die_once(folder: Path, number: int) -> tuple[int, int]:
-    """Kill the own process at the first try of number 2; gives the number and how often it was begun."""
+def die_once(folder: Path, number: int, deadly: tuple[int, ...] = (2,)) -> tuple[int, int]:
+    """Kill the own process at the first try of some numbers; gives the number and how often it was begun."""
+    tries = _begun(folder, number)
+    if number in deadly and tries == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number, tries
+
+
+def outlive(folder: Path, number: int, deadly: tuple[int, ...]) -> tuple[int, int]:
+    """As `die_once`, but number 0 waits until the deadly ones are done."""
+    found = die_once(folder, number, deadly)
+    (folder / f"done-{number}").touch()
+    for other in deadly if number == 0 else ():
+        wait_for(folder / f"done-{other}", other)
+    return found
+
+
+def die_always(folder: Path, number: int, deadly: int) -> tuple[int, int]:
+    """Kill the own process whenever the number is the deadly one; 0 is not done before that was begun three times."""
+    tries = _begun(folder, number)
+    if number == deadly:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 0:
+        deadline = time.monotonic() + 60
+        while not (folder / f"tries-{deadly}").exists() or (folder / f"tries-{deadly}").stat().st_size < 3:
+            if time.monotonic() > deadline:
+                raise DataError("the deadly one was not begun three times")
+            time.sleep(0.01)
+    return number, tries
+
+
+def _begun(folder: Path, number: int) -> int:
     with (folder / f"tries-{number}").open("a") as tries:
         tries.write("x")
-    if number == 2 and (folder / f"tries-{number}").stat().st_size == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number, (folder / f"tries-{number}").stat().st_size
-
-
-def die(_number: int) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    return (folder / f"tries-{number}").stat().st_size
 
 
 def refuse(number: int) -> int:

@@ -104,10 +104,11 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         Cache(0, tmp_path).empty((2**20,), np.float32)
 
 
-def test_the_default_bound_is_at_most_half_of_the_memory() -> None:
-    bound = default_bound()
-    assert bound is not None
-    assert 0 < bound <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+def test_the_default_bound_is_half_of_what_the_container_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bfrbctl.cache.available_memory", lambda: 4000)
+    assert default_bound() == 2000
+    monkeypatch.setattr("bfrbctl.cache.available_memory", lambda: None)
+    assert default_bound() is None
 
 
 def test_trees_are_the_same_whatever_the_cache(tmp_path: Path, feature_folder: Folder) -> None:

@@ -19,6 +19,7 @@ LAYERS = (
     {"segments", "rotation", "metrics"},
     {
         "config",
+        "memory",
         "storage",
         "tables",
         "folders",

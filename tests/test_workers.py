@@ -1,5 +1,8 @@
+import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 
@@ -7,6 +10,7 @@ import psutil
 import pytest
 
 from bfrbctl import workers
+from bfrbctl.cluster import Charge, WorkerLost
 from bfrbctl.errors import BfrbError, DataError, UsageError
 from bfrbctl.workers import Crew, open_crew, run
 from tests import pieces
@@ -68,16 +72,106 @@ def test_a_task_may_wait_for_results(crew: Crew) -> None:
     assert sorted(got) == [4, 9, 169]
 
 
-def test_a_piece_whose_worker_is_killed_is_done_again(tmp_path: Path) -> None:
+def test_a_piece_whose_worker_is_killed_is_done_again_and_no_other(tmp_path: Path) -> None:
     results = list(run(pieces.die_once, [(tmp_path, number) for number in range(6)], crew=TWO))
-    assert [number for number, _ in results] == [0, 1, 2, 3, 4, 5]
-    assert results[2][1] >= 2
+    assert results == [(0, 1), (1, 1), (2, 2), (3, 1), (4, 1), (5, 1)]
 
 
-def test_a_piece_that_always_kills_its_worker_stops_the_run() -> None:
-    with pytest.raises(BfrbError, match="a worker died 3 times at the same piece") as caught:
-        list(run(pieces.die, [(0,), (1,)], crew=TWO))
+def test_deaths_at_other_pieces_do_not_count(tmp_path: Path) -> None:
+    tasks = [(tmp_path, number, (1, 2, 3)) for number in range(6)]
+    assert list(run(pieces.outlive, tasks, crew=TWO)) == [(0, 1), (1, 2), (2, 2), (3, 2), (4, 1), (5, 1)]
+
+
+def test_a_piece_that_always_kills_its_worker_stops_the_run_and_is_named(tmp_path: Path) -> None:
+    named = r"^task 3 \(die_always, folder=.*, number=2, deadly=2\): 3 workers died while they ran it"
+    with pytest.raises(BfrbError, match=named) as caught:
+        list(run(pieces.die_always, [(tmp_path, number, 2) for number in range(6)], crew=TWO))
     assert "--resume" in str(caught.value.hint)
+    assert {number: (tmp_path / f"tries-{number}").stat().st_size for number in (0, 1, 2)} == {0: 1, 1: 1, 2: 3}
+
+
+def test_a_death_before_a_piece_is_begun_does_not_count_as_one_at_it() -> None:
+    team = workers._Processes(1, 1)
+    try:
+        for _ in range(workers.MAX_TRIES + 1):
+            pid = team.result(team.submit(pieces.pid, ()))
+            os.kill(pid, signal.SIGSTOP)
+            future = team.submit(pieces.square, (3,))
+            os.kill(pid, signal.SIGKILL)
+            with pytest.raises(WorkerLost) as caught:
+                team.result(future)
+            assert caught.value.charge == "not begun"
+        assert team.result(team.submit(pieces.square, (3,))) == 9
+    finally:
+        team.close(kill=True)
+
+
+class Doomed:
+    """Workers that die at some numbers, so many times each."""
+
+    def __init__(self, deaths: dict[int, int], charge: Charge) -> None:
+        self.deaths = deaths
+        self.charge = charge
+        self.out: dict[Future[int], int] = {}
+        self.begun: list[tuple[int, ...]] = []
+        """The numbers handed out and not yet back, at each that is handed out."""
+
+    def submit(self, function: Callable[..., int], task: tuple[int]) -> "Future[int]":
+        future: Future[int] = Future()
+        self.out[future] = task[0]
+        self.begun.append(tuple(self.out.values()))
+        future.set_result(function(*task))
+        return future
+
+    def result(self, future: "Future[int]") -> int:
+        number = self.out.pop(future)
+        if self.deaths.get(number, 0):
+            self.deaths[number] -= 1
+            raise WorkerLost("it is gone", charge=self.charge)
+        return future.result()
+
+    def check(self) -> None: ...
+
+    def close(self, *, kill: bool) -> None: ...
+
+
+def through(team: Doomed, n_tasks: int) -> list[int]:
+    return list(
+        workers._Board(team, pieces.square, iter([(n,) for n in range(n_tasks)]), size=3, in_order=True).results(int)
+    )
+
+
+def test_what_died_together_is_done_again_alone() -> None:
+    team = Doomed({0: 1, 1: 1, 2: 1}, "unknown")
+    assert through(team, 6) == [0, 1, 4, 9, 16, 25]
+    again = [out for out in team.begun[3:] if out[-1] in (0, 1, 2)]
+    assert again == [(0,), (1,), (2,)]
+
+
+def test_a_piece_that_kills_workers_when_alone_stops_the_run() -> None:
+    team = Doomed({0: 1, 1: 9, 2: 1}, "unknown")
+    with pytest.raises(
+        BfrbError, match=r"^task 2 \(square, number=1\): 3 workers died while they ran it \(it is gone\)"
+    ):
+        through(team, 6)
+    assert team.begun[3:] == [(0,), (1,), (2,), (1,), (1,)]
+
+
+def test_workers_that_die_before_they_begin_anything_stop_the_run_in_other_words() -> None:
+    with pytest.raises(BfrbError, match=r"^3 workers died before they began task 2 \(square, number=1\)"):
+        through(Doomed({1: 9}, "not begun"), 6)
+
+
+def test_many_processes_may_open_many_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, limits = [(1024, 1_000_000)], []
+    monkeypatch.setattr("resource.getrlimit", lambda _: now[0])
+    monkeypatch.setattr("resource.setrlimit", lambda _, both: limits.append(both))
+    workers._allow_files(1280)
+    now[0] = (1024, 1500)
+    workers._allow_files(1280)
+    now[0] = (1792, 1792)
+    workers._allow_files(1280)
+    assert limits == [(1792, 1_000_000), (1500, 1500)]
 
 
 def test_an_error_of_ours_comes_back_whole() -> None:
@@ -99,6 +193,14 @@ def test_no_more_workers_are_started_than_memory_holds() -> None:
     assert workers.n_workers(0, memory=1 << 60) == 1
     assert workers.n_workers(5, memory=1 << 60) == 5
     assert workers.n_workers(0) >= 1
+
+
+def test_a_limit_of_the_container_bounds_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers.joblib, "cpu_count", lambda: 8)
+    monkeypatch.setattr("bfrbctl.workers.available_memory", lambda: 5 << 30)
+    assert workers.n_workers(0, memory=2 << 30) == 2
+    monkeypatch.setattr("bfrbctl.workers.available_memory", lambda: None)
+    assert workers.n_workers(0, memory=2 << 30) == 8
 
 
 def test_leaving_a_run_ends_its_workers(tmp_path: Path) -> None:

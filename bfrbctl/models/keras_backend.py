@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from bfrbctl.errors import UsageError
 from bfrbctl.segments import AnyArray
 
 STDERR = 2
 """The file descriptor that C++ libraries write to, past sys.stderr."""
+
+_JAX_FLAG = "--xla_gpu_deterministic_ops=true"
 
 
 @contextmanager
@@ -53,7 +56,8 @@ def _import_keras() -> Any:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     with quiet_stderr():
         found = import_module("keras")
-        found.ops.zeros((1,))  # wakes the device, which has more to say
+        if found.backend.backend() == "tensorflow":  # JAX reads its flags as it wakes: see demand_determinism
+            found.ops.zeros((1,))  # wakes the device, which has more to say
     return found
 
 
@@ -75,7 +79,13 @@ def backend_name() -> str:
 
 
 def demand_determinism() -> None:
-    """Ask the backend for kernels that give the same bits every time, slower on a GPU; CPUs do so anyway."""
+    """Ask the backend for kernels that give the same bits every time, slower on a GPU; CPUs do so anyway.
+
+    Raises
+    ------
+    UsageError
+        When JAX runs on a GPU already and was started without.
+    """
     name = backend_name()
     if name == "tensorflow":
         import_module("tensorflow").config.experimental.enable_op_determinism()
@@ -83,5 +93,18 @@ def demand_determinism() -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         import_module("torch").use_deterministic_algorithms(True)
     else:
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+        _set_jax_flag()
+
+
+def _set_jax_flag() -> None:
+    """Set a flag that JAX reads once, when its first array is made."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _JAX_FLAG in flags.split():
+        return
+    woken = import_module("jax._src.xla_bridge").backends_are_initialized()  # there is no public way to ask
+    if woken and import_module("jax").default_backend() != "cpu":
+        raise UsageError(
+            f"deterministic: JAX was started in this process without {_JAX_FLAG}, which it reads only once",
+            hint=f"set XLA_FLAGS={_JAX_FLAG} and start Python again",
+        )
+    os.environ["XLA_FLAGS"] = f"{flags} {_JAX_FLAG}".strip()

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from bfrbctl.cli.app import app
-from bfrbctl.errors import ArtefactError, OutputError, UsageError
-from bfrbctl.folders import Folder, open_folder
-from bfrbctl.workers import open_crew
+from bfrbctl.errors import ArtefactError, BfrbError, OutputError, UsageError
+from bfrbctl.folders import Folder, open_folder, pinned_file
+from bfrbctl.workers import open_crew, run
+from tests import pieces
 from tests.recordings import raw_frames, write_raw
 
 distributed = pytest.importorskip("distributed")
@@ -30,7 +31,10 @@ LGBM = ["--set", "n_rounds=20", "--set", "min_data_in_leaf=2"]
 @contextmanager
 def process(*words: object) -> Iterator[subprocess.Popen[bytes]]:
     """Run something beside the test, and end it with the test."""
-    started = subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # for tests.pieces
+    environment = {**os.environ, "PYTHONPATH": path}
+    started = subprocess.Popen([sys.executable, *map(str, words)], env=environment, **quiet)
     try:
         yield started
     finally:
@@ -66,9 +70,10 @@ def scheduler(*odd: str) -> Iterator[str]:
 
 
 @contextmanager
-def worker(address: str, folder: Path, *odd: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Start `dask worker` with one thread, and wait until the scheduler knows it."""
-    options = ["--nthreads", 1, "--no-nanny", "--no-dashboard", "--host", "127.0.0.1", "--local-directory", folder]
+def worker(address: str, folder: Path, *odd: str, nanny: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+    """Start `dask worker` with one thread, and wait until the scheduler knows it; a nanny starts it anew."""
+    options = ["--nthreads", 1, "--no-dashboard", "--host", "127.0.0.1", "--local-directory", folder]
+    options.append("--nanny" if nanny else "--no-nanny")
     with process(ODD, *odd, "--", "worker", address, *options) as started:
         before = n_workers(address)
         wait_for(lambda: n_workers(address) > before)
@@ -90,6 +95,21 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, lis
         address = stack.enter_context(scheduler())
         workers = [stack.enter_context(worker(address, folder)) for _ in range(3)]
         yield address, workers
+
+
+@pytest.mark.slow
+def test_who_waited_for_a_worker_that_died_is_not_charged_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")  # a death is told at once
+    with scheduler() as address, worker(address, tmp_path / "w", nanny=True), open_crew(0, address) as crew:
+        (tmp_path / "once").mkdir()
+        tasks = [(tmp_path / "once", number, (0, 1, 2)) for number in range(6)]
+        assert [number for number, _ in run(pieces.die_once, tasks, crew=crew)] == list(range(6))
+
+        named = r"^task 1 \(die_always, folder=.*, number=1, deadly=1\): 3 workers died while they ran it"
+        with pytest.raises(BfrbError, match=named):
+            list(run(pieces.die_always, [(tmp_path, number, 1) for number in range(1, 4)], crew=crew))
 
 
 def call(*words: object) -> None:
@@ -270,16 +290,30 @@ def test_a_worker_that_sees_other_files_is_named(base: Path, tmp_path: Path) -> 
     with scheduler() as address, worker(address, tmp_path / "w", str(tmp_path / "out")), open_crew(0, address) as crew:
         (tmp_path / "out").mkdir()
         with pytest.raises(OutputError, match=r"worker tcp://.* does not see what is written to .*out"):
-            crew.see(tmp_path / "out", base / "data")
+            crew.see(tmp_path / "out", open_folder(base / "data").pinned())
         assert list((tmp_path / "out").iterdir()) == []
-        crew.see(tmp_path, base / "data")
+        crew.see(tmp_path, open_folder(base / "data").pinned())
     with (
         scheduler() as address,
         worker(address, tmp_path / "w", str(base / "data")),
         open_crew(0, address) as crew,
         pytest.raises(UsageError, match=r"has not the same .*data"),
     ):
-        crew.see(tmp_path, base / "data")
+        crew.see(tmp_path, open_folder(base / "data").pinned())
+
+
+@pytest.mark.slow
+def test_a_worker_with_other_recordings_of_the_same_size_is_named(base: Path, tmp_path: Path) -> None:
+    real, other = base / "raw" / "train.csv", tmp_path / "other.csv"
+    content = real.read_bytes()
+    other.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
+    odd = f"{real}={other}"
+    with scheduler() as address, worker(address, tmp_path / "w", odd), open_crew(0, address) as crew:
+        with pytest.raises(UsageError, match=r"worker tcp://.* has not the same .*train\.csv"):
+            crew.see(tmp_path, pinned_file(real))
+        with pytest.raises(UsageError, match=r"has not the same .*train\.csv"):
+            call("prepare", base / "raw", tmp_path / "data", "--rows-per-file", 200, "--scheduler", address)
+        crew.see(tmp_path, pinned_file(base / "raw" / "train_demographics.csv"))
 
 
 @pytest.mark.slow
