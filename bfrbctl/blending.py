@@ -13,12 +13,13 @@ import polars as pl
 
 from bfrbctl import oof
 from bfrbctl.assignment import joint_proba, score_orders
+from bfrbctl.bootstrap import score_intervals
 from bfrbctl.config import as_mapping
 from bfrbctl.errors import ArtefactError, DataError, UsageError, examples
 from bfrbctl.folders import Folder
 from bfrbctl.labels import JOINT_OOF, JointLabels, read_joint
 from bfrbctl.metrics import hierarchical_f1, score_proba
-from bfrbctl.mixing import RULES, BlendConfig, Mixture, decide, fit_mixture, nested, subject_interval
+from bfrbctl.mixing import RULES, BlendConfig, Mixture, decide, fit_mixture, nested
 from bfrbctl.oof import OofScenario
 from bfrbctl.outputs import Output
 from bfrbctl.schema import GESTURE, SCENARIOS, SEQUENCE_ID, SUBJECT
@@ -114,7 +115,7 @@ def blend(folders: Sequence[Folder], output: Output, config: BlendConfig) -> Fol
     joint, within = joint_members(folders, tables) if config.assign == "causal" else (None, {})
     mixtures: dict[str, Mixture] = {}
     honest: dict[str, OofScenario] = {}
-    told: dict[str, Any] = {key: {} for key in ("optimistic", "interval", "rules", "assignment")}
+    told: dict[str, Any] = {key: {} for key in ("optimistic", "rules", "assignment")}
     told["members"] = {name: {} for name in names}
     for scenario in SCENARIOS:
         probas = [table[scenario].proba for table in tables]
@@ -122,7 +123,6 @@ def blend(folders: Sequence[Folder], output: Output, config: BlendConfig) -> Fol
         mixtures[scenario], honest[scenario] = mixture, part
         told["rules"][scenario] = rules
         told["optimistic"][scenario] = asdict(_decided(mixture, probas, part, targets).score(targets))
-        told["interval"][scenario] = list(subject_interval(part, targets, seed=config.seed))
         for name, member in zip(names, probas, strict=True):
             told["members"][name][scenario] = asdict(score_proba(member, part.truth, targets))
         if joint:
@@ -131,6 +131,7 @@ def blend(folders: Sequence[Folder], output: Output, config: BlendConfig) -> Fol
             told["assignment"][scenario] = {"orders": [asdict(score) for score in scores]} | {
                 "score": float(np.mean([score.score for score in scores]))
             }
+    told["interval"] = score_intervals(honest, targets, seed=config.seed)
     summary = {**oof.summarise(honest, targets, classes), **told}
     summary["best_member"] = max(names, key=lambda name: _mean_of(told["members"][name]))
     summary["gain"] = summary["score"] - _mean_of(told["members"][summary["best_member"]])

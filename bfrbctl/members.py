@@ -6,10 +6,8 @@ others are scaled up, and that is logged. A member whose files are damaged alway
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from bfrbctl.blending import read_mixtures
 from bfrbctl.config import from_mapping
@@ -109,19 +107,11 @@ def mixtures_of(folder: Folder, kept: Mapping[int, str]) -> dict[str, Mixture]:
     mixtures = read_mixtures(folder)
     if len(kept) == len(folder.content["members"]):
         return mixtures
-    left = {scenario: _only(mixture, list(kept)) for scenario, mixture in mixtures.items()}
+    left = {scenario: mixture.only(list(kept)) for scenario, mixture in mixtures.items()}
     for scenario, mixture in left.items():
         told = ", ".join(f"{name} {weight:.3f}" for name, weight in zip(kept.values(), mixture.weights, strict=True))
         _log.warning("%s: weights are now %s (scenario %s)", folder.path, told, scenario)
     return left
-
-
-def _only(mixture: Mixture, positions: Sequence[int]) -> Mixture:
-    """Leave some members in a mixture; equal weights where all of them had none."""
-    weights = np.array([mixture.weights[position] for position in positions])
-    shares = weights / weights.sum() if weights.sum() > 0 else np.full(len(weights), 1.0 / len(weights))
-    temperatures = tuple(mixture.temperatures[position] for position in positions)
-    return replace(mixture, temperatures=temperatures, weights=tuple(shares.tolist()))
 
 
 def assigned_labels(folder: Folder, members: Sequence[Member]) -> JointLabels | None:

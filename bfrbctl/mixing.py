@@ -16,13 +16,11 @@ from scipy.optimize import minimize, minimize_scalar
 from bfrbctl.errors import UsageError
 from bfrbctl.metrics import hierarchical_f1, log_loss
 from bfrbctl.oof import OofScenario
-from bfrbctl.schema import SUBJECT
 from bfrbctl.segments import AnyArray, Bool, Float32, Float64, Int64
 
 _TEMPERATURES = (0.2, 5.0)
 _STEPS = (0.2, 0.1, 0.05, 0.02)
 _EQUALITY_PULL = 1e-3
-_BOOTSTRAPS = 1000
 _THRESHOLDS = tuple(round(0.2 + 0.01 * step, 2) for step in range(61))
 _MIDDLE_PULL = 1e-3
 RULES = ("argmax", "threshold")
@@ -289,19 +287,3 @@ def nested(
         predicted["argmax"][held] = decide(proba[held], targets, None)
         predicted["threshold"][held] = decide(proba[held], targets, fitted.threshold)
     return Nested(proba, predicted)
-
-
-def subject_interval(
-    part: OofScenario, targets: Sequence[bool], *, seed: int, n_draws: int = _BOOTSTRAPS
-) -> tuple[float, float]:
-    """95 % bootstrap interval of the competition score, drawing whole subjects with replacement."""
-    predicted = part.predicted
-    subjects, group = np.unique(part.keys[SUBJECT].to_numpy(), return_inverse=True)
-    rng = np.random.default_rng(seed)
-    scores = []
-    for _ in range(n_draws):
-        times = np.bincount(rng.integers(0, len(subjects), len(subjects)), minlength=len(subjects))
-        weights = times[group].astype(np.float64)
-        scores.append(hierarchical_f1(part.truth, predicted, targets, weights=weights).score)
-    low, high = np.quantile(scores, [0.025, 0.975])
-    return float(low), float(high)

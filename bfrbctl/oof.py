@@ -61,6 +61,21 @@ class OofScenario:
         return hierarchical_f1(self.truth[held], self.predicted[held], targets)
 
     @property
+    def groups(self) -> Int64:
+        """int64, (n_sequences,): number of the subject, in the order of their names.
+
+        A sequence whose subject is unknown is a group of its own, after the subjects: two of them need not be of one
+        person.
+        """
+        subjects = self.keys[SUBJECT]
+        known = (subjects.is_not_null() & (subjects != "")).to_numpy()
+        names, number = np.unique(subjects.filter(known).to_numpy(), return_inverse=True)
+        out = np.empty(len(subjects), dtype=np.int64)
+        out[known] = number
+        out[~known] = len(names) + np.arange(np.count_nonzero(~known))
+        return out
+
+    @property
     def folds(self) -> Int64:
         """int64, (n_sequences,): which fold held the sequence out."""
         return self.keys["fold"].to_numpy().astype(np.int64)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from bfrbctl import oof
 from bfrbctl.blending import aligned_members, blend, read_mixtures
+from bfrbctl.bootstrap import score_intervals
 from bfrbctl.errors import ArtefactError, DataError, UsageError
 from bfrbctl.folders import Folder
 from bfrbctl.metrics import hierarchical_f1, log_loss, score_proba
@@ -20,7 +21,6 @@ from bfrbctl.mixing import (
     fit_threshold,
     nested,
     pool,
-    subject_interval,
     temper,
 )
 from bfrbctl.oof import OofScenario
@@ -107,7 +107,7 @@ def test_the_nested_blend_of_a_fold_does_not_see_that_fold() -> None:
 
 def test_the_interval_holds_the_score() -> None:
     probas, part = members()
-    low, high = subject_interval(part, TARGETS, seed=0, n_draws=200)
+    low, high = score_intervals({"all": part}, TARGETS, seed=0)["all"]
     assert low < score_proba(probas[0], part.truth, TARGETS).score < high
 
 

@@ -11,7 +11,7 @@ from bfrbctl import members
 from bfrbctl.dataset import FeatureBatch, RecordingBatch, read_recordings
 from bfrbctl.errors import ArtefactError, DataError, UsageError
 from bfrbctl.folders import Folder
-from bfrbctl.members import Member, _only
+from bfrbctl.members import Member
 from bfrbctl.mixing import Mixture
 from bfrbctl.models import Kind, kind_module
 from bfrbctl.outputs import Job, open_output
@@ -322,8 +322,8 @@ def _asked(predictor: Predictor, recordings: RecordingBatch) -> list[tuple[Featu
 
 def test_weights_that_are_left_without_any_become_equal() -> None:
     mixture = Mixture((1.0, 2.0, 3.0), (1.0, 0.0, 0.0), "arithmetic", 1e-4)
-    assert _only(mixture, [1, 2]) == replace(mixture, temperatures=(2.0, 3.0), weights=(0.5, 0.5))
-    assert _only(replace(mixture, weights=(0.5, 0.2, 0.3)), [0, 2]).weights == pytest.approx((0.625, 0.375))
+    assert mixture.only([1, 2]) == replace(mixture, temperatures=(2.0, 3.0), weights=(0.5, 0.5))
+    assert replace(mixture, weights=(0.5, 0.2, 0.3)).only([0, 2]).weights == pytest.approx((0.625, 0.375))
 
 
 def test_a_member_whose_library_is_not_installed_is_left_out_loudly_or_refused(

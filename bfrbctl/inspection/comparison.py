@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from bfrbctl.blending import aligned_members
+from bfrbctl.bootstrap import Tally, drawings, interval
 from bfrbctl.errors import UsageError
 from bfrbctl.folders import Folder
-from bfrbctl.inspection.bootstrap import Tally, drawings, interval
 from bfrbctl.inspection.figures import Bars
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.scores import Scenarios, by_class

@@ -7,10 +7,10 @@ import numpy as np
 import polars as pl
 
 from bfrbctl import oof
+from bfrbctl.bootstrap import Tally, drawings, interval
 from bfrbctl.errors import DataError, examples
 from bfrbctl.feature_folder import INDEX
 from bfrbctl.folders import SEQUENCES, Folder
-from bfrbctl.inspection.bootstrap import Tally, drawings, interval
 from bfrbctl.inspection.figures import Bars, Matrix
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.view import Table, View, filled
