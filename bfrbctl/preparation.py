@@ -23,7 +23,7 @@ from bfrbctl.folders import QUALITY, SEQUENCES, Folder, InputRef, input_file_ref
 from bfrbctl.folds import extend_folds
 from bfrbctl.frames_files import Made, Notes, Recipe, frames_table, make_file, notes_file, with_people
 from bfrbctl.outputs import Output
-from bfrbctl.raw import RawSchema, RawSplit, Unsorted, read_demographics, read_schema
+from bfrbctl.raw import RawSchema, RawSplit, Unsorted, file_format, read_demographics, read_schema
 from bfrbctl.raw_sequences import Part, gather, plan, whole_sequences
 from bfrbctl.schema import (
     DEFAULT_RATE_HZ,
@@ -45,8 +45,8 @@ _TYPED = (GESTURE, SEQUENCE_TYPE)
 _MANY = 1 << 20
 """More parts than there are workers: whether a crew of so many is this process alone tells that it always is."""
 
-_WORTH_BYTES = (400_000_000, 45_000_000)
-"""A smaller raw file, CSV or Parquet, is prepared before other processes have started and done their share."""
+_WORTH_BYTES = {"csv": 400_000_000, "parquet": 45_000_000}
+"""A smaller raw file is prepared before other processes have started and done their share."""
 
 _BUSY_ALONE = 2
 """Cores that one process keeps busy by itself, since it reads ahead while it checks and packs."""
@@ -210,7 +210,7 @@ def _as_type(values: pl.Series, dtype: pl.DataType) -> pl.Series:
 
 def fitting_workers(splits: Sequence[RawSplit]) -> int:
     """How many processes of this machine are worth their start for these files, and have the memory."""
-    few = all(split.frames.stat().st_size < _WORTH_BYTES[split.frames.suffix == ".parquet"] for split in splits)
+    few = all(split.frames.stat().st_size < _WORTH_BYTES[file_format(split.frames)] for split in splits)
     found = workers.n_workers(0, memory=_WORKER_BYTES)
     return 1 if few or found <= _BUSY_ALONE else found
 

@@ -26,14 +26,14 @@ from bfrbctl.metrics import hierarchical_f1
 from bfrbctl.outputs import Output
 from bfrbctl.prediction import Predictor
 from bfrbctl.preparation import PrepareConfig, cleaned_tables, split_refs
-from bfrbctl.raw import RawSplit, Unsorted, find_splits, read_schema
+from bfrbctl.raw import RawSplit, Unsorted, file_format, find_splits, read_schema
 from bfrbctl.schema import GESTURE, SEQUENCE_ID, SUBJECT
 from bfrbctl.storage import Content, decode_parquet, encode_json, parquet_bytes, temporary_path
 from bfrbctl.workers import ALONE, Crew
 
 METRICS = "metrics.json"
 _BATCH_FRAMES = 65_536
-_BATCH_BYTES = {".csv": 128_000_000, ".parquet": 15_000_000}
+_BATCH_BYTES = {"csv": 128_000_000, "parquet": 15_000_000}
 """About how much of a raw file with the study's columns is so many frames."""
 
 _FEW_BATCHES = 4
@@ -144,7 +144,7 @@ def _raw_input(split: RawSplit, predictor: Predictor) -> Input:
             yield _as_batch(cleaned)
 
     size = split.frames.stat().st_size
-    return Input(size, "MB", 1e6, batches, size // _BATCH_BYTES[split.frames.suffix] + 1)
+    return Input(size, "MB", 1e6, batches, size // _BATCH_BYTES[file_format(split.frames)] + 1)
 
 
 def _as_batch(cleaned: CleanTable) -> Batch:

@@ -144,6 +144,16 @@ def test_an_unusable_sequence_gets_the_prior_and_a_row_in_problems(predictor: Pr
         predicted(raw, predictor, tmp_path / "q", strict=True)
 
 
+@pytest.mark.parametrize("suffix", [".CSV", ".Csv"])
+def test_a_raw_file_in_capital_letters_is_predicted(
+    predictor: Predictor, raw_folder: Path, tmp_path: Path, suffix: str
+) -> None:
+    (tmp_path / f"night{suffix}").write_bytes((raw_folder / "train.csv").read_bytes())
+    source = open_input(tmp_path / f"night{suffix}", predictor)
+    with open_output(tmp_path / "out", Job("predictions", {})) as output:
+        assert predict(source, predictor, output).content["n_sequences"] == 48
+
+
 def test_scattered_rows_are_predicted_alike(predictor: Predictor, tmp_path: Path) -> None:
     table = raw_frames(subjects=2, labelled=False)
     tidy = write_raw(tmp_path / "tidy", table, split="test")

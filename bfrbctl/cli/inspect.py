@@ -185,9 +185,9 @@ def _check_plot(path: Path, folder: Path) -> None:
     from bfrbctl.inspection.report import see_outside
 
     see_outside(path, folder)
-    if path.suffix not in (".svg", ".png"):
+    if path.suffix.lower() not in (".svg", ".png"):
         raise UsageError(f"--plot {path}: expected a name that ends in .svg or .png")
-    if path.suffix == ".png" and find_spec("resvg_py") is None:
+    if path.suffix.lower() == ".png" and find_spec("resvg_py") is None:
         raise UsageError(
             f"--plot {path}: drawing PNG files needs the plot extra",
             hint="draw it as .svg, or pip install 'bfrbctl[plot]'",
@@ -203,7 +203,7 @@ def _plot(view: "View", path: Path) -> None:
         why = f" ({view.notes[0]})" if view.notes else ""
         raise DataError(f"{view.title}: there is nothing to draw{why}", hint="leave --plot out to see the tables")
     drawing = standalone(view.figures)
-    if path.suffix == ".svg":
+    if path.suffix.lower() == ".svg":
         write_bytes(path, drawing.encode())
     else:
         import resvg_py

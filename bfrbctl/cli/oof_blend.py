@@ -45,7 +45,7 @@ def oof_blend(
     Example: bfrbctl oof-blend lgbm/ keras/ blend/
     """
     from bfrbctl import config as configuration
-    from bfrbctl.blending import METRICS, blend
+    from bfrbctl.blending import METRICS, blend, nesting_note
     from bfrbctl.errors import UsageError
     from bfrbctl.folders import open_folder
     from bfrbctl.mixing import BlendConfig
@@ -76,6 +76,7 @@ def oof_blend(
         f"wrote {target}: {score_line(summary)}",
         f"      {told} {summary['gain']:+.4f}",
         *_assignment_line(summary),
+        *(f"      {note}" for note in [nesting_note(summary)] if note),
     ]
     shared.tell(
         {"output": target, **summary},

@@ -12,7 +12,7 @@ from bfrbctl.inspection.figures import Lines, Series
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.view import Table, View
 from bfrbctl.metrics import log_loss
-from bfrbctl.mixing import BlendConfig, fit_temperature, temper
+from bfrbctl.mixing import BlendConfig, fit_temperature, nesting_groups, temper
 from bfrbctl.oof import OofScenario
 from bfrbctl.schema import SCENARIOS
 from bfrbctl.segments import AnyArray, Float32, Int64
@@ -47,7 +47,7 @@ def calibration_view(folder: Folder, _: Options) -> View:
             x, y = tuple(b.mean for b in found[name]), tuple(b.right for b in found[name])
             series.append(Series(f"{scenario}, {name}", x, y, number, name == "after"))
         tables.append(_reliability_table(scenario, found["before"], found["after"]))
-    notes = () if len(np.unique(scenarios[SCENARIOS[0]].folds)) > 1 else _ONE_FOLD
+    notes = _notes(scenarios[SCENARIOS[0]])
     summary = Table("calibration", ("scenario", "temperature", "ECE", "log-loss"), tuple(rows))
     title = "Reliability of the top probability, before and after the temperature"
     figure = Lines(title, "mean probability", "share right", tuple(series), diagonal=True)
@@ -65,17 +65,26 @@ def _reliability_table(scenario: str, before: Sequence[Bin], after: Sequence[Bin
     return Table(f"reliability {scenario}", ("from", "to", *columns, *(f"{name} after" for name in columns)), rows)
 
 
-_ONE_FOLD = ("there is one fold only: the temperature was fitted on the sequences it is judged by",)
+def _notes(part: OofScenario) -> tuple[str, ...]:
+    if len(np.unique(part.folds)) > 1:
+        return ()
+    if len(np.unique(part.groups)) > 1:
+        return ("there is one fold only: the temperature of each group of its subjects was fitted on the others",)
+    return ("there is one subject only: the temperature was fitted on the sequences it is scored by",)
 
 
 def nested_temperature(part: OofScenario, epsilon: float) -> tuple[Float32, list[float]]:
-    """Temper each fold with what fits the other folds best: probabilities, and the temperature of each fold."""
-    folds = np.unique(part.folds)
+    """Temper each fold with what fits the other folds best: probabilities, and the temperature of each fold.
+
+    Groups of subjects stand for folds where there is one fold only; see `mixing.nesting_groups`.
+    """
+    alone = len(np.unique(part.folds)) == 1 and len(np.unique(part.groups)) == 1
+    groups = part.folds if alone else nesting_groups(part)
     out = np.empty_like(part.proba)
     temperatures = []
-    for fold in folds:
-        held = part.folds == fold
-        rest = ~held if len(folds) > 1 else held
+    for group in np.unique(groups):
+        held = groups == group
+        rest = held if alone else ~held
         temperatures.append(fit_temperature(part.proba[rest], part.truth[rest], epsilon))
         out[held] = temper(part.proba[held], temperatures[-1], epsilon)
     return out, temperatures

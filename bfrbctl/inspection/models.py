@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from bfrbctl import oof
-from bfrbctl.blending import read_mixtures
+from bfrbctl.blending import nesting_note, read_mixtures
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import ArtefactError, DataError, UsageError
 from bfrbctl.feature_folder import read_features
@@ -253,6 +253,7 @@ def blend_view(folder: Folder, _: Options) -> View:
             hint="blend again, or download the folder again",
         ) from error
     notes = [] if metrics["gain"] > 0 else [f"the blend does not beat {metrics['best_member']}"]
+    notes += [note for note in [nesting_note(metrics)] if note]
     removed = _removed(folder, names, mixtures)
     if removed is None and len(names) > 1:
         notes.append("what each member adds is not known: this blend was written without its members' predictions")
