@@ -6,6 +6,7 @@ know nothing of each other, so that a crew can predict several at once: it gets 
 or the path of a file into which recordings were put aside.
 """
 
+import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -30,6 +31,8 @@ from bfrbctl.raw import RawSplit, Unsorted, file_format, find_splits, read_schem
 from bfrbctl.schema import GESTURE, SEQUENCE_ID, SUBJECT
 from bfrbctl.storage import Content, decode_parquet, encode_json, parquet_bytes, temporary_path
 from bfrbctl.workers import ALONE, Crew
+
+_log = logging.getLogger("bfrbctl.prediction")
 
 METRICS = "metrics.json"
 _BATCH_FRAMES = 65_536
@@ -320,6 +323,9 @@ def _assigned(table: pl.DataFrame, predictor: Predictor) -> pl.DataFrame:
     assigner = predictor.new_assigner()
     if assigner is None:
         return table
+    n_unknown = table[SUBJECT].null_count() - table["problem"].count()
+    if n_unknown:
+        _log.warning("%d sequences have no subject: each is answered by itself, nothing is assigned to them", n_unknown)
     before = oof.class_positions(table[GESTURE].to_list(), predictor.classes)
     after = assigner.answers(table[SUBJECT].to_list(), table[_SPREAD].to_numpy(), otherwise=before)
     names = pl.Series(GESTURE, [predictor.classes[position] for position in after], dtype=pl.String)

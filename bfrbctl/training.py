@@ -31,7 +31,7 @@ from bfrbctl.metrics import score_proba
 from bfrbctl.models import FoldModel, FoldTask, HistoryRow, InMembers, Kind, kind_module, n_members
 from bfrbctl.outputs import Output
 from bfrbctl.pieces import Pieces, Rows, progress_path
-from bfrbctl.schema import ALL_SENSORS, GESTURE, IMU_ONLY
+from bfrbctl.schema import ALL_SENSORS, GESTURE, IMU_ONLY, SEQUENCE_ID, SUBJECT
 from bfrbctl.segments import Float32, Int64
 from bfrbctl.storage import Content, decode_parquet, encode_json, parquet_bytes, parse_json
 from bfrbctl.workers import ALONE, Crew
@@ -157,6 +157,13 @@ def cross_validate(
     classes = tuple(job.features.content["classes"])
     if not index.height:
         raise DataError(f"{job.features.path}: has no labelled sequence", hint="train on a dataset with gestures")
+    nameless = index.filter(pl.col(SUBJECT) == "")[SEQUENCE_ID].to_list()
+    if nameless:
+        raise DataError(
+            f"{job.features.path}: labelled sequence {examples(nameless)} has no subject: "
+            "the same person may be in several folds",
+            hint="fill in the subject, or leave such sequences out with prepare --drop",
+        )
     chosen = _chosen_folds(job, index)
     targets = job.features.content["targets"]
     todo = [fold for fold in chosen if not output.has(f"fold-{fold}")]

@@ -8,6 +8,7 @@ import polars as pl
 
 from bfrbctl import oof
 from bfrbctl.bootstrap import Tally, drawings, interval
+from bfrbctl.dataset import n_subjects
 from bfrbctl.errors import DataError, examples
 from bfrbctl.feature_folder import INDEX
 from bfrbctl.folders import SEQUENCES, Folder
@@ -31,7 +32,7 @@ def oof_view(folder: Folder, options: Options) -> View:
     classes, targets = folder.content["classes"], folder.content["targets"]
     summary = oof.summarise(scenarios, targets, classes)
     facts: dict[str, Any] = {"score": summary["score"], "sequences": len(scenarios[SCENARIOS[0]].truth)}
-    facts["subjects"] = scenarios[SCENARIOS[0]].keys[SUBJECT].n_unique()
+    facts["subjects"] = scenarios[SCENARIOS[0]].keys.select(n_subjects()).item()
     classes_table = by_class(scenarios, classes, targets)
     people = _by_subject(scenarios, targets)
     facts["worst_subject"] = people.rows[0][0]
