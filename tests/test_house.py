@@ -33,7 +33,7 @@ LAYERS = (
     },
     {"cleaning", "folds", "appending", "frames_files", "preparation", "simulation", "features", "featurization"},
     {"models"},
-    {"labels", "oof", "bootstrap", "mixing", "assignment"},
+    {"labels", "oof", "seed_answers", "bootstrap", "mixing", "assignment"},
     {
         "pieces",
         "training",

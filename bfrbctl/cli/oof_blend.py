@@ -51,6 +51,7 @@ def oof_blend(
     from bfrbctl.mixing import BlendConfig
     from bfrbctl.oof import score_line
     from bfrbctl.outputs import Job, open_output
+    from bfrbctl.schema import scenarios_of
 
     if len(folders) < 2:
         raise UsageError("oof-blend needs a model folder and a folder to write", hint="oof-blend MODEL... BLEND")
@@ -73,7 +74,7 @@ def oof_blend(
     best = summary["best_member"]
     told = f"better than its best member {best} by" if summary["gain"] > 0 else f"NOT better than {best}:"
     lines = [
-        f"wrote {target}: {score_line(summary)}",
+        f"wrote {target}: {score_line(summary, scenarios_of(finished.content))}",
         f"      {told} {summary['gain']:+.4f}",
         *_assignment_line(summary),
         *(f"      {note}" for note in [nesting_note(summary)] if note),
