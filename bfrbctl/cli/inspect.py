@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 PLAIN = {
     "dataset": ("Show people, gestures, lengths, missing sensors, repairs and folds of a dataset.", "data/"),
     "folds": ("Show how the folds divide people and gestures.", "features/"),
-    "training": ("Show the scores of both scenarios while training, by fold.", "keras/"),
+    "training": ("Show the scores of every scenario while training, by fold.", "keras/"),
     "confusion": ("Show which gestures are taken for which.", "blend/"),
     "calibration": ("Show how far probabilities can be believed, before and after a temperature.", "blend/"),
     "blend": ("Show weights, temperatures, scores and what each member adds.", "blend/"),
@@ -93,7 +93,7 @@ def oof(
     as_json: shared.Json = False,
     debug: shared.Debug = False,
 ) -> None:
-    """Show out-of-fold scores in both scenarios, by class, orientation, fold and subject.
+    """Show out-of-fold scores with intervals, of every gesture worst first, by class, orientation, fold and subject.
 
     Example: bfrbctl inspect oof blend/ --features features/
     """
@@ -124,7 +124,7 @@ def compare(
     as_json: shared.Json = False,
     debug: shared.Debug = False,
 ) -> None:
-    """Tell whether B is better than A: paired by sequence, with an interval by subject.
+    """Compare two models: B - A paired by sequence, with an interval by subject, and by seed where both have several.
 
     Example: bfrbctl inspect compare lgbm/ blend/
     """
