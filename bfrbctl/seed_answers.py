@@ -75,15 +75,15 @@ def read_seed_answers(folder: Folder) -> SeedAnswers | None:
     if dict(table.schema) != _TYPES:
         raise ArtefactError(f"{what}: has columns {dict(table.schema)}, expected {_TYPES}", hint="train it again")
     part = read_oof(folder)[ALL_SENSORS]
-    seeds = table["seed"].unique().sort().to_list()
+    ids, seeds = part.keys[SEQUENCE_ID].to_list(), table["seed"].unique().sort().to_list()
     if len(seeds) < 2:
         return None
     predicted = {}
     for scenario in SCENARIOS:
-        rows = [table.filter(scenario=scenario, seed=seed).sort(SEQUENCE_ID) for seed in seeds]
-        if not all(each[SEQUENCE_ID].equals(part.keys[SEQUENCE_ID]) for each in rows):
+        rows = table.filter(scenario=scenario).sort("seed", SEQUENCE_ID)
+        pairs = ((seed, sequence_id) for seed in seeds for sequence_id in ids)
+        if rows.height != len(seeds) * len(ids) or rows.select("seed", SEQUENCE_ID).rows() != list(pairs):
             raise ArtefactError(f"{what}: its sequences are not those of the predictions", hint="train it again")
-        predicted[scenario] = np.stack(
-            [class_positions(each["answer"].to_list(), folder.content["classes"]) for each in rows]
-        )
+        answers = class_positions(rows["answer"].to_list(), folder.content["classes"])
+        predicted[scenario] = answers.reshape(len(seeds), len(ids))
     return SeedAnswers(part.truth, predicted)

@@ -117,6 +117,7 @@ def test_answers_of_seeds_that_do_not_fit_the_model_are_refused(several: Sequenc
     broken = {
         "sequences": table.filter(pl.col("sequence_id") != table["sequence_id"][0]),
         "columns": table.drop("answer"),
+        "predictions": table.with_columns(seed=pl.col("seed").shuffle(seed=1)),
         "not among": table.with_columns(answer=pl.lit("Yawn")),
     }
     for number, (match, rows) in enumerate(broken.items()):

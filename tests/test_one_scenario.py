@@ -1,17 +1,21 @@
 """A device without thermopile and ToF sensor has one scenario: every figure stands once, and nothing is IMU-only."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.testing
+from rich.console import Console
 
 from bfrbctl.cli.app import app
+from bfrbctl.cli.live import FoldTable
 from bfrbctl.folders import open_folder
 from bfrbctl.inspection import inspect, options_of
 from bfrbctl.inspection.report import write_report
 from bfrbctl.schema import IMU_LAYOUT, scenarios_of
+from bfrbctl.training import FoldResult
 from tests.recordings import SMALL_LAYOUT, raw_frames, write_raw
 
 VIEWS = ("dataset", "folds", "training", "oof", "confusion", "calibration", "blend")
@@ -55,6 +59,15 @@ def test_no_command_says_imu_only(watch: dict[str, Any]) -> None:
     for text in watch["said"]:
         words = text.lower().replace("imu_", "").replace("imu.", "")
         assert "imu only" not in words and "imu-only" not in words and " imu" not in words, text
+
+
+def test_the_table_of_folds_has_one_final_score() -> None:
+    table = FoldTable("lgbm", 1, scenarios=scenarios_of({"thm": [], "tof": []}))
+    table.on_fold(FoldResult(0, {"all": 0.875}, {}, False))
+    console = Console(file=io.StringIO(), width=120)
+    console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.count("0.8750") == 1 and "imu" not in text and "final" in text
 
 
 def test_every_figure_is_drawn_and_told_once(watch: dict[str, Any]) -> None:

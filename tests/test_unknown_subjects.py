@@ -65,6 +65,7 @@ def test_unlabelled_recordings_without_a_subject_are_kept_as_unknown(
     assert data.content["n_subjects"] == 1
     view = inspect("dataset", data.path)
     assert view.facts["subjects"] == 1
+    assert "subject" not in inspect("sequence", data.path).facts
     found = data.read_parquet("quality.parquet").filter(pl.col("problem") == "no subject")
     assert found["sequence_id"].to_list() == list(batch.sequence_ids[:4])
 

@@ -231,7 +231,7 @@ def sequence_view(folder: Folder, options: Options) -> View:
         tuple(quality.select("column", "problem", "action", "n_frames").iter_rows()),
     )
     shown = ("split", SUBJECT, GESTURE, "sequence_type", ORIENTATION, "n_frames", "fold", "n_findings")
-    facts = {name: about[name] for name in shown if about[name] is not None}
+    facts = {name: about[name] for name in shown if about[name] not in (None, "")}
     facts["seconds"] = one.n_frames / one.rate_hz
     if about["gesture_start"] is not None:
         facts["gesture_starts_at_seconds"] = about["gesture_start"] / one.rate_hz

@@ -130,10 +130,10 @@ def _class_rows(
 
 def _gesture_bars(scenarios: Scenarios, gestures: Table, merged: Table) -> Bars:
     """Draw the F1 of every gesture, and of all non-targets as the one class that the competition metric sees."""
-    other = merged.rows[-1]
-    labels = [*(row[0] for row in gestures.rows), f"{other[0]} (merged)"]
+    others = merged.rows[-1:] if any(row[1] == "non-target" for row in gestures.rows) else ()
+    labels = [*(row[0] for row in gestures.rows), *(f"{row[0]} (merged)" for row in others)]
     groups = tuple(
-        (SCENARIO_NAMES[scenario], (*(row[5 + 3 * n] for row in gestures.rows), other[4 + 3 * n]))
+        (SCENARIO_NAMES[scenario], (*(row[5 + 3 * n] for row in gestures.rows), *(row[4 + 3 * n] for row in others)))
         for n, scenario in enumerate(scenarios)
     )
     return Bars("F1 by gesture, worst first", "F1", tuple(labels), groups)
