@@ -18,7 +18,7 @@ from bfrbctl.folders import MANIFEST, Folder
 from bfrbctl.labels import JointLabels, read_joint
 from bfrbctl.mixing import Mixture
 from bfrbctl.models import Ensemble, ensemble_of, kind_module
-from bfrbctl.schema import SensorLayout
+from bfrbctl.schema import SensorLayout, scenarios_of
 from bfrbctl.segments import Float32
 
 _log = logging.getLogger("bfrbctl.prediction")
@@ -108,9 +108,12 @@ def mixtures_of(folder: Folder, kept: Mapping[int, str]) -> dict[str, Mixture]:
     if len(kept) == len(folder.content["members"]):
         return mixtures
     left = {scenario: mixture.only(list(kept)) for scenario, mixture in mixtures.items()}
-    for scenario, mixture in left.items():
-        told = ", ".join(f"{name} {weight:.3f}" for name, weight in zip(kept.values(), mixture.weights, strict=True))
-        _log.warning("%s: weights are now %s (scenario %s)", folder.path, told, scenario)
+    scenarios = scenarios_of(folder.content)
+    for scenario in scenarios:
+        weights = zip(kept.values(), left[scenario].weights, strict=True)
+        told = ", ".join(f"{name} {weight:.3f}" for name, weight in weights)
+        where = f" (scenario {scenario})" if len(scenarios) > 1 else ""
+        _log.warning("%s: weights are now %s%s", folder.path, told, where)
     return left
 
 

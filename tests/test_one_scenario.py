@@ -14,6 +14,7 @@ from bfrbctl.cli.live import FoldTable
 from bfrbctl.folders import open_folder
 from bfrbctl.inspection import inspect, options_of
 from bfrbctl.inspection.report import write_report
+from bfrbctl.prediction import Predictor
 from bfrbctl.schema import IMU_LAYOUT, scenarios_of
 from bfrbctl.training import FoldResult
 from tests.recordings import SMALL_LAYOUT, raw_frames, write_raw
@@ -93,6 +94,12 @@ def test_the_page_has_each_confusion_once_and_not_the_word(watch: dict[str, Any]
         page = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
         assert page.count("<title>Confusion</title>") == 1
         assert "IMU only" not in page and "IMU-only" not in page
+
+
+def test_weights_left_to_fewer_members_are_told_once(watch: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    Predictor.open(watch["base"] / "blend", without=["other"])
+    (message,) = [record.getMessage() for record in caplog.records if "weights are now" in record.getMessage()]
+    assert message.endswith("weights are now lgbm 1.000")
 
 
 def test_json_and_files_keep_both_scenarios(watch: dict[str, Any]) -> None:
