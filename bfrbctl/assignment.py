@@ -50,7 +50,7 @@ class Assigner:
         Parameters
         ----------
         subject
-            Who; None when unknown.
+            Who; None or the empty string when unknown: such a sequence is never taken for another one's.
         joint_proba
             float, (n_joint,): probability of each joint label.
 
@@ -59,7 +59,7 @@ class Assigner:
         The position of its gesture; None where there is nothing to assign: no wearer is known, or he has more
         sequences than there are joint labels.
         """
-        if subject is None:
+        if not subject:
             return None
         rows = self._seen.setdefault(subject, [])
         self._seen.move_to_end(subject)

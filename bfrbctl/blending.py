@@ -1,7 +1,7 @@
 """Blend folders: members joined by sequence_id, weights fitted on their out-of-fold predictions, an honest score.
 
-The score that is told comes from weights, temperatures and thresholds fitted on the other folds; the in-sample one
-stands beside it.
+The score that is told comes from weights, temperatures and thresholds fitted on the other folds - on other subjects
+where there is one fold only; the in-sample one stands beside it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,13 @@ import polars as pl
 
 from bfrbctl import oof
 from bfrbctl.assignment import joint_proba, score_orders
+from bfrbctl.bootstrap import score_intervals
 from bfrbctl.config import as_mapping
 from bfrbctl.errors import ArtefactError, DataError, UsageError, examples
 from bfrbctl.folders import Folder
 from bfrbctl.labels import JOINT_OOF, JointLabels, read_joint
 from bfrbctl.metrics import hierarchical_f1, score_proba
-from bfrbctl.mixing import RULES, BlendConfig, Mixture, decide, fit_mixture, nested, subject_interval
+from bfrbctl.mixing import RULES, BlendConfig, Mixture, decide, fit_mixture, nested, nesting_groups
 from bfrbctl.oof import OofScenario
 from bfrbctl.outputs import Output
 from bfrbctl.schema import GESTURE, SCENARIOS, SEQUENCE_ID, SUBJECT
@@ -27,6 +28,7 @@ from bfrbctl.storage import Content, encode_json
 
 WEIGHTS = "weights.json"
 METRICS = "metrics.json"
+FOLDS, SUBJECTS = "folds", "groups of subjects"
 
 
 def member_names(folders: Sequence[Folder]) -> list[str]:
@@ -103,7 +105,8 @@ def blend(folders: Sequence[Folder], output: Output, config: BlendConfig) -> Fol
     Raises
     ------
     DataError
-        When the members do not fit each other; the first difference is named.
+        When the members do not fit each other; the first difference is named. When one fold with one subject is all
+        that they were trained on.
     UsageError
         When fixed weights do not name the members, or an assignment is asked for and no member has joint labels.
     """
@@ -111,10 +114,11 @@ def blend(folders: Sequence[Folder], output: Output, config: BlendConfig) -> Fol
     tables = aligned_members(folders)
     targets, classes = folders[0].content["targets"], folders[0].content["classes"]
     fixed = _fixed_weights(config, names)
+    nesting = _nesting(tables[0][SCENARIOS[0]])
     joint, within = joint_members(folders, tables) if config.assign == "causal" else (None, {})
     mixtures: dict[str, Mixture] = {}
     honest: dict[str, OofScenario] = {}
-    told: dict[str, Any] = {key: {} for key in ("optimistic", "interval", "rules", "assignment")}
+    told: dict[str, Any] = {key: {} for key in ("optimistic", "rules", "assignment")}
     told["members"] = {name: {} for name in names}
     for scenario in SCENARIOS:
         probas = [table[scenario].proba for table in tables]
@@ -122,7 +126,6 @@ def blend(folders: Sequence[Folder], output: Output, config: BlendConfig) -> Fol
         mixtures[scenario], honest[scenario] = mixture, part
         told["rules"][scenario] = rules
         told["optimistic"][scenario] = asdict(_decided(mixture, probas, part, targets).score(targets))
-        told["interval"][scenario] = list(subject_interval(part, targets, seed=config.seed))
         for name, member in zip(names, probas, strict=True):
             told["members"][name][scenario] = asdict(score_proba(member, part.truth, targets))
         if joint:
@@ -131,7 +134,8 @@ def blend(folders: Sequence[Folder], output: Output, config: BlendConfig) -> Fol
             told["assignment"][scenario] = {"orders": [asdict(score) for score in scores]} | {
                 "score": float(np.mean([score.score for score in scores]))
             }
-    summary = {**oof.summarise(honest, targets, classes), **told}
+    told["interval"] = score_intervals(honest, targets, seed=config.seed)
+    summary = {**oof.summarise(honest, targets, classes), **told, "nesting": nesting}
     summary["best_member"] = max(names, key=lambda name: _mean_of(told["members"][name]))
     summary["gain"] = summary["score"] - _mean_of(told["members"][summary["best_member"]])
     if joint:
@@ -143,6 +147,23 @@ def blend(folders: Sequence[Folder], output: Output, config: BlendConfig) -> Fol
     layout = {key: sorted({n for folder in folders for n in folder.content[key]}) for key in ("thm", "tof")}
     assignment = {"joint": joint.as_content(), "assign": config.assign} if joint else {}
     return output.finish({**content, **layout, **assignment, "members": names, "score": summary["score"]})
+
+
+def _nesting(part: OofScenario) -> dict[str, Any]:
+    """Tell what the score is nested over: folds, or groups of the subjects of the one fold that was trained."""
+    groups = len(np.unique(nesting_groups(part)))
+    return {"over": FOLDS if len(np.unique(part.folds)) > 1 else SUBJECTS, "groups": groups}
+
+
+def nesting_note(metrics: Mapping[str, Any]) -> str | None:
+    """Tell where the score of a blend is not nested over folds; None where it is."""
+    told = metrics.get("nesting")
+    if not isinstance(told, Mapping) or told.get("over") != SUBJECTS:
+        return None
+    return (
+        f"the members were trained with one fold: the score is nested over {told.get('groups')} groups of its subjects,"
+        " and of this fold alone"
+    )
 
 
 def _fit_scenario(

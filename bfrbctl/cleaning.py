@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from bfrbctl.dataset import RecordingBatch, float_matrix, transpose_into
+from bfrbctl.dataset import RecordingBatch, float_matrix, known_subject, transpose_into
 from bfrbctl.raw import RawSchema
 from bfrbctl.schema import (
     ACC,
@@ -130,7 +130,7 @@ def clean(table: pl.DataFrame, schema: RawSchema, *, rate_hz: float, drop: froze
     quality = Quality()
     faults: dict[str, str] = {}
     table = _dropped(table, drop, quality)
-    table = _in_order(table, quality, faults)
+    table = _in_order(_subjects_known(table), quality, faults)
     for sequence_id, what in _conflicts(table, schema):
         faults.setdefault(sequence_id, what)
     table = _without(table, faults)
@@ -141,9 +141,13 @@ def clean(table: pl.DataFrame, schema: RawSchema, *, rate_hz: float, drop: froze
     rot = _rotation(table, offsets, ids, quality)
     thm = _thermopiles(table, schema, offsets, ids, quality=quality)
     tof = _time_of_flight(table, schema, offsets, ids, quality=quality)
+    subjects = tuple(table[SUBJECT].gather(starts).to_list())
+    for sequence_id, subject in zip(ids, subjects, strict=True):
+        if subject is None:
+            quality.add(sequence_id, SUBJECT, "no subject", "kept as unknown", 0)
     batch = RecordingBatch(
         sequence_ids=ids,
-        subjects=tuple(table[SUBJECT].gather(starts).to_list()),
+        subjects=subjects,
         offsets=offsets,
         acc=acc,
         rot=rot,
@@ -156,7 +160,7 @@ def clean(table: pl.DataFrame, schema: RawSchema, *, rate_hz: float, drop: froze
     phase = _phase(table)
     cleaned = CleanTable(
         batch=batch,
-        labels=_label_rows(table, offsets, ids, phase),
+        labels=_label_rows(table, offsets, ids, phase).with_columns(pl.col(SUBJECT).fill_null("")),
         counters=table[SEQUENCE_COUNTER].to_numpy(),
         behavior=table[BEHAVIOR] if BEHAVIOR in table.columns else _nulls(BEHAVIOR, table.height),
         phase=phase,
@@ -178,15 +182,17 @@ def _dropped(table: pl.DataFrame, drop: frozenset[str], quality: Quality) -> pl.
     return table.filter(~gone)
 
 
+def _subjects_known(table: pl.DataFrame) -> pl.DataFrame:
+    """Write null for the empty string as subject: both say that it is unknown."""
+    return table.with_columns(known_subject()) if (table[SUBJECT] == "").any() else table
+
+
 def _in_order(table: pl.DataFrame, quality: Quality, faults: dict[str, str]) -> pl.DataFrame:
     """Sort frames by counter, drop repeated rows, note gaps."""
     ids, counter = table[SEQUENCE_ID], table[SEQUENCE_COUNTER]
     if counter.null_count():
         for sequence_id in ids.filter(counter.is_null()).unique().sort().to_list():
             faults[sequence_id] = "has rows without a sequence_counter"
-    if table[SUBJECT].null_count():
-        for sequence_id in ids.filter(table[SUBJECT].is_null()).unique().sort().to_list():
-            faults.setdefault(sequence_id, "has rows without a subject")
     same, step = ~_changed(ids), _steps(counter)
     if (same & (step <= 0)).any():
         back = table.filter(pl.Series(same & (step < 0)))[SEQUENCE_ID].value_counts().sort(SEQUENCE_ID)

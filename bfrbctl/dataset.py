@@ -51,7 +51,7 @@ class RecordingBatch:
     sequence_ids
         One a sequence; n_sequences of them.
     subjects
-        One a sequence.
+        One a sequence; None where it is unknown. Two recordings without a subject need not be of one person.
     offsets
         int64, (n_sequences + 1,): frames offsets[i]:offsets[i+1] belong to sequence i.
     acc
@@ -71,7 +71,7 @@ class RecordingBatch:
     """
 
     sequence_ids: tuple[str, ...]
-    subjects: tuple[str, ...]
+    subjects: tuple[str | None, ...]
     offsets: Int64
     acc: Float32
     rot: Float32
@@ -283,6 +283,16 @@ def recording_frames(batch: RecordingBatch, counters: Int64, behavior: pl.Series
     return frame.with_columns(pl.when(pl.col(name) != TOF_MISSING).then(pl.col(name)) for name in holes)
 
 
+def known_subject() -> pl.Expr:
+    """Give the subject of a sequence, null where it is unknown; tables on disk have the empty string there."""
+    return pl.when(pl.col(SUBJECT) != "").then(pl.col(SUBJECT)).alias(SUBJECT)
+
+
+def n_subjects() -> pl.Expr:
+    """Count the subjects that are known."""
+    return known_subject().drop_nulls().n_unique()
+
+
 def dataset_layout(folder: Folder) -> SensorLayout:
     """Which sensors a prepared dataset has."""
     return SensorLayout(thm=tuple(folder.content["thm"]), tof=tuple(folder.content["tof"]))
@@ -332,7 +342,7 @@ def read_recordings(folder: Folder, sequences: pl.DataFrame, number: int) -> tup
     transpose_into(tof, images)
     batch = RecordingBatch(
         sequence_ids=ids,
-        subjects=tuple(rows[SUBJECT].to_list()),
+        subjects=tuple(rows.select(known_subject()).to_series().to_list()),
         offsets=offsets,
         acc=float_matrix(frame, ACC),
         rot=float_matrix(frame, ROT),

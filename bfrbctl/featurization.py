@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bfrbctl import features, workers
-from bfrbctl.dataset import dataset_layout, frames_file, read_accelerations, read_recordings
+from bfrbctl.dataset import dataset_layout, frames_file, known_subject, read_accelerations, read_recordings
 from bfrbctl.feature_folder import CATALOGUE, INDEX, catalogue_table, feature_frames, feature_table
 from bfrbctl.folders import PART, SEQUENCES, Folder, Pinned
 from bfrbctl.outputs import Output
@@ -127,7 +127,7 @@ def with_flips(dataset: Folder, config: features.FeatureConfig) -> features.Feat
         return config
     sequences, acc, offsets = read_accelerations(dataset)
     scores = features.raised(acc, offsets, sequences["handedness"].cast(pl.Float32).to_numpy())
-    found = features.upside_down(scores, sequences[SUBJECT].to_list())
+    found = features.upside_down(scores, sequences.select(known_subject()).to_series().to_list())
     return replace(config, flipped_subjects=found)
 
 

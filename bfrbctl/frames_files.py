@@ -148,7 +148,8 @@ def with_people(cleaned: CleanTable, people: pl.DataFrame | None) -> CleanTable:
     batch = cleaned.batch
     if people is None or not batch.n_sequences:
         return cleaned
-    rows = pl.DataFrame({SUBJECT: batch.subjects}).join(people, on=SUBJECT, how="left", maintain_order="left")
+    subjects = pl.DataFrame({SUBJECT: batch.subjects}, schema={SUBJECT: pl.String})
+    rows = subjects.join(people, on=SUBJECT, how="left", maintain_order="left")
     values = np.stack([rows[name].to_numpy() for name in DEMOGRAPHICS], axis=1)
     return replace(cleaned, batch=replace(batch, demographics=np.asarray(values, dtype=np.float32)))
 

@@ -6,10 +6,8 @@ others are scaled up, and that is logged. A member whose files are damaged alway
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from bfrbctl.blending import read_mixtures
 from bfrbctl.config import from_mapping
@@ -20,7 +18,7 @@ from bfrbctl.folders import MANIFEST, Folder
 from bfrbctl.labels import JointLabels, read_joint
 from bfrbctl.mixing import Mixture
 from bfrbctl.models import Ensemble, ensemble_of, kind_module
-from bfrbctl.schema import SensorLayout
+from bfrbctl.schema import SensorLayout, scenarios_of
 from bfrbctl.segments import Float32
 
 _log = logging.getLogger("bfrbctl.prediction")
@@ -109,19 +107,14 @@ def mixtures_of(folder: Folder, kept: Mapping[int, str]) -> dict[str, Mixture]:
     mixtures = read_mixtures(folder)
     if len(kept) == len(folder.content["members"]):
         return mixtures
-    left = {scenario: _only(mixture, list(kept)) for scenario, mixture in mixtures.items()}
-    for scenario, mixture in left.items():
-        told = ", ".join(f"{name} {weight:.3f}" for name, weight in zip(kept.values(), mixture.weights, strict=True))
-        _log.warning("%s: weights are now %s (scenario %s)", folder.path, told, scenario)
+    left = {scenario: mixture.only(list(kept)) for scenario, mixture in mixtures.items()}
+    scenarios = scenarios_of(folder.content)
+    for scenario in scenarios:
+        weights = zip(kept.values(), left[scenario].weights, strict=True)
+        told = ", ".join(f"{name} {weight:.3f}" for name, weight in weights)
+        where = f" (scenario {scenario})" if len(scenarios) > 1 else ""
+        _log.warning("%s: weights are now %s%s", folder.path, told, where)
     return left
-
-
-def _only(mixture: Mixture, positions: Sequence[int]) -> Mixture:
-    """Leave some members in a mixture; equal weights where all of them had none."""
-    weights = np.array([mixture.weights[position] for position in positions])
-    shares = weights / weights.sum() if weights.sum() > 0 else np.full(len(weights), 1.0 / len(weights))
-    temperatures = tuple(mixture.temperatures[position] for position in positions)
-    return replace(mixture, temperatures=temperatures, weights=tuple(shares.tolist()))
 
 
 def assigned_labels(folder: Folder, members: Sequence[Member]) -> JointLabels | None:

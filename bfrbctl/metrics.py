@@ -71,6 +71,37 @@ def f1_by_class(truth: Int64, predicted: Int64, n_classes: int, weights: AnyArra
         return np.asarray(np.where(total > 0, 2.0 * hits / total, np.nan), dtype=np.float64)
 
 
+@dataclass(frozen=True)
+class ClassFigures:
+    """How well each class is recognised; one entry a class.
+
+    Parameters
+    ----------
+    precision
+        float64, (n_classes,): share right of the predictions of it; NaN where it was never predicted.
+    recall
+        float64, (n_classes,): share found of the sequences of it; NaN where there is none.
+    f1
+        float64, (n_classes,): harmonic mean of the two; NaN where it is in neither truth nor prediction.
+    support
+        int64, (n_classes,): sequences of it.
+    """
+
+    precision: Float64
+    recall: Float64
+    f1: Float64
+    support: Int64
+
+
+def class_figures(truth: Int64, predicted: Int64, n_classes: int) -> ClassFigures:
+    """Give precision, recall, F1 and support of each class; both are int64, (n_sequences,), 0..n_classes-1."""
+    hits = np.bincount(truth[truth == predicted], minlength=n_classes)
+    answered, support = np.bincount(predicted, minlength=n_classes), np.bincount(truth, minlength=n_classes)
+    with np.errstate(invalid="ignore"):
+        precision, recall = hits / answered, hits / support
+    return ClassFigures(precision, recall, f1_by_class(truth, predicted, n_classes), support.astype(np.int64))
+
+
 def hierarchical_f1(
     truth: Int64, predicted: Int64, targets: Sequence[bool], *, weights: AnyArray | None = None
 ) -> Score:

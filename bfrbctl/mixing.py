@@ -13,18 +13,17 @@ from typing import Literal
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
-from bfrbctl.errors import UsageError
+from bfrbctl.errors import DataError, UsageError
 from bfrbctl.metrics import hierarchical_f1, log_loss
 from bfrbctl.oof import OofScenario
-from bfrbctl.schema import SUBJECT
 from bfrbctl.segments import AnyArray, Bool, Float32, Float64, Int64
 
 _TEMPERATURES = (0.2, 5.0)
 _STEPS = (0.2, 0.1, 0.05, 0.02)
 _EQUALITY_PULL = 1e-3
-_BOOTSTRAPS = 1000
 _THRESHOLDS = tuple(round(0.2 + 0.01 * step, 2) for step in range(61))
 _MIDDLE_PULL = 1e-3
+_SUBJECT_GROUPS = 5
 RULES = ("argmax", "threshold")
 
 
@@ -252,7 +251,7 @@ def _search(
 
 @dataclass(frozen=True)
 class Nested:
-    """A blend of each fold by what was fitted on the other folds alone.
+    """A blend of each fold, or group of subjects, by what was fitted on the others alone.
 
     Parameters
     ----------
@@ -270,6 +269,34 @@ class Nested:
         return max(RULES, key=lambda rule: hierarchical_f1(truth, self.predicted[rule], targets).score)
 
 
+def nesting_groups(part: OofScenario) -> Int64:
+    """Divide out-of-fold predictions into groups, each of which is scored by what was fitted on the other groups.
+
+    The groups are the folds. Where one fold alone was trained, they are up to five groups of its subjects, by name: no
+    subject is then in two groups, and what is scored still was not fitted on.
+
+    Returns
+    -------
+    int64, (n_sequences,).
+
+    Raises
+    ------
+    DataError
+        When there are neither two folds nor two subjects.
+    """
+    folds, subjects = part.folds, part.groups
+    if len(np.unique(folds)) > 1:
+        return folds
+    n_subjects = len(np.unique(subjects))
+    if n_subjects < 2:
+        raise DataError(
+            f"fold {folds[0]} is the only one that was trained, and it holds out one subject: "
+            "nothing is left to fit weights and temperatures on",
+            hint="train two folds at least",
+        )
+    return np.asarray(subjects % min(n_subjects, _SUBJECT_GROUPS), dtype=np.int64)
+
+
 def nested(
     probas: Sequence[Float32],
     part: OofScenario,
@@ -278,30 +305,14 @@ def nested(
     *,
     fixed: Sequence[float] | None = None,
 ) -> Nested:
-    """Blend each fold with temperatures, weights and a threshold fitted on the other folds alone."""
-    folds = part.folds
+    """Blend each of the `nesting_groups` with what was fitted on the other groups alone."""
+    groups = nesting_groups(part)
     proba = np.empty_like(probas[0])
-    predicted = {rule: np.empty(len(folds), dtype=np.int64) for rule in RULES}
-    for fold in np.unique(folds):
-        held, rest = folds == fold, folds != fold
+    predicted = {rule: np.empty(len(groups), dtype=np.int64) for rule in RULES}
+    for group in np.unique(groups):
+        held, rest = groups == group, groups != group
         fitted = fit_mixture([p[rest] for p in probas], part.truth[rest], targets, config, fixed=fixed)
         proba[held] = fitted.mix([p[held] for p in probas])
         predicted["argmax"][held] = decide(proba[held], targets, None)
         predicted["threshold"][held] = decide(proba[held], targets, fitted.threshold)
     return Nested(proba, predicted)
-
-
-def subject_interval(
-    part: OofScenario, targets: Sequence[bool], *, seed: int, n_draws: int = _BOOTSTRAPS
-) -> tuple[float, float]:
-    """95 % bootstrap interval of the competition score, drawing whole subjects with replacement."""
-    predicted = part.predicted
-    subjects, group = np.unique(part.keys[SUBJECT].to_numpy(), return_inverse=True)
-    rng = np.random.default_rng(seed)
-    scores = []
-    for _ in range(n_draws):
-        times = np.bincount(rng.integers(0, len(subjects), len(subjects)), minlength=len(subjects))
-        weights = times[group].astype(np.float64)
-        scores.append(hierarchical_f1(part.truth, predicted, targets, weights=weights).score)
-    low, high = np.quantile(scores, [0.025, 0.975])
-    return float(low), float(high)

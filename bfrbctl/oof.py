@@ -14,7 +14,7 @@ import polars as pl
 
 from bfrbctl.errors import ArtefactError, examples
 from bfrbctl.folders import Folder
-from bfrbctl.metrics import Score, f1_by_class, hierarchical_f1, log_loss, merged_labels
+from bfrbctl.metrics import Score, class_figures, f1_by_class, hierarchical_f1, log_loss, merged_labels
 from bfrbctl.schema import GESTURE, NON_TARGET, SCENARIOS, SEQUENCE_ID, SUBJECT
 from bfrbctl.segments import Float32, Int64
 
@@ -59,6 +59,21 @@ class OofScenario:
         """Score the gestures answered, of one fold or of all."""
         held = slice(None) if fold is None else self.folds == fold
         return hierarchical_f1(self.truth[held], self.predicted[held], targets)
+
+    @property
+    def groups(self) -> Int64:
+        """int64, (n_sequences,): number of the subject, in the order of their names.
+
+        A sequence whose subject is unknown is a group of its own, after the subjects: two of them need not be of one
+        person.
+        """
+        subjects = self.keys[SUBJECT]
+        known = (subjects.is_not_null() & (subjects != "")).to_numpy()
+        names, number = np.unique(subjects.filter(known).to_numpy(), return_inverse=True)
+        out = np.empty(len(subjects), dtype=np.int64)
+        out[known] = number
+        out[~known] = len(names) + np.arange(np.count_nonzero(~known))
+        return out
 
     @property
     def folds(self) -> Int64:
@@ -154,6 +169,7 @@ def summarise(scenarios: Mapping[str, OofScenario], targets: Sequence[bool], cla
             "log_loss": log_loss(part.proba, part.truth),
             "n_sequences": len(part.truth),
             "f1": class_f1(part, targets, classes),
+            "gestures": gesture_figures(part, classes),
         }
     for fold in sorted(set(scenarios[SCENARIOS[0]].folds.tolist())):
         row: dict[str, Any] = {"fold": fold}
@@ -171,16 +187,31 @@ def class_f1(part: OofScenario, targets: Sequence[bool], classes: Sequence[str])
     return {name: None if np.isnan(value) else float(value) for name, value in zip(names, values, strict=True)}
 
 
+def gesture_figures(part: OofScenario, classes: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
+    """Precision, recall, F1 and support of every gesture, non-targets apart; None where a figure is not defined."""
+    found = class_figures(part.truth, part.predicted, len(classes))
+    columns = {name: getattr(found, name).tolist() for name in ("precision", "recall", "f1", "support")}
+    return {
+        gesture: {name: None if np.isnan(values[place]) else values[place] for name, values in columns.items()}
+        for place, gesture in enumerate(classes)
+    }
+
+
 def mean_score(scores: Sequence[float]) -> float:
     """Mean of the scenarios' competition scores: half of the study's test is IMU-only."""
     return float(np.mean(scores))
 
 
-def score_line(summary: Mapping[str, Any]) -> str:
-    """Tell the headline figures in one line."""
-    parts = [f"{name} {values['score']:.4f}" for name, values in summary["scenarios"].items()]
-    gestures = [f"{values['gesture_macro_f1']:.4f}" for values in summary["scenarios"].values()]
-    return f"score {summary['score']:.4f} ({', '.join(parts)}); macro F1 over all gestures {' / '.join(gestures)}"
+def score_line(summary: Mapping[str, Any], scenarios: Sequence[str] = SCENARIOS) -> str:
+    """Tell the headline figures in one line: the score with its interval, and each scenario where there are several."""
+    told = {name: summary["scenarios"][name] for name in scenarios}
+    parts = [f"{name} {values['score']:.4f}" for name, values in told.items()] if len(told) > 1 else []
+    if "interval" in summary:
+        low, high = summary["interval"]["mean"]
+        parts.insert(0, f"95 % by subject {low:.4f} to {high:.4f}")
+    gestures = [f"{values['gesture_macro_f1']:.4f}" for values in told.values()]
+    about = f" ({', '.join(parts)})" if parts else ""
+    return f"score {summary['score']:.4f}{about}; macro F1 over all gestures {' / '.join(gestures)}"
 
 
 def as_score(values: Mapping[str, float]) -> Score:

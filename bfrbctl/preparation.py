@@ -18,13 +18,21 @@ import polars as pl
 from bfrbctl import workers
 from bfrbctl.appending import Before, source
 from bfrbctl.cleaning import CleanTable, Fault, Quality, clean
-from bfrbctl.dataset import frames_file
+from bfrbctl.dataset import frames_file, n_subjects
 from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.folders import QUALITY, SEQUENCES, Folder, InputRef, input_file_ref, pinned_file
 from bfrbctl.folds import extend_folds
 from bfrbctl.frames_files import Made, Notes, Recipe, frames_table, make_file, notes_file, with_people
 from bfrbctl.outputs import Output
-from bfrbctl.raw import RawSchema, RawSplit, Unsorted, read_demographics, read_schema, without_empty
+from bfrbctl.raw import (
+    RawSchema,
+    RawSplit,
+    Unsorted,
+    file_format,
+    read_demographics,
+    read_schema,
+    without_empty,
+)
 from bfrbctl.raw_sequences import Part, gather, plan, whole_sequences
 from bfrbctl.schema import (
     DEFAULT_RATE_HZ,
@@ -46,8 +54,8 @@ _TYPED = (GESTURE, SEQUENCE_TYPE)
 _MANY = 1 << 20
 """More parts than there are workers: whether a crew of so many is this process alone tells that it always is."""
 
-_WORTH_BYTES = (400_000_000, 45_000_000)
-"""A smaller raw file, CSV or Parquet, is prepared before other processes have started and done their share."""
+_WORTH_BYTES = {"csv": 400_000_000, "parquet": 45_000_000}
+"""A smaller raw file is prepared before other processes have started and done their share."""
 
 _BUSY_ALONE = 2
 """Cores that one process keeps busy by itself, since it reads ahead while it checks and packs."""
@@ -151,7 +159,8 @@ def clean_frames(
         Rows of one or more sequences in any order: acc_*, rot_*, and what there is of sequence_id, sequence_counter,
         subject, thm_*, tof_*. Other columns are ignored; sensors of `layout` that it lacks are missing.
     demographics
-        One row a subject, as in the study's file; None or empty when unknown.
+        One row a subject, as in the study's file; None or empty when unknown. A recording whose subject is missing or
+        the empty string is of an unknown person.
     layout
         Sensors to give.
     rate_hz
@@ -172,7 +181,7 @@ def clean_frames(
     stand_ins = {
         SEQUENCE_ID: lambda: pl.repeat("sequence", n, eager=True),
         SEQUENCE_COUNTER: lambda: pl.Series(np.arange(n)),
-        SUBJECT: lambda: pl.repeat("", n, eager=True),
+        SUBJECT: lambda: pl.repeat(None, n, dtype=pl.String, eager=True),
     }
     nothing = pl.repeat(None, n, dtype=pl.Float32, eager=True)
     pixels = frozenset(layout.tof_columns)
@@ -233,7 +242,7 @@ def _as_type(values: pl.Series, dtype: pl.DataType) -> pl.Series:
 
 def fitting_workers(splits: Sequence[RawSplit]) -> int:
     """How many processes of this machine are worth their start for these files, and have the memory."""
-    few = all(split.frames.stat().st_size < _WORTH_BYTES[split.frames.suffix == ".parquet"] for split in splits)
+    few = all(split.frames.stat().st_size < _WORTH_BYTES[file_format(split.frames)] for split in splits)
     found = workers.n_workers(0, memory=_WORKER_BYTES)
     return 1 if few or found <= _BUSY_ALONE else found
 
@@ -443,6 +452,7 @@ def _refuse_faults(splits: Sequence[RawSplit], results: Mapping[str, Notes]) -> 
         if GESTURE in labels.columns and labels[GESTURE].is_not_null().any():
             bare = labels.filter(pl.col(GESTURE).is_null())[SEQUENCE_ID].to_list()
             result.faults += [Fault(name, "has no gesture, while others have one") for name in bare]
+            result.faults += _without_subject(split, labels)
         if result.faults:
             options = " ".join(f"--drop {fault.sequence_id}" for fault in result.faults[:3])
             more = "" if len(result.faults) <= 3 else f" ... ({len(result.faults)} in all)"
@@ -451,6 +461,24 @@ def _refuse_faults(splits: Sequence[RawSplit], results: Mapping[str, Notes]) -> 
                 f"{split.frames}: {examples(named)}", hint=f"fix the rows, or leave them out with {options}{more}"
             )
     _refuse_repeats(results)
+
+
+def _without_subject(split: RawSplit, labels: pl.DataFrame) -> list[Fault]:
+    """Name the labelled sequences whose subject is unknown: no fold can hold their people out.
+
+    Raises
+    ------
+    DataError
+        When that is all of them.
+    """
+    nameless = labels.filter(pl.col(GESTURE).is_not_null() & (pl.col(SUBJECT) == ""))[SEQUENCE_ID].to_list()
+    if nameless and len(nameless) == labels.height:
+        raise DataError(
+            f"{split.frames}: column {SUBJECT} is empty in all {labels.height} labelled sequences, "
+            "expected who was recorded",
+            hint="fill it in: folds hold out whole subjects",
+        )
+    return [Fault(name, "has no subject, which labelled sequences need for their folds") for name in nameless]
 
 
 def _refuse_repeats(results: Mapping[str, Notes]) -> None:
@@ -523,6 +551,6 @@ def _content(sequences: pl.DataFrame, layout: SensorLayout, config: PrepareConfi
         "n_folds": config.folds if gestures else 0,
         "n_sequences": dict(sequences["split"].value_counts().sort("split").iter_rows()),
         "n_frames": int(sequences["n_frames"].sum()),
-        "n_subjects": sequences[SUBJECT].n_unique(),
+        "n_subjects": sequences.select(n_subjects()).item(),
         "n_files": int(sequences["file"].max()) + 1,  # type: ignore[arg-type]
     }

@@ -39,6 +39,9 @@ CHUNK_BYTES = 32 << 20
 _PARQUET_BATCH_ROWS = 32_768
 _MAX_LINE = 1 << 20
 _KEYS = (SEQUENCE_ID, SEQUENCE_COUNTER, SUBJECT)
+FORMATS = ("csv", "parquet")
+"""Endings of the files that are read; a name may have them in capital letters."""
+
 OnBytes = Callable[[int], None]
 T = TypeVar("T")
 
@@ -135,8 +138,29 @@ def find_splits(raw: Path, demographics: Path | None = None) -> list[RawSplit]:
     return splits
 
 
+def file_format(path: Path) -> str:
+    """Tell by its name how a file is written: `csv` or `parquet`, in small or capital letters.
+
+    Raises
+    ------
+    DataError
+        When the name ends otherwise.
+    """
+    ending = path.suffix.lower().removeprefix(".")
+    if ending not in FORMATS:
+        raise DataError(
+            f"{path}: its name ends in {path.suffix or 'nothing'!r}, expected .csv or .parquet",
+            hint="name a comma-separated file .csv; convert anything else to CSV or Parquet",
+        )
+    return ending
+
+
 def _one_of(folder: Path, stem: str) -> Path | None:
-    found = [path for path in (folder / f"{stem}.parquet", folder / f"{stem}.csv") if path.is_file()]
+    try:
+        there = sorted(path for path in folder.iterdir() if path.stem == stem)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror or error})", hint="check the path") from error
+    found = [path for path in there if path.suffix.lower().removeprefix(".") in FORMATS and path.is_file()]
     if len(found) > 1:
         raise UsageError(
             f"{folder}: has both {found[0].name} and {found[1].name}", hint="give the file you mean instead"
@@ -156,7 +180,7 @@ def raw_columns(path: Path) -> dict[str, pl.DataType | None]:
         When the file is empty, not CSV / Parquet, or names a column twice.
     """
     try:
-        names = _parquet_columns(path) if path.suffix == ".parquet" else _csv_columns(path)
+        names = _parquet_columns(path) if file_format(path) == "parquet" else _csv_columns(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})", hint="check the path") from error
     return names
@@ -263,7 +287,7 @@ def read_chunks(path: Path, schema: RawSchema, on_bytes: OnBytes | None = None) 
         A line with too few or too many fields, a value that is no number, rows without a sequence_id, no rows at all.
     """
     n_rows = 0
-    chunks = _one_ahead((_parquet_chunks if path.suffix == ".parquet" else csv_chunks)(path, schema))
+    chunks = _one_ahead((_parquet_chunks if file_format(path) == "parquet" else csv_chunks)(path, schema))
     for chunk, n_bytes in chunks:
         nameless = chunk[SEQUENCE_ID].is_null()
         if nameless.any():
@@ -427,7 +451,7 @@ def read_demographics(path: Path) -> pl.DataFrame:
         Not readable, no `subject` column, a subject twice, a value that is no number.
     """
     try:
-        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
+        table = pl.read_parquet(path) if file_format(path) == "parquet" else pl.read_csv(path, infer_schema=False)
         if SUBJECT not in table.columns:
             raise DataError(f"{path}: lacks column {SUBJECT}", hint="it needs one row a subject")
         subjects = table[SUBJECT].cast(pl.String)

@@ -236,7 +236,7 @@ def plan(path: Path, rows: int) -> Sequence[Part] | None:
     Unsorted
         When the file is not sorted by sequence_id.
     """
-    look: Callable[[Path], _Starts | None] = _parquet_starts if path.suffix == ".parquet" else _csv_starts
+    look: Callable[[Path], _Starts | None] = _parquet_starts if raw.file_format(path) == "parquet" else _csv_starts
     found = look(path)
     if found is None or not found.n_rows:
         return None

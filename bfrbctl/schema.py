@@ -5,8 +5,9 @@ Which thermopiles and ToF sensors a dataset has is read from its columns; nothin
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 DEFAULT_RATE_HZ = 10.0
 """Frames a second where a dataset does not say: 10 Hz fits the study's recordings best."""
@@ -78,6 +79,28 @@ ALL_SENSORS = "all"
 IMU_ONLY = "imu"
 SCENARIOS = (ALL_SENSORS, IMU_ONLY)
 """The two scenarios every out-of-fold score is told for: all sensors, and thermopile + ToF taken away."""
+
+
+def scenarios_of(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name the scenarios that differ for a device.
+
+    Parameters
+    ----------
+    content
+        Of a manifest: `thm` and `tof` list the sensors beside the IMU.
+
+    Returns
+    -------
+    Both scenarios; one where there are no such sensors, so that nothing can be taken away. Files on disk have both
+    anyway.
+
+    Examples
+    --------
+    >>> scenarios_of({"thm": [1, 2], "tof": []}), scenarios_of({"thm": [], "tof": []})
+    (('all', 'imu'), ('all',))
+    """
+    return (ALL_SENSORS,) if content.get("thm") == [] and content.get("tof") == [] else SCENARIOS
+
 
 _THM = re.compile(r"thm_([1-9][0-9]?)")
 _TOF = re.compile(r"tof_([1-9][0-9]?)_v([0-9]|[1-5][0-9]|6[0-3])")

@@ -6,6 +6,7 @@ know nothing of each other, so that a crew can predict several at once: it gets 
 or the path of a file into which recordings were put aside.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,14 +26,16 @@ from bfrbctl.metrics import hierarchical_f1
 from bfrbctl.outputs import Output
 from bfrbctl.prediction import Predictor
 from bfrbctl.preparation import PrepareConfig, cleaned_tables, split_refs
-from bfrbctl.raw import RawSplit, Unsorted, find_splits, read_schema
+from bfrbctl.raw import RawSplit, Unsorted, file_format, find_splits, read_schema
 from bfrbctl.schema import GESTURE, SEQUENCE_ID, SUBJECT
 from bfrbctl.storage import Content, decode_parquet, encode_json, parquet_bytes, temporary_path
 from bfrbctl.workers import ALONE, Crew
 
+_log = logging.getLogger("bfrbctl.prediction")
+
 METRICS = "metrics.json"
 _BATCH_FRAMES = 65_536
-_BATCH_BYTES = {".csv": 128_000_000, ".parquet": 15_000_000}
+_BATCH_BYTES = {"csv": 128_000_000, "parquet": 15_000_000}
 """About how much of a raw file with the study's columns is so many frames."""
 
 _FEW_BATCHES = 4
@@ -143,7 +146,7 @@ def _raw_input(split: RawSplit, predictor: Predictor) -> Input:
             yield _as_batch(cleaned)
 
     size = split.frames.stat().st_size
-    return Input(size, "MB", 1e6, batches, size // _BATCH_BYTES[split.frames.suffix] + 1)
+    return Input(size, "MB", 1e6, batches, size // _BATCH_BYTES[file_format(split.frames)] + 1)
 
 
 def _as_batch(cleaned: CleanTable) -> Batch:
@@ -323,6 +326,9 @@ def _assigned(table: pl.DataFrame, predictor: Predictor) -> pl.DataFrame:
     assigner = predictor.new_assigner()
     if assigner is None:
         return table
+    n_unknown = table[SUBJECT].null_count() - table["problem"].count()
+    if n_unknown:
+        _log.warning("%d sequences have no subject: each is answered by itself, nothing is assigned to them", n_unknown)
     before = oof.class_positions(table[GESTURE].to_list(), predictor.classes)
     after = assigner.answers(table[SUBJECT].to_list(), table[_SPREAD].to_numpy(), otherwise=before)
     names = pl.Series(GESTURE, [predictor.classes[position] for position in after], dtype=pl.String)

@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 
 from bfrbctl import oof, workers
+from bfrbctl.bootstrap import score_intervals
 from bfrbctl.cache import Cache
 from bfrbctl.config import as_mapping, from_mapping
 from bfrbctl.dataset import FeatureBatch
@@ -28,10 +29,11 @@ from bfrbctl.feature_folder import read_features
 from bfrbctl.folders import PART, Folder, Pinned
 from bfrbctl.labels import JOINT_OOF, JointLabels, Sort, joint_labels, postures
 from bfrbctl.metrics import score_proba
-from bfrbctl.models import FoldModel, FoldTask, HistoryRow, InMembers, Kind, kind_module, n_members
+from bfrbctl.models import FoldModel, FoldTask, HistoryRow, InMembers, Kind, OfSeeds, kind_module, n_members
 from bfrbctl.outputs import Output
 from bfrbctl.pieces import Pieces, Rows, progress_path, written_rows
-from bfrbctl.schema import ALL_SENSORS, GESTURE, IMU_ONLY
+from bfrbctl.schema import ALL_SENSORS, GESTURE, IMU_ONLY, SEQUENCE_ID, SUBJECT, scenarios_of
+from bfrbctl.seed_answers import SEEDS, seed_rows
 from bfrbctl.segments import Float32, Int64
 from bfrbctl.storage import Content, decode_parquet, encode_json, parquet_bytes, parse_json
 from bfrbctl.workers import ALONE, Crew
@@ -66,7 +68,7 @@ class FoldResult:
     fold
         Which.
     scores
-        Scenario -> competition score on the held-out sequences.
+        Scenario -> competition score on the held-out sequences; of one scenario where the device has no other.
     summary
         What the model tells of itself.
     reused
@@ -157,17 +159,22 @@ def cross_validate(
         When a fold is asked for that the dataset does not have.
     """
     index, _ = read_features(job.features, parts=())
-    classes = tuple(job.features.content["classes"])
     if not index.height:
         raise DataError(f"{job.features.path}: has no labelled sequence", hint="train on a dataset with gestures")
+    nameless = index.filter(pl.col(SUBJECT) == "")[SEQUENCE_ID].to_list()
+    if nameless:
+        raise DataError(
+            f"{job.features.path}: labelled sequence {examples(nameless)} has no subject: "
+            "the same person may be in several folds",
+            hint="fill in the subject, or leave such sequences out with prepare --drop",
+        )
     chosen = _chosen_folds(job, index)
-    targets = job.features.content["targets"]
     content = {key: job.features.content[key] for key in _KEPT}
     output.describe({**content, "model": job.kind_name}, [f"fold-{fold}" for fold in chosen])
     todo = [fold for fold in chosen if not output.has(f"fold-{fold}")]
     for fold in chosen:
         if fold not in todo:
-            yield _fold_result(output, fold, classes, targets, reused=True)
+            yield _fold_result(output, fold, job.features.content, reused=True)
     train = _train_here if crew.here(len(todo) * n_members(job.kind, job.config)) else _train_elsewhere
 
     def note(row: HistoryRow) -> None:
@@ -177,7 +184,7 @@ def cross_validate(
 
     with closing(train(job, output, todo, crew=crew, on_progress=note)) as folds:
         for fold in folds:
-            yield _fold_result(output, fold, classes, targets, reused=False)
+            yield _fold_result(output, fold, job.features.content, reused=False)
     _finish(job, output, chosen, _labelling(job, index)[0])
 
 
@@ -290,7 +297,19 @@ def _train_fold(job: CrossValidation, task: FoldTask, index: pl.DataFrame) -> di
         files[_part("joint", task.fold, "parquet")] = oof.oof_rows(rows, probas)
         probas = {scenario: joint.gestures(proba) for scenario, proba in probas.items()}
     files[_part("oof", task.fold, "parquet")] = oof.oof_rows(rows, probas)
+    seeds = _each_seed(model, task, joint)
+    if seeds:
+        files[_part("seeds", task.fold, "parquet")] = seed_rows(rows[SEQUENCE_ID], seeds, task.gestures)
     return {name: content if isinstance(content, bytes) else parquet_bytes(content) for name, content in files.items()}
+
+
+def _each_seed(model: FoldModel, task: FoldTask, joint: JointLabels | None) -> list[dict[str, Float32]]:
+    """Predict what was held out with the model of each seed by itself; nothing where there is one seed."""
+    models = model.each_seed() if isinstance(model, OfSeeds) else ()
+    probas = [predict_scenarios(one, task.valid) for one in models] if len(models) > 1 else []
+    if joint is None:
+        return probas
+    return [{name: joint.gestures(proba) for name, proba in each.items()} for each in probas]
 
 
 def _fold_task(
@@ -362,15 +381,15 @@ def _part(name: str, fold: int, suffix: str) -> str:
     return f"{PART}{name}-{fold}.{suffix}"
 
 
-def _fold_result(
-    output: Output, fold: int, classes: Sequence[str], targets: Sequence[bool], *, reused: bool
-) -> FoldResult:
+def _fold_result(output: Output, fold: int, content: Mapping[str, Any], *, reused: bool) -> FoldResult:
+    classes, targets = content["classes"], content["targets"]
     rows = decode_parquet(output.read(_part("oof", fold, "parquet")), f"fold {fold}")
     scores = {}
-    for scenario, part in rows.group_by("scenario", maintain_order=True):
+    for scenario in scenarios_of(content):
+        part = rows.filter(scenario=scenario)
         truth = oof.class_positions(part[GESTURE].to_list(), classes)
         proba = part.select(oof.proba_columns(len(classes))).to_numpy()
-        scores[str(scenario[0])] = score_proba(proba, truth, targets).score
+        scores[scenario] = score_proba(proba, truth, targets).score
     told = parse_json(output.read(_part("summary", fold, "json")), f"fold {fold}")
     return FoldResult(fold, scores, told["summary"], reused)
 
@@ -383,7 +402,9 @@ def _finish(job: CrossValidation, output: Output, folds: Sequence[int], joint: J
     history = [row for fold in told for row in fold["history"]]
     lines = [json.dumps(row, ensure_ascii=False) for row in history]
     classes, targets = job.features.content["classes"], job.features.content["targets"]
-    summary = oof.summarise(oof.split_scenarios(table, classes), targets, classes)
+    scenarios = oof.split_scenarios(table, classes)
+    summary = oof.summarise(scenarios, targets, classes)
+    summary["interval"] = score_intervals(scenarios, targets, seed=job.seed)
     summary["models"] = [{"fold": fold, **item["summary"]} for fold, item in zip(folds, told, strict=True)]
     files: dict[str, Content] = {
         oof.OOF: table,
@@ -394,6 +415,11 @@ def _finish(job: CrossValidation, output: Output, folds: Sequence[int], joint: J
     importances = [_part("importance", fold, "parquet") for fold in folds]
     if all((output.path / name).exists() for name in importances):
         files[IMPORTANCE] = _importance_table(job.features, [output.read(name) for name in importances])
+    seeds = [_part("seeds", fold, "parquet") for fold in folds]
+    if all((output.path / name).exists() for name in seeds):
+        files[SEEDS] = pl.concat([decode_parquet(output.read(name), SEEDS) for name in seeds]).sort(
+            "scenario", "seed", SEQUENCE_ID
+        )
     if joint:
         parts = [decode_parquet(output.read(_part("joint", fold, "parquet")), f"fold {fold}") for fold in folds]
         files[JOINT_OOF] = pl.concat(parts).sort("scenario", "sequence_id")

@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bfrbctl import oof
-from bfrbctl.blending import aligned_members, blend, read_mixtures
+from bfrbctl.blending import aligned_members, blend, nesting_note, read_mixtures
+from bfrbctl.bootstrap import score_intervals
 from bfrbctl.errors import ArtefactError, DataError, UsageError
 from bfrbctl.folders import Folder
+from bfrbctl.inspection import inspect
 from bfrbctl.metrics import hierarchical_f1, log_loss, score_proba
 from bfrbctl.mixing import (
     BlendConfig,
@@ -19,8 +21,8 @@ from bfrbctl.mixing import (
     fit_temperature,
     fit_threshold,
     nested,
+    nesting_groups,
     pool,
-    subject_interval,
     temper,
 )
 from bfrbctl.oof import OofScenario
@@ -107,7 +109,7 @@ def test_the_nested_blend_of_a_fold_does_not_see_that_fold() -> None:
 
 def test_the_interval_holds_the_score() -> None:
     probas, part = members()
-    low, high = subject_interval(part, TARGETS, seed=0, n_draws=200)
+    low, high = score_intervals({"all": part}, TARGETS, seed=0)["all"]
     assert low < score_proba(probas[0], part.truth, TARGETS).score < high
 
 
@@ -246,3 +248,58 @@ def test_assignment_without_joint_labels_is_refused(model_folders: tuple[Folder,
         open_output(tmp_path / "blend", Job("blend", {})) as output,
     ):
         blend(model_folders, output, BlendConfig(assign="causal"))
+
+
+def of_fold(folder: Folder, path: Path, fold: int, *, subjects: int = 2) -> Folder:
+    """The same model as if one fold alone had been trained, holding out so many subjects."""
+    rows = folder.read_parquet(oof.OOF).filter(pl.col("fold") == fold)
+    kept = rows["subject"].unique().sort()[:subjects].to_list()
+    return changed(folder, path, rows.filter(pl.col("subject").is_in(kept)), folds=[fold])
+
+
+def test_models_of_one_fold_are_blended_by_groups_of_its_subjects(
+    model_folders: tuple[Folder, Folder], tmp_path: Path
+) -> None:
+    members = [of_fold(folder, tmp_path / folder.path.name, 1) for folder in model_folders]
+    with open_output(tmp_path / "b", Job("blend", {})) as output:
+        made = blend(members, output, BlendConfig())
+    told = made.read_json("metrics.json")
+    assert told["nesting"] == {"over": "groups of subjects", "groups": 2}
+    assert nesting_note(told) == inspect("blend", made.path).notes[-1]
+    assert "one fold" in str(nesting_note(told))
+    parts = oof.read_oof(made)
+    assert told["score"] == np.mean([part.score(made.content["targets"]).score for part in parts.values()])
+
+
+def test_the_blend_of_one_fold_does_not_score_subjects_that_it_was_fitted_on() -> None:
+    probas, part = members()
+    alone = OofScenario(part.keys.with_columns(fold=3), part.truth, part.proba)
+    groups = nesting_groups(alone)
+    assert len(np.unique(groups)) == 5
+    honest = nested(probas, alone, TARGETS, BlendConfig())
+    lied = part.truth.copy()
+    held = groups == 2
+    lied[held] = (lied[held] + 1) % 3
+    again = nested(probas, OofScenario(alone.keys, lied, part.proba), TARGETS, BlendConfig())
+    assert np.array_equal(honest.proba[held], again.proba[held])
+    assert not np.array_equal(honest.proba[~held], again.proba[~held])
+    divided = alone.keys.with_columns(group=groups).group_by("subject").agg(pl.col("group").n_unique())
+    assert divided["group"].to_list() == [1] * 12
+
+
+def test_one_fold_with_one_subject_is_refused_before_anything_is_fitted(
+    model_folders: tuple[Folder, Folder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = [of_fold(folder, tmp_path / folder.path.name, 1, subjects=1) for folder in model_folders]
+    monkeypatch.setattr("bfrbctl.blending.fit_mixture", None)
+    with (
+        pytest.raises(DataError, match=r"fold 1 is the only one .* holds out one subject"),
+        open_output(tmp_path / "b", Job("blend", {})) as output,
+    ):
+        blend(members, output, BlendConfig())
+
+
+def test_a_blend_of_several_folds_says_that_it_is_nested_over_them(blend_folder: Folder) -> None:
+    told = blend_folder.read_json("metrics.json")
+    assert told["nesting"] == {"over": "folds", "groups": 3}
+    assert nesting_note(told) is None and nesting_note({}) is None

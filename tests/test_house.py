@@ -35,7 +35,7 @@ LAYERS = (
     },
     {"cleaning", "folds", "appending", "frames_files", "preparation", "simulation", "features", "featurization"},
     {"models"},
-    {"labels", "oof", "mixing", "assignment"},
+    {"labels", "oof", "seed_answers", "bootstrap", "mixing", "assignment"},
     {
         "pieces",
         "training",

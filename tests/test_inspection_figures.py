@@ -3,22 +3,17 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import numpy as np
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bfrbctl.inspection.bootstrap import Tally, drawings, interval
 from bfrbctl.inspection.calibration import ece, reliability
 from bfrbctl.inspection.datasets import sparkline
 from bfrbctl.inspection.drawing import drawn, flattened, standalone, ticks
 from bfrbctl.inspection.features import kolmogorov_smirnov, stability
 from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Series, told
 from bfrbctl.inspection.view import cell_text
-from bfrbctl.metrics import score_proba
-from bfrbctl.mixing import subject_interval
-from bfrbctl.oof import OofScenario
 
 LINES = Lines("Score", "step", "score", (Series("a", (1.0, 2.0, 3.0), (0.1, None, 0.4)),), (1.0, 2.0, "gesture"))
 FIGURES: list[Figure] = [
@@ -85,27 +80,6 @@ def test_a_sparkline_has_a_block_where_something_was_measured(values: np.ndarray
 def test_a_sparkline_of_values_that_hardly_differ_has_both_ends() -> None:
     assert sparkline(np.array([-2.2e-313, 0.0])) == "▁█"
     assert sparkline(np.array([3.0, 3.0])) == "▁▁"
-
-
-def scenario(rng: np.random.Generator, n: int = 60) -> OofScenario:
-    proba = rng.dirichlet(np.ones(4), n).astype(np.float32)
-    keys = pl.DataFrame({"subject": [f"S{i}" for i in rng.integers(0, 7, n)], "fold": [0] * n})
-    return OofScenario(keys, rng.integers(0, 3, n).astype(np.int64), proba)  # class 3 is predicted and never true
-
-
-@given(st.integers(0, 10_000))
-def test_tallies_score_like_the_metric(seed: int) -> None:
-    part, targets = scenario(np.random.default_rng(seed)), [True, False, True, False]
-    tally = Tally.of(part, targets)
-    once = np.ones((1, len(tally.binary)), dtype=np.int64)
-    assert tally.scores(once)[0] == pytest.approx(score_proba(part.proba, part.truth, targets).score)
-
-
-def test_the_interval_is_that_of_the_slow_bootstrap() -> None:
-    part, targets = scenario(np.random.default_rng(3)), [True, True, False, False]
-    tally = Tally.of(part, targets)
-    fast = interval(tally.scores(drawings(len(tally.binary), seed=5)))
-    assert fast == pytest.approx(subject_interval(part, targets, seed=5), abs=1e-12)
 
 
 def test_perfect_confidence_has_no_calibration_error() -> None:

@@ -104,6 +104,33 @@ def test_prediction_in_the_order_of_the_input_equals_serving_in_that_order(
     assert set(served) <= set(assigning.content["classes"]), "beyond its joint labels a wearer is still answered"
 
 
+@pytest.mark.parametrize("unknown", ["no column", "null", "empty"])
+def test_people_without_a_name_are_answered_as_if_each_were_alone(assigning: Folder, unknown: str) -> None:
+    predictor = Predictor.open(assigning.path)
+    one = raw_frames(subjects=1, repeats=1).filter(sequence_id="SEQ_000000")
+    frames = pl.concat([one.with_columns(sequence_id=pl.lit(f"SEQ_{number}")) for number in range(5)])
+    subject = {"null": pl.lit(None, dtype=pl.String), "empty": pl.lit("")}
+    anonymous = frames.drop("subject") if unknown == "no column" else frames.with_columns(subject=subject[unknown])
+    assigner = predictor.new_assigner()
+    parts = anonymous.partition_by("sequence_id", maintain_order=True)
+    together = [predictor.predict(part, assigner=assigner) for part in parts]
+    assert together == [predictor.predict(parts[0], assigner=predictor.new_assigner())] * 5
+    assert list(predictor.predict_many(anonymous, assigner=predictor.new_assigner()).values()) == together
+
+
+def test_a_file_of_people_without_a_name_is_answered_and_that_is_told(
+    assigning: Folder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    predictor = Predictor.open(assigning.path)
+    frames = raw_frames(subjects=2, seed=4, labelled=False).with_columns(subject=pl.lit(None, dtype=pl.String))
+    source = open_input(write_raw(tmp_path / "raw", frames, split="test"), predictor)
+    with open_output(tmp_path / "out", Job("predictions", {})) as output:
+        made = predict(source, predictor, output)
+    assert made.content["n_problems"] == 0
+    assert "16 sequences have no subject" in caplog.text
+    assert dict(made.read_parquet("submission.parquet").iter_rows()) == predictor.predict_many(frames)
+
+
 def test_without_memory_the_decoding_rule_answers(assigning: Folder) -> None:
     predictor = Predictor.open(assigning.path)
     frames = raw_frames(subjects=1)

@@ -131,7 +131,8 @@ def test_several_seeds_are_averaged_and_saved_apart(tmp_path: Path) -> None:
     assert set(found.encode()) == {"keras.json", "keras.npz", "keras-1.npz"}
     assert {row["member"] for row in found.history} == {0, 1}
     batch, _ = made(4)
-    alone = [replace(found, members=[weights]).predict_proba(batch) for weights in found.members]
+    alone = [one.predict_proba(batch) for one in found.each_seed()]
+    assert not np.allclose(alone[0], alone[1], atol=1e-6)
     np.testing.assert_allclose(found.predict_proba(batch), (alone[0] + alone[1]) / 2, atol=1e-6)
     again = load(found.encode(), classes=CLASSES)
     np.testing.assert_array_equal(again.predict_proba(batch), found.predict_proba(batch))

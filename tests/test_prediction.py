@@ -11,7 +11,7 @@ from bfrbctl import members
 from bfrbctl.dataset import FeatureBatch, RecordingBatch, read_recordings
 from bfrbctl.errors import ArtefactError, DataError, UsageError
 from bfrbctl.folders import Folder
-from bfrbctl.members import Member, _only
+from bfrbctl.members import Member
 from bfrbctl.mixing import Mixture
 from bfrbctl.models import Kind, kind_module
 from bfrbctl.outputs import Job, open_output
@@ -142,6 +142,16 @@ def test_an_unusable_sequence_gets_the_prior_and_a_row_in_problems(predictor: Pr
     ]
     with pytest.raises(DataError, match="SEQ_000002 has an acc_ column"):
         predicted(raw, predictor, tmp_path / "q", strict=True)
+
+
+@pytest.mark.parametrize("suffix", [".CSV", ".Csv"])
+def test_a_raw_file_in_capital_letters_is_predicted(
+    predictor: Predictor, raw_folder: Path, tmp_path: Path, suffix: str
+) -> None:
+    (tmp_path / f"night{suffix}").write_bytes((raw_folder / "train.csv").read_bytes())
+    source = open_input(tmp_path / f"night{suffix}", predictor)
+    with open_output(tmp_path / "out", Job("predictions", {})) as output:
+        assert predict(source, predictor, output).content["n_sequences"] == 48
 
 
 def test_scattered_rows_are_predicted_alike(predictor: Predictor, tmp_path: Path) -> None:
@@ -322,8 +332,8 @@ def _asked(predictor: Predictor, recordings: RecordingBatch) -> list[tuple[Featu
 
 def test_weights_that_are_left_without_any_become_equal() -> None:
     mixture = Mixture((1.0, 2.0, 3.0), (1.0, 0.0, 0.0), "arithmetic", 1e-4)
-    assert _only(mixture, [1, 2]) == replace(mixture, temperatures=(2.0, 3.0), weights=(0.5, 0.5))
-    assert _only(replace(mixture, weights=(0.5, 0.2, 0.3)), [0, 2]).weights == pytest.approx((0.625, 0.375))
+    assert mixture.only([1, 2]) == replace(mixture, temperatures=(2.0, 3.0), weights=(0.5, 0.5))
+    assert replace(mixture, weights=(0.5, 0.2, 0.3)).only([0, 2]).weights == pytest.approx((0.625, 0.375))
 
 
 def test_a_member_whose_library_is_not_installed_is_left_out_loudly_or_refused(

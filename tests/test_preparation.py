@@ -314,7 +314,7 @@ def test_bad_rows_far_behind_are_told_by_a_crew_as_alone(tmp_path: Path, case: s
 def test_no_process_is_started_where_it_gains_nothing(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bfrbctl.workers.joblib.cpu_count", lambda: 8)
     assert fitting_workers(find_splits(raw)) == 1
-    monkeypatch.setattr("bfrbctl.preparation._WORTH_BYTES", (1000, 1000))
+    monkeypatch.setattr("bfrbctl.preparation._WORTH_BYTES", {"csv": 1000, "parquet": 1000})
     assert fitting_workers(find_splits(raw)) > 1
     monkeypatch.setattr("bfrbctl.workers.joblib.cpu_count", lambda: 2)
     assert fitting_workers(find_splits(raw)) == 1

@@ -133,6 +133,27 @@ def test_both_splits_and_their_people_are_found(tmp_path: Path) -> None:
         find_splits(tmp_path, tmp_path / "train_demographics.csv")
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_capital_letters_in_a_file_name_change_nothing(tmp_path: Path, suffix: str) -> None:
+    write_raw(tmp_path / "small", TABLE, suffix=suffix)
+    (tmp_path / "large").mkdir()
+    for path in (tmp_path / "small").iterdir():
+        (tmp_path / "large" / f"{path.stem}{path.suffix.upper()}").write_bytes(path.read_bytes())
+    small, large = (find_splits(tmp_path / name)[0] for name in ("small", "large"))
+    assert small.demographics is not None and large.demographics is not None
+    assert read_demographics(large.demographics).equals(read_demographics(small.demographics))
+    for one, other in zip(read_all(small.frames), read_all(large.frames), strict=True):
+        assert one.equals(other)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.tsv", "a", "a.csv.gz"])
+def test_a_name_with_another_ending_is_refused_with_what_is_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(TABLE.write_csv())
+    for read in (raw_columns, read_demographics, find_splits):
+        with pytest.raises(DataError, match=rf"{name}: its name ends in .*, expected \.csv or \.parquet"):
+            read(tmp_path / name)
+
+
 def test_nothing_to_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has none of train\.csv"):
         find_splits(tmp_path)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 PLAIN = {
     "dataset": ("Show people, gestures, lengths, missing sensors, repairs and folds of a dataset.", "data/"),
     "folds": ("Show how the folds divide people and gestures.", "features/"),
-    "training": ("Show the scores of both scenarios while training, by fold.", "keras/"),
+    "training": ("Show the scores of every scenario while training, by fold.", "keras/"),
     "confusion": ("Show which gestures are taken for which.", "blend/"),
     "calibration": ("Show how far probabilities can be believed, before and after a temperature.", "blend/"),
     "blend": ("Show weights, temperatures, scores and what each member adds.", "blend/"),
@@ -92,7 +92,7 @@ def oof(
     as_json: shared.Json = False,
     debug: shared.Debug = False,
 ) -> None:
-    """Show out-of-fold scores in both scenarios, by class, orientation, fold and subject.
+    """Show out-of-fold scores with intervals, of every gesture worst first, by class, orientation, fold and subject.
 
     Example: bfrbctl inspect oof blend/ --features features/
     """
@@ -145,7 +145,7 @@ def compare(
     as_json: shared.Json = False,
     debug: shared.Debug = False,
 ) -> None:
-    """Tell whether B is better than A: paired by sequence, with an interval by subject.
+    """Compare two models: B - A paired by sequence, with an interval by subject, and by seed where both have several.
 
     Example: bfrbctl inspect compare lgbm/ blend/
     """
@@ -207,9 +207,9 @@ def _check_plot(path: Path, folder: Path) -> None:
     from bfrbctl.inspection.report import see_outside
 
     see_outside(path, folder)
-    if path.suffix not in (".svg", ".png"):
+    if path.suffix.lower() not in (".svg", ".png"):
         raise UsageError(f"--plot {path}: expected a name that ends in .svg or .png")
-    if path.suffix == ".png" and find_spec("resvg_py") is None:
+    if path.suffix.lower() == ".png" and find_spec("resvg_py") is None:
         raise UsageError(
             f"--plot {path}: drawing PNG files needs the plot extra",
             hint="draw it as .svg, or pip install 'bfrbctl[plot]'",
@@ -225,7 +225,7 @@ def _plot(view: "View", path: Path) -> None:
         why = f" ({view.notes[0]})" if view.notes else ""
         raise DataError(f"{view.title}: there is nothing to draw{why}", hint="leave --plot out to see the tables")
     drawing = standalone(view.figures)
-    if path.suffix == ".svg":
+    if path.suffix.lower() == ".svg":
         write_bytes(path, drawing.encode())
     else:
         import resvg_py

@@ -1,9 +1,11 @@
 """The table of folds that a terminal shows while a model trains."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from bfrbctl.schema import SCENARIOS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,9 +39,18 @@ class FoldTable:
         How many folds there will be.
     clock
         Seconds that only grow.
+    scenarios
+        Those that are scored apart; where it is one, its final score has no name of its own.
     """
 
-    def __init__(self, label: str, n_folds: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        label: str,
+        n_folds: int,
+        clock: Callable[[], float] = time.monotonic,
+        scenarios: Sequence[str] = SCENARIOS,
+    ) -> None:
+        self.scenarios = tuple(scenarios)
         self.label = label
         self.n_folds = n_folds
         self.clock = clock
@@ -92,13 +103,14 @@ class FoldTable:
         told = f", {duration(left)} left" if left and self.n_done < self.n_folds else ""
         caption = f"{self.n_done} of {self.n_folds} folds{told}"
         table = Table(title=f"train {self.label}", caption=caption, title_justify="left", caption_justify="left")
+        final = self.scenarios if len(self.scenarios) > 1 else ("final",)
         table.add_column("fold", justify="right")
         table.add_column("state")
-        for name in ("step", "score", "best", "at step", "all", "imu", "time"):
+        for name in ("step", "score", "best", "at step", *final, "time"):
             table.add_column(name, justify="right")
         for number, row in sorted(self.rows.items()):
             seconds = self.clock() - row.started if row.state == "training" else row.seconds
-            scores = [_number(row.scores.get(scenario)) for scenario in ("all", "imu")]
+            scores = [_number(row.scores.get(scenario)) for scenario in self.scenarios]
             steps = [_number(row.step), _number(row.score), _number(row.best), _number(row.best_step)]
             table.add_row(str(number), row.state, *steps, *scores, "" if seconds is None else duration(seconds))
         return table

@@ -48,12 +48,13 @@ def oof_blend(
     Example: bfrbctl oof-blend lgbm/ keras/ blend/
     """
     from bfrbctl import config as configuration
-    from bfrbctl.blending import METRICS, blend
+    from bfrbctl.blending import METRICS, blend, nesting_note
     from bfrbctl.folders import open_folder
     from bfrbctl.journals import interrupted_run
     from bfrbctl.mixing import BlendConfig
     from bfrbctl.oof import score_line
     from bfrbctl.outputs import Job, open_output
+    from bfrbctl.schema import scenarios_of
 
     *members, target = folders
     earlier = interrupted_run(target, "blend", resume=resume)
@@ -75,9 +76,10 @@ def oof_blend(
         finished = blend(opened, output, config)
     summary = finished.read_json(METRICS)
     lines = [
-        f"wrote {target}: {score_line(summary)}",
+        f"wrote {target}: {score_line(summary, scenarios_of(finished.content))}",
         f"      {_gain_line(summary)}",
         *_assignment_line(summary),
+        *(f"      {note}" for note in [nesting_note(summary)] if note),
     ]
     shared.tell(
         {"output": target, **summary},

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bfrbctl.schema import SCENARIOS
+
 if TYPE_CHECKING:
     from bfrbctl.journals import Journal
     from bfrbctl.models import HistoryRow
@@ -115,7 +117,9 @@ def progress(label: str, total: float, *, quiet: bool, unit: str, scale: float =
 
 
 @contextmanager
-def watch_folds(label: str, *, n_folds: int, quiet: bool) -> Iterator[tuple[OnRow, OnFold]]:
+def watch_folds(
+    label: str, *, n_folds: int, quiet: bool, scenarios: Sequence[str] = SCENARIOS
+) -> Iterator[tuple[OnRow, OnFold]]:
     """Show folds as they train: a live table on a terminal, one line a finished fold elsewhere; nothing when quiet.
 
     Yields
@@ -133,13 +137,14 @@ def watch_folds(label: str, *, n_folds: int, quiet: bool) -> Iterator[tuple[OnRo
 
         from bfrbctl.cli.live import FoldTable
 
-        folds = FoldTable(label, n_folds)
+        folds = FoldTable(label, n_folds, scenarios=scenarios)
         with Live(folds, console=console, refresh_per_second=2):
             yield folds.on_row, folds.on_fold
         return
 
     def on_fold(result: "FoldResult") -> None:
-        scores = ", ".join(f"{name} {score:.4f}" for name, score in result.scores.items())
+        several = len(result.scores) > 1
+        scores = ", ".join(f"{name if several else 'score'} {score:.4f}" for name, score in result.scores.items())
         more = ", ".join(f"{key} {value}" for key, value in result.summary.items() if key.startswith("best"))
         again = " (reused)" if result.reused else ""
         console.print(f"{label} fold {result.fold}{again}: {scores}{f'; {more}' if more else ''}", markup=False)

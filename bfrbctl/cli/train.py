@@ -224,6 +224,7 @@ def train(
     from bfrbctl.models import kind_module
     from bfrbctl.oof import score_line
     from bfrbctl.outputs import Job, open_output
+    from bfrbctl.schema import scenarios_of
     from bfrbctl.training import METRICS, CrossValidation, cross_validate, folds_at_once
 
     module = kind_module(kind)
@@ -237,6 +238,7 @@ def train(
         **given.options,
     )
     folder = open_folder(features, "features")
+    scenarios = scenarios_of(folder.content)
     bound = default_bound() if ways.cache_mb is None else ways.cache_mb * 2**20
     folds = tuple(which.folds or earlier.config.get("folds", ()))
     seed = (earlier.seed or 0) if which.seed is None else which.seed
@@ -248,7 +250,8 @@ def train(
         shared.crew(at_once, ways.scheduler, quiet=ways.quiet) as crew,
         open_output(model, job, force=ways.force, resume=ways.resume) as output,
     ):
-        watch = shared.watch_folds(kind, n_folds=len(run.folds) or folder.content["n_folds"], quiet=ways.quiet)
+        n_folds = len(run.folds) or folder.content["n_folds"]
+        watch = shared.watch_folds(kind, n_folds=n_folds, quiet=ways.quiet, scenarios=scenarios)
         with (
             watch as (on_progress, on_fold),
             closing(cross_validate(run, output, crew=crew, on_progress=_both(on_progress, also))) as results,
@@ -259,7 +262,7 @@ def train(
     summary = finished.read_json(METRICS)
     shared.tell(
         {"output": model, "reused": [name for name in output.reused if name.startswith("fold")], **summary},
-        lines=[f"wrote {model}: {score_line(summary)}"],
+        lines=[f"wrote {model}: {score_line(summary, scenarios)}"],
         next_command=f"bfrbctl oof-blend {model} OTHER_MODEL BLEND, or bfrbctl predict RAW {model} OUT",
         as_json=ways.as_json,
         quiet=ways.quiet,

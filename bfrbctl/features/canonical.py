@@ -75,7 +75,7 @@ def canonical(batch: RecordingBatch, config: FeatureConfig) -> Canonical:
     images = _as_images(batch.tof) if layout.tof else np.empty((batch.n_frames, 0, 64), dtype=np.uint8)
     measured_rot = np.asarray(~np.isnan(rot).any(axis=1))
     if config.flipped_subjects:
-        flipped = np.repeat(np.isin(batch.subjects, config.flipped_subjects), lengths)
+        flipped = np.repeat([subject in config.flipped_subjects for subject in batch.subjects], lengths)
         acc[flipped, :2] *= -1.0
         rot[flipped] = rotation.turned(rot[flipped])
         _exchange(thm, images, flipped, layout=layout, swaps=FLIP_SWAPS)

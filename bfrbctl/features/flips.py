@@ -54,7 +54,7 @@ def raised(acc: Float32, offsets: Int64, handedness: Float32) -> Float64:
     return out
 
 
-def upside_down(scores: Float64, subjects: Sequence[str]) -> tuple[str, ...]:
+def upside_down(scores: Float64, subjects: Sequence[str | None]) -> tuple[str, ...]:
     """Name those who wore the device upside down.
 
     Parameters
@@ -62,7 +62,7 @@ def upside_down(scores: Float64, subjects: Sequence[str]) -> tuple[str, ...]:
     scores
         float64, (n_sequences,): from `raised`.
     subjects
-        One a recording.
+        One a recording; None where it is unknown, which is nobody's recording.
 
     Returns
     -------
@@ -78,7 +78,11 @@ def upside_down(scores: Float64, subjects: Sequence[str]) -> tuple[str, ...]:
     >>> upside_down(np.repeat([0.4, -0.4, 0.5, 0.3], 20), ["a"] * 20 + ["b"] * 20 + ["c"] * 20 + ["d"] * 20)
     ('b',)
     """
-    names, person = np.unique(np.asarray(subjects, dtype=np.str_), return_inverse=True)
+    of_somebody = np.array([subject is not None for subject in subjects], dtype=np.bool_)
+    scores = scores[of_somebody]
+    names, person = np.unique(
+        np.array([subject for subject in subjects if subject is not None], dtype=np.str_), return_inverse=True
+    )
     known = ~np.isnan(scores)
     count = np.bincount(person[known], minlength=len(names))
     total = np.bincount(person[known], scores[known], minlength=len(names))

@@ -1,42 +1,53 @@
-"""View of two models side by side, with the interval of their difference."""
+"""View of two models side by side, with the interval of their difference, and what that interval holds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
 from bfrbctl.blending import aligned_members
+from bfrbctl.bootstrap import Tally, drawings, interval
 from bfrbctl.errors import UsageError
 from bfrbctl.folders import Folder
-from bfrbctl.inspection.bootstrap import Tally, drawings, interval
 from bfrbctl.inspection.figures import Bars
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.scores import Scenarios, by_class
-from bfrbctl.inspection.view import Table, View
+from bfrbctl.inspection.view import Table, View, for_each
+from bfrbctl.metrics import hierarchical_f1
 from bfrbctl.oof import OofScenario
-from bfrbctl.schema import SCENARIOS
+from bfrbctl.schema import scenarios_of
+from bfrbctl.seed_answers import read_seed_answers
+from bfrbctl.segments import Float64
+
+SeedScores = Mapping[str, Float64]
+"""Scenario -> float64, (n_seeds,): the score of the model of each seed by itself."""
 
 
 def compare_view(folder: Folder, options: Options) -> View:
-    """Tell whether B is better than A: the same sequences, the same drawings of subjects."""
+    """Show how far B is from A: the same sequences, the same drawings of subjects, and the spread over seeds."""
     if options.other is None:
         raise UsageError("compare: expected two folders", hint="bfrbctl inspect compare A B")
     other = options.other
-    ours, theirs = aligned_members([folder, other])
-    targets = folder.content["targets"]
+    scenarios = max(scenarios_of(folder.content), scenarios_of(other.content), key=len)
+    ours, theirs = ({name: table[name] for name in scenarios} for table in aligned_members([folder, other]))
+    targets, classes = folder.content["targets"], folder.content["classes"]
+    seeds = [seed_scores(each, scenarios) for each in (folder, other)]
     rows, moves, facts = [], [], {"A": folder.path.name, "B": other.path.name}
-    for scenario in SCENARIOS:
+    for scenario, verdict in zip(scenarios, for_each(scenarios, "verdict"), strict=True):
         a, b = ours[scenario], theirs[scenario]
-        row, facts[f"verdict_{scenario}"] = _compared(scenario, a, b, targets, seed=options.seed)
-        rows.append(row)
+        spreads = [None if each is None else each[scenario] for each in seeds]
+        row, facts[verdict.replace(" ", "_")] = _compared(a, b, targets, spreads, seed=options.seed)
+        rows.append((scenario, *row))
         right_a, right_b = a.predicted == a.truth, b.predicted == b.truth
         both = [int(x.sum()) for x in (right_a & right_b, right_a & ~right_b, ~right_a & right_b, ~right_a & ~right_b)]
         moves.append((scenario, *both))
     columns = ("scenario", "A", "B", "B - A", "low 95", "high 95", "share of draws B is ahead")
-    classes = folder.content["classes"]
+    trained = ("low 95 with training", "high 95 with training")
     tables = (
-        Table("scores", columns, tuple(rows)),
+        Table("scores", (*columns, *trained), tuple(rows)),
         Table("sequences", ("scenario", "both right", "only A right", "only B right", "both wrong"), tuple(moves)),
+        *_seed_table(seeds, scenarios),
         _class_differences(ours, theirs, classes, targets),
     )
     bars = Bars(
@@ -46,21 +57,114 @@ def compare_view(folder: Folder, options: Options) -> View:
         (("B - A", tuple(row[3] for row in rows)),),
         tuple((row[4], row[5]) for row in rows),
     )
-    return View(f"{folder.path.name} (A) and {other.path.name} (B)", facts, tables, (), (bars,))
+    title = f"{folder.path.name} (A) and {other.path.name} (B)"
+    return View(title, facts, tables, tuple(_notes(seeds, (folder, other))), (bars,))
+
+
+def seed_scores(folder: Folder, scenarios: Sequence[str]) -> SeedScores | None:
+    """Score the model of each seed by itself; None where the folder does not hold the answers of two seeds."""
+    answers = read_seed_answers(folder)
+    if answers is None:
+        return None
+    targets = folder.content["targets"]
+    return {
+        name: np.array([hierarchical_f1(answers.truth, one, targets).score for one in answers.predicted[name]])
+        for name in scenarios
+    }
 
 
 def _compared(
-    scenario: str, a: OofScenario, b: OofScenario, targets: Sequence[bool], *, seed: int
+    a: OofScenario, b: OofScenario, targets: Sequence[bool], seeds: Sequence[Float64 | None], *, seed: int
 ) -> tuple[tuple[Any, ...], str]:
     tallies = [Tally.of(part, targets) for part in (a, b)]
     once = np.ones((1, len(tallies[0].binary)), dtype=np.int64)
     score_a, score_b = (float(tally.scores(once)[0]) for tally in tallies)
     times = drawings(once.shape[1], seed)
-    gain = tallies[1].scores(times) - tallies[0].scores(times)
-    low, high = interval(gain)
-    verdict = "B is better" if low > 0 else "A is better" if high < 0 else "no difference that would not be chance"
-    share = float(np.mean((gain > 0) + 0.5 * (gain == 0)))
-    return (scenario, score_a, score_b, score_b - score_a, low, high, share), verdict
+    gains = tallies[1].scores(times) - tallies[0].scores(times)
+    gain, (low, high) = score_b - score_a, interval(gains)
+    wide = with_training(gain, (low, high), seeds)
+    share = float(np.mean((gains > 0) + 0.5 * (gains == 0)))
+    row = (score_a, score_b, gain, low, high, share, *(wide or (None, None)))
+    return row, verdict_of((low, high), wide)
+
+
+def with_training(
+    gain: float, by_subject: tuple[float, float], seeds: Sequence[Float64 | None]
+) -> tuple[float, float] | None:
+    """Widen the interval of a difference by what training again, with other seeds, would move it.
+
+    Parameters
+    ----------
+    gain
+        B - A.
+    by_subject
+        Its 95 % interval over subjects, of these trained models.
+    seeds
+        Of A and B: float64, (n_seeds,), the score of each seed by itself; None where it is not known.
+
+    Returns
+    -------
+    The wider interval; None where the spread over seeds of one of them is not known. A model of n seeds is taken to
+    vary by the standard deviation of its seeds / sqrt(n), with Student's t of n - 1 degrees of freedom, so that two
+    seeds say little. Squared half-widths add up, since subjects and seeds are drawn independently (Zou and Donner,
+    "Construction of confidence limits about effect measures: a general approach", 2008).
+    """
+    if any(scores is None for scores in seeds):
+        return None
+    widths = [_half_width(scores) for scores in seeds if scores is not None]
+    low, high = (float(np.sqrt((bound - gain) ** 2 + np.sum(np.square(widths)))) for bound in by_subject)
+    return gain - low, gain + high
+
+
+def _half_width(scores: Float64) -> float:
+    n = len(scores)
+    return float(student.ppf(0.975, n - 1) * np.std(scores, ddof=1) / np.sqrt(n))
+
+
+def verdict_of(by_subject: tuple[float, float], wide: tuple[float, float] | None) -> str:
+    """Say which model is ahead, and as far as what the interval holds."""
+    ahead = _ahead(by_subject)
+    if ahead is None:
+        return "no difference that would not be chance"
+    if wide is None:
+        return f"{ahead} is ahead on these subjects, as trained; how far training again would move it is not known"
+    if _ahead(wide) == ahead:
+        return f"{ahead} is better, trained again with other seeds too"
+    return f"{ahead} is ahead on these subjects, as trained; training again with other seeds may change that"
+
+
+def _ahead(bounds: tuple[float, float]) -> str | None:
+    return "B" if bounds[0] > 0 else "A" if bounds[1] < 0 else None
+
+
+def _seed_table(seeds: Sequence[SeedScores | None], scenarios: Sequence[str]) -> list[Table]:
+    """List how the seeds of each model scored by themselves, where that is known."""
+    rows = []
+    for name, scores in zip("AB", seeds, strict=True):
+        for scenario in scenarios if scores is not None else ():
+            values = scores[scenario]  # type: ignore[index]
+            spread = float(np.std(values, ddof=1))
+            rows.append((name, scenario, len(values), float(values.min()), float(values.max()), spread))
+    columns = ("model", "scenario", "seeds", "lowest", "highest", "standard deviation")
+    return [Table("score of one seed by itself", columns, tuple(rows))] if rows else []
+
+
+def _notes(seeds: Sequence[SeedScores | None], folders: Sequence[Folder]) -> list[str]:
+    notes = [
+        "low 95 and high 95 hold which subjects took part: whole subjects are drawn with replacement, the two models "
+        "stay as they were trained. They do not hold what training again would change"
+    ]
+    if all(scores is not None for scores in seeds):
+        notes.append(
+            "the columns 'with training' hold the spread over seeds too, but not that of the choice of settings or of "
+            "other training subjects"
+        )
+    for name, scores, folder in zip("AB", seeds, folders, strict=True):
+        if scores is None:
+            alone = "it has one seed, or is of an older version; models trained with --seeds 5 have it"
+            why = "a blend keeps no answers of single seeds; compare its members" if folder.kind == "blend" else alone
+            notes.append(f"{name}: the spread over seeds is not known: {why}")
+    return notes
 
 
 def _class_differences(ours: Scenarios, theirs: Scenarios, classes: Sequence[str], targets: Sequence[bool]) -> Table:
@@ -68,10 +172,9 @@ def _class_differences(ours: Scenarios, theirs: Scenarios, classes: Sequence[str
     rows = []
     for row_a, row_b in zip(tables[0].rows, tables[1].rows, strict=True):
         cells: list[Any] = [row_a[0]]
-        for scenario in SCENARIOS:
-            place = tables[0].columns.index(f"F1 {scenario}")
+        for name in for_each(ours, "F1"):
+            place = tables[0].columns.index(name)
             a, b = row_a[place], row_b[place]
             cells += [a, b, None if a is None or b is None else b - a]
         rows.append(tuple(cells))
-    columns = [f"{what} {scenario}" for scenario in SCENARIOS for what in ("F1 A", "F1 B", "B - A")]
-    return Table("classes", ("class", *columns), tuple(rows))
+    return Table("classes", ("class", *for_each(ours, "F1 A", "F1 B", "B - A")), tuple(rows))

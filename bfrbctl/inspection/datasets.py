@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from bfrbctl import oof
-from bfrbctl.dataset import RecordingBatch, read_recordings
+from bfrbctl.dataset import RecordingBatch, known_subject, n_subjects, read_recordings
 from bfrbctl.errors import DataError, examples
 from bfrbctl.folders import QUALITY, SEQUENCES, Folder
 from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Series
@@ -36,7 +36,7 @@ def dataset_view(folder: Folder, _: Options) -> View:
     facts = {
         "sequences": sequences.height,
         "frames": content["n_frames"],
-        "subjects": sequences[SUBJECT].n_unique(),
+        "subjects": sequences.select(n_subjects()).item(),
         "gestures": len(content["classes"]),
         "targets": sum(content["targets"]),
         "rate_hz": content["rate_hz"],
@@ -62,7 +62,8 @@ def _splits(sequences: pl.DataFrame) -> Table:
     rows = []
     for split, part in sequences.group_by("split", maintain_order=True):
         shares = [int(part[flag].sum()) / part.height for flag in ("has_rot", "has_thm", "has_tof")]
-        rows.append((str(split[0]), part.height, part[SUBJECT].n_unique(), int(part["n_frames"].sum()), *shares))
+        counts = part.height, part.select(n_subjects()).item(), int(part["n_frames"].sum())
+        rows.append((str(split[0]), *counts, *shares))
     columns = ("split", "sequences", "subjects", "frames", "with rotation", "with thm", "with tof")
     return Table("splits", columns, tuple(rows))
 
@@ -73,7 +74,7 @@ def _gestures(sequences: pl.DataFrame, content: Mapping[str, Any]) -> Table:
         .group_by(GESTURE)
         .agg(
             pl.len(),
-            pl.col(SUBJECT).n_unique(),
+            n_subjects(),
             pl.col(ORIENTATION).n_unique().alias("orientations"),
             pl.col("n_frames").median(),
         )
@@ -88,7 +89,7 @@ def _orientations(sequences: pl.DataFrame) -> Table:
     counts = (
         sequences.drop_nulls(ORIENTATION)
         .group_by(ORIENTATION)
-        .agg(pl.len(), pl.col(SUBJECT).n_unique(), pl.col(GESTURE).n_unique())
+        .agg(pl.len(), n_subjects(), pl.col(GESTURE).n_unique())
         .sort(ORIENTATION)
     )
     return Table("orientations", (ORIENTATION, "sequences", "subjects", "gestures"), tuple(counts.iter_rows()))
@@ -96,7 +97,7 @@ def _orientations(sequences: pl.DataFrame) -> Table:
 
 def _people(sequences: pl.DataFrame) -> Table:
     people = (
-        sequences.group_by(SUBJECT)
+        sequences.group_by(known_subject())
         .agg(
             pl.len(),
             pl.col("n_frames").sum(),
@@ -117,7 +118,7 @@ def _fold_balance(sequences: pl.DataFrame) -> Table:
     counts = (
         sequences.drop_nulls("fold")
         .group_by("fold")
-        .agg(pl.len(), pl.col(SUBJECT).n_unique(), pl.col(GESTURE).n_unique())
+        .agg(pl.len(), n_subjects(), pl.col(GESTURE).n_unique())
         .sort("fold")
     )
     return Table("folds", ("fold", "sequences", "subjects", "gestures"), tuple(counts.iter_rows()))
@@ -185,19 +186,20 @@ def folds_view(folder: Folder, _: Options) -> View:
             hint="folds divide what a model is trained on",
         )
     classes = folder.content["classes"]
-    shared = known.group_by(SUBJECT).agg(pl.col("fold").n_unique()).filter(pl.col("fold") > 1)[SUBJECT].sort().to_list()
+    folds_of = known.group_by(known_subject()).agg(pl.col("fold").n_unique()).drop_nulls(SUBJECT)
+    shared = folds_of.filter(pl.col("fold") > 1)[SUBJECT].sort().to_list()
     even = {row[0]: row[1] / known.height for row in known.group_by(GESTURE).len().iter_rows()}
     rows = []
     for fold, part in sorted(((key[0], part) for key, part in known.group_by("fold")), key=lambda pair: str(pair[0])):
         share = {row[0]: row[1] / part.height for row in part.group_by(GESTURE).len().iter_rows()}
         off, worst = max((abs(share.get(name, 0.0) - even[name]), name) for name in sorted(even))
         absent = sum(name not in share for name in even)
-        rows.append((fold, part.height, part[SUBJECT].n_unique(), len(share), absent, off, worst))
+        rows.append((fold, part.height, part.select(n_subjects()).item(), len(share), absent, off, worst))
     columns = ("fold", "sequences", "subjects", "gestures", "absent gestures", "largest offset", "of gesture")
     counted = known.group_by(GESTURE, "fold").len()
     names = [str(row[0]) for row in rows]
     figure = _counts_matrix("Sequences by gesture and fold", "fold", classes, names, counted)
-    facts = {"folds": len(rows), "sequences": known.height, "subjects": known[SUBJECT].n_unique()}
+    facts = {"folds": len(rows), "sequences": known.height, "subjects": known.select(n_subjects()).item()}
     notes = [f"{len(shared)} subjects are in several folds: scores would be too good"] if shared else []
     if len(rows) == 1:
         notes.append("there is one fold only")
@@ -229,7 +231,7 @@ def sequence_view(folder: Folder, options: Options) -> View:
         tuple(quality.select("column", "problem", "action", "n_frames").iter_rows()),
     )
     shown = ("split", SUBJECT, GESTURE, "sequence_type", ORIENTATION, "n_frames", "fold", "n_findings")
-    facts = {name: about[name] for name in shown if about[name] is not None}
+    facts = {name: about[name] for name in shown if about[name] not in (None, "")}
     facts["seconds"] = one.n_frames / one.rate_hz
     if about["gesture_start"] is not None:
         facts["gesture_starts_at_seconds"] = about["gesture_start"] / one.rate_hz

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from bfrbctl import oof
-from bfrbctl.blending import read_mixtures
+from bfrbctl.blending import nesting_note, read_mixtures
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import ArtefactError, DataError, UsageError
 from bfrbctl.feature_folder import read_features
@@ -16,13 +16,13 @@ from bfrbctl.folders import Folder
 from bfrbctl.inspection.figures import Bars, Lines, Series
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.scores import matching_index
-from bfrbctl.inspection.view import Table, View, filled
+from bfrbctl.inspection.view import Table, View, filled, for_each
 from bfrbctl.labels import read_joint
 from bfrbctl.metrics import hierarchical_f1
 from bfrbctl.mixing import RULES, Mixture, decide
 from bfrbctl.models import kind_module
 from bfrbctl.oof import OofScenario
-from bfrbctl.schema import SCENARIOS
+from bfrbctl.schema import ALL_SENSORS, scenarios_of
 from bfrbctl.segments import Float32, Float64, Int64
 from bfrbctl.storage import decode_parquet, parse_json
 from bfrbctl.training import HISTORY, METRICS
@@ -55,18 +55,20 @@ def training_view(folder: Folder, _: Options) -> View:
             f"{folder.path}: has no training history", hint="inspect the folders of the models that were blended"
         )
     tables, figures, facts = [], [], {}
+    scenarios = scenarios_of(folder.content)
     for name in names:
         who = _member_name(folder, name)
         rows = _history(folder, name)
         by_run: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
         for row in rows:
             by_run.setdefault((row.get("fold"), row.get("seed", row.get("member", 0))), []).append(row)
-        found = tuple(_run_row(fold, run, steps) for (fold, run), steps in by_run.items())
-        columns = ("fold", "run", "steps", "best step", "best score", *(f"{s} there" for s in SCENARIOS), "seconds")
+        each = scenarios if len(scenarios) > 1 else ()
+        found = tuple(_run_row(fold, run, steps, each) for (fold, run), steps in by_run.items())
+        columns = ("fold", "run", "steps", "best step", "best score", *(f"{s} there" for s in each), "seconds")
         tables.append(Table(f"training of {who}", columns, found))
         best = [row[4] for row in found if row[4] is not None]
         facts[f"mean best score {who}"] = float(np.mean(best)) if best else None
-        figures += [figure for figure in (_curves(who, by_run),) if figure.series]
+        figures += [figure for figure in (_curves(who, by_run, scenarios),) if figure.series]
     notes = () if figures else ("the history tells no scores by scenario: there is no curve to draw",)
     return View(f"training of {folder.path.name}", facts, filled(*tables), notes, tuple(figures))
 
@@ -78,10 +80,10 @@ def _history(folder: Folder, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _run_row(fold: Any, run: Any, steps: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
+def _run_row(fold: Any, run: Any, steps: Sequence[Mapping[str, Any]], scenarios: Sequence[str]) -> tuple[Any, ...]:
     scored = [row for row in steps if isinstance(row.get("score"), float)]
     best = max(scored, key=lambda row: row["score"], default={})
-    at_best = [best.get(f"score_{scenario}") for scenario in SCENARIOS]
+    at_best = [best.get(f"score_{scenario}") for scenario in scenarios]
     return (fold, run, steps[-1].get("step"), best.get("step"), best.get("score"), *at_best, _seconds(steps))
 
 
@@ -93,15 +95,15 @@ def _seconds(steps: Sequence[Mapping[str, Any]]) -> float | None:
     return max(told) if "best_step" in steps[0] else sum(told)
 
 
-def _curves(who: str, by_run: Mapping[tuple[Any, Any], Sequence[Mapping[str, Any]]]) -> Lines:
+def _curves(who: str, by_run: Mapping[tuple[Any, Any], Sequence[Mapping[str, Any]]], scenarios: Sequence[str]) -> Lines:
     series = []
     for (fold, run), steps in by_run.items():
-        for scenario in SCENARIOS:
+        for scenario, label in zip(scenarios, for_each(scenarios, f"fold {fold}"), strict=True):
             points = [(row["step"], row[f"score_{scenario}"]) for row in steps if f"score_{scenario}" in row]
             if points and run == 0:
                 x, y = zip(*points, strict=True)
                 colour = fold if isinstance(fold, int) else 0
-                series.append(Series(f"fold {fold} {scenario}", x, y, colour, scenario != SCENARIOS[0]))
+                series.append(Series(label, x, y, colour, scenario != ALL_SENSORS))
     return Lines(f"Held-out score of {who} while training", "step", "score", tuple(series))
 
 
@@ -198,7 +200,7 @@ def _shap(folder: Folder, names: Sequence[str], table: pl.DataFrame, options: Op
         raise UsageError(
             "--shap: needs the sequence table", hint="give --features with the feature folder of the training"
         )
-    matching_index(oof.read_oof(folder)[SCENARIOS[0]].keys, options.features)
+    matching_index(oof.read_oof(folder)[ALL_SENSORS].keys, options.features)
     index, batch = read_features(options.features, parts=frozenset({"table"}))
     folds = index["fold"].to_numpy()
     values: dict[tuple[str, int, str], float] = {}
@@ -232,16 +234,17 @@ def _fold_shap(folder: Folder, prefix: str, batch: FeatureBatch) -> dict[str, fl
 
 def blend_view(folder: Folder, _: Options) -> View:
     """Show weights, temperatures, scores of the members and of the blend, and what each member adds."""
-    mixtures, metrics = read_mixtures(folder), folder.read_json(METRICS)
+    scenarios, metrics = scenarios_of(folder.content), folder.read_json(METRICS)
+    mixtures = {scenario: mixture for scenario, mixture in read_mixtures(folder).items() if scenario in scenarios}
     names = [str(name) for name in folder.content["members"]]
     try:
-        members, scores = _member_scores(names, mixtures, metrics), _blend_scores(metrics)
-        decoding = _decoding(metrics)
+        members, scores = _member_scores(names, mixtures, metrics), _blend_scores(metrics, scenarios)
+        decoding = _decoding(metrics, scenarios)
         facts = {
             "score": metrics["score"],
             "best_member": metrics["best_member"],
             "gain_over_best_member": float(metrics["gain"]),
-            "pooling": mixtures[SCENARIOS[0]].pooling,
+            "pooling": mixtures[ALL_SENSORS].pooling,
         }
     except (KeyError, TypeError, ValueError) as error:
         raise ArtefactError(
@@ -249,18 +252,20 @@ def blend_view(folder: Folder, _: Options) -> View:
             hint="blend again, or download the folder again",
         ) from error
     notes = [] if metrics["gain"] > 0 else [f"the blend does not beat {metrics['best_member']}"]
+    notes += [note for note in [nesting_note(metrics)] if note]
     removed = _removed(folder, names, mixtures)
     if removed is None and len(names) > 1:
         notes.append("what each member adds is not known: this blend was written without its members' predictions")
     tables = (members, scores, *decoding, *([removed] if removed else []))
-    figures = [_weight_bars(names, mixtures)] + ([_removed_bars(removed)] if removed and len(names) > 1 else [])
+    figures = [_weight_bars(names, mixtures)] + ([_removed_bars(removed, scenarios)] if removed else [])
     return View(f"blend {folder.path.name}", facts, filled(*tables), tuple(notes), tuple(figures))
 
 
-def _decoding(metrics: Mapping[str, Any]) -> list[Table]:
+def _decoding(metrics: Mapping[str, Any], scenarios: Sequence[str]) -> list[Table]:
     """Scores of the decoding rules, and of the assignment of joint labels where there is one; all honest."""
     rows = []
-    for scenario, told in metrics["rules"].items():
+    for scenario in scenarios:
+        told = metrics["rules"][scenario]
         threshold = told["threshold"]
         scores = [told["scores"][rule] for rule in RULES]
         rows.append((scenario, *scores, told["chosen"], "-" if threshold is None else threshold))
@@ -268,7 +273,7 @@ def _decoding(metrics: Mapping[str, Any]) -> list[Table]:
     assignment = [
         (scenario, metrics["scenarios"][scenario]["score"], told["score"], *(each["score"] for each in told["orders"]))
         for scenario, told in metrics["assignment"].items()
-        if scenario in SCENARIOS
+        if scenario in scenarios
     ]
     if assignment:
         orders = [f"order {number + 1}" for number in range(len(assignment[0]) - 3)]
@@ -285,13 +290,13 @@ def _member_scores(names: Sequence[str], mixtures: Mapping[str, Mixture], metric
             score = metrics["members"][name][scenario]["score"]
             cells += [mixture.weights[number], mixture.temperatures[number], score]
         rows.append(tuple(cells))
-    columns = [f"{what} {scenario}" for scenario in SCENARIOS for what in ("weight", "temperature", "score")]
+    columns = for_each(mixtures, "weight", "temperature", "score")
     return Table("members", ("member", *columns), tuple(rows))
 
 
-def _blend_scores(metrics: Mapping[str, Any]) -> Table:
+def _blend_scores(metrics: Mapping[str, Any], scenarios: Sequence[str]) -> Table:
     rows = []
-    for scenario in SCENARIOS:
+    for scenario in scenarios:
         low, high = metrics["interval"][scenario]
         nested, optimistic = (metrics[key][scenario]["score"] for key in ("scenarios", "optimistic"))
         rows.append((scenario, nested, low, high, optimistic))
@@ -316,7 +321,7 @@ def _removed(folder: Folder, names: Sequence[str], mixtures: Mapping[str, Mixtur
             without = _score(mixture.only(rest), [probas[i] for i in rest], truth, targets)
             cells += [without, whole - without]
         rows.append(tuple(cells))
-    columns = [f"{what} {scenario}" for scenario in SCENARIOS for what in ("score without it", "it adds")]
+    columns = for_each(mixtures, "score without it", "it adds")
     return Table("what each member adds", ("member", *columns), tuple(rows))
 
 
@@ -336,10 +341,10 @@ def _weight_bars(names: Sequence[str], mixtures: Mapping[str, Mixture]) -> Bars:
     return Bars("Weights of the members", "weight", tuple(names), groups)
 
 
-def _removed_bars(table: Table) -> Bars:
+def _removed_bars(table: Table, scenarios: Sequence[str]) -> Bars:
     labels = tuple(row[0] for row in table.rows)
     groups = tuple(
-        (f"scenario {scenario}", tuple(row[table.columns.index(f"it adds {scenario}")] for row in table.rows))
-        for scenario in SCENARIOS
+        (f"scenario {scenario}", tuple(row[table.columns.index(name)] for row in table.rows))
+        for scenario, name in zip(scenarios, for_each(scenarios, "it adds"), strict=True)
     )
     return Bars("What each member adds", "score lost without it", labels, groups)

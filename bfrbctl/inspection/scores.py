@@ -7,82 +7,150 @@ import numpy as np
 import polars as pl
 
 from bfrbctl import oof
+from bfrbctl.bootstrap import MEAN, score_intervals
+from bfrbctl.dataset import n_subjects
 from bfrbctl.errors import DataError, examples
 from bfrbctl.feature_folder import INDEX
 from bfrbctl.folders import SEQUENCES, Folder
-from bfrbctl.inspection.bootstrap import Tally, drawings, interval
 from bfrbctl.inspection.figures import Bars, Matrix
 from bfrbctl.inspection.options import Options
-from bfrbctl.inspection.view import Table, View, filled
-from bfrbctl.metrics import hierarchical_f1, merged_labels
+from bfrbctl.inspection.view import (
+    SCENARIO_NAMES,
+    Table,
+    View,
+    filled,
+    for_each,
+    of_scenario,
+    score_columns,
+)
+from bfrbctl.metrics import class_figures, hierarchical_f1, merged_labels
 from bfrbctl.oof import OofScenario
-from bfrbctl.schema import GESTURE, NON_TARGET, ORIENTATION, SCENARIOS, SEQUENCE_ID, SUBJECT
+from bfrbctl.schema import ALL_SENSORS, GESTURE, NON_TARGET, ORIENTATION, SEQUENCE_ID, SUBJECT, scenarios_of
 from bfrbctl.segments import AnyArray, Int64
 
 Scenarios = Mapping[str, OofScenario]
+
+MOST_SUBJECTS = 40
+"""Subjects in a chart, at most: the worst; the table has all."""
 
 
 # ------------------------------------------------------------------------------------------------------------- oof
 
 
+def read_scenarios(folder: Folder, other: Folder | None = None) -> dict[str, OofScenario]:
+    """Read the out-of-fold predictions of the scenarios that differ for the device, in this folder or the other."""
+    found = oof.read_oof(folder)
+    contents = [each.content for each in (folder, other) if each is not None]
+    return {scenario: found[scenario] for scenario in max(map(scenarios_of, contents), key=len)}
+
+
 def oof_view(folder: Folder, options: Options) -> View:
-    """Show scores in both scenarios with intervals, by class, orientation, fold and subject."""
-    scenarios = oof.read_oof(folder)
+    """Show scores with intervals, by gesture, class, orientation, fold and subject, in every scenario that there is."""
+    scenarios = read_scenarios(folder)
+    part = scenarios[ALL_SENSORS]
     classes, targets = folder.content["classes"], folder.content["targets"]
     summary = oof.summarise(scenarios, targets, classes)
-    facts: dict[str, Any] = {"score": summary["score"], "sequences": len(scenarios[SCENARIOS[0]].truth)}
-    facts["subjects"] = scenarios[SCENARIOS[0]].keys[SUBJECT].n_unique()
-    classes_table = by_class(scenarios, classes, targets)
-    people = _by_subject(scenarios, targets)
-    facts["worst_subject"] = people.rows[0][0]
+    intervals = score_intervals(scenarios, targets, seed=options.seed)
+    facts: dict[str, Any] = {"score": summary["score"]}
+    facts["score_low_95"], facts["score_high_95"] = intervals[MEAN]
+    facts |= {"sequences": len(part.truth), "subjects": part.keys.select(n_subjects()).item()}
+    gestures, merged = by_gesture(scenarios, classes, targets), by_class(scenarios, classes, targets)
+    subjects = _by_subject(scenarios, targets)
+    facts |= {"worst_gesture": gestures.rows[0][0], "worst_subject": subjects.rows[0][0] if subjects.rows else None}
     by_orientation, notes = _by_orientation(scenarios, targets, options)
-    folds = Table("folds", ("fold", *SCENARIOS), tuple(tuple(row.values()) for row in summary["folds"]))
-    tables = (_scores(scenarios, summary, targets, options), classes_table, folds, people, *by_orientation)
-    if len(folds.rows) < int(folder.content["n_folds"]):
-        notes.append(f"only {len(folds.rows)} of {folder.content['n_folds']} folds were trained")
-    if np.array_equal(scenarios[SCENARIOS[0]].proba, scenarios[SCENARIOS[1]].proba):
+    folds = Table("folds", ("fold", *score_columns(scenarios)), tuple(tuple(row.values()) for row in summary["folds"]))
+    tables = (_scores(summary, intervals), gestures, merged, folds, subjects, *by_orientation)
+    notes += _oof_notes(folder, scenarios, gestures, n_folds=len(folds.rows))
+    figures = [_gesture_bars(scenarios, gestures, merged), *_subject_bars(scenarios, subjects)]
+    figures += [_score_bars("Score by orientation", scenarios, table.rows) for table in by_orientation]
+    return View(f"out-of-fold predictions of {folder.path.name}", facts, filled(*tables), tuple(notes), tuple(figures))
+
+
+def _oof_notes(folder: Folder, scenarios: Scenarios, gestures: Table, *, n_folds: int) -> list[str]:
+    notes = []
+    if n_folds < int(folder.content["n_folds"]):
+        notes.append(f"only {n_folds} of {folder.content['n_folds']} folds were trained")
+    others = [part.proba for part in scenarios.values()][1:]
+    if any(np.array_equal(scenarios[ALL_SENSORS].proba, proba) for proba in others):
         notes.append("both scenarios are the same: the model sees nothing but the IMU")
-    absent = [row[0] for row in classes_table.rows if not row[1]]
+    absent = [row[0] for row in gestures.rows if not row[2]]
     if absent:
         notes.append(f"no sequence of class {examples(absent)} was held out: its recall is not known")
-    figures = (_class_bars(classes_table), *(_orientation_bars(table) for table in by_orientation))
-    return View(f"out-of-fold predictions of {folder.path.name}", facts, filled(*tables), tuple(notes), figures)
+    return notes
 
 
-def _scores(scenarios: Scenarios, summary: Mapping[str, Any], targets: Sequence[bool], options: Options) -> Table:
-    rows = []
-    for scenario, part in scenarios.items():
-        told = summary["scenarios"][scenario]
-        tally = Tally.of(part, targets)
-        low, high = interval(tally.scores(drawings(len(tally.binary), options.seed)))
-        figures = [told[key] for key in ("binary_f1", "macro_f1", "gesture_macro_f1", "log_loss")]
-        rows.append((scenario, told["score"], low, high, *figures))
+def _scores(summary: Mapping[str, Any], intervals: Mapping[str, tuple[float, float]]) -> Table:
+    """List the figures of each scenario, then their mean where there are several."""
+    keys = ("binary_f1", "macro_f1", "gesture_macro_f1", "log_loss")
+    told = summary["scenarios"]
+    rows = [
+        (scenario, values["score"], *intervals[scenario], *(values[key] for key in keys))
+        for scenario, values in told.items()
+    ]
+    if len(rows) > 1:
+        means = [float(np.mean([values[key] for values in told.values()])) for key in keys]
+        rows.append((MEAN, summary["score"], *intervals[MEAN], *means))
     columns = ("scenario", "score", "low 95", "high 95", "binary F1", "macro F1", "gesture F1", "log-loss")
     return Table("scores", columns, tuple(rows))
 
 
+def by_gesture(scenarios: Scenarios, classes: Sequence[str], targets: Sequence[bool]) -> Table:
+    """Precision, recall and F1 of every gesture, those with the lowest F1 first; those never held out last."""
+    kinds = ["target" if target else "non-target" for target in targets]
+    pairs = {scenario: (part.truth, part.predicted) for scenario, part in scenarios.items()}
+    rows = _class_rows(pairs, classes, kinds)
+    rows.sort(key=lambda row: (not row[2], sum(row[5::3]) if row[2] else 0.0, row[0]))
+    columns = (GESTURE, "kind", "sequences", *for_each(scenarios, "precision", "recall", "F1"))
+    return Table("gestures, worst first", columns, tuple(rows))
+
+
 def by_class(scenarios: Scenarios, classes: Sequence[str], targets: Sequence[bool]) -> Table:
-    """Precision, recall and F1 of each target and of the merged non-target class, both scenarios side by side."""
+    """Precision, recall and F1 of each target and of the merged non-target class, scenarios side by side."""
     names = [*(name for name, target in zip(classes, targets, strict=True) if target), NON_TARGET]
-    counts = np.bincount(merged_labels(scenarios[SCENARIOS[0]].truth, targets), minlength=len(names))
-    cells: list[list[Any]] = [[name, int(count)] for name, count in zip(names, counts, strict=True)]
-    for part in scenarios.values():
-        truth, predicted = merged_labels(part.truth, targets), merged_labels(part.predicted, targets)
-        hits = np.bincount(truth[truth == predicted], minlength=len(names))
-        said, there = np.bincount(predicted, minlength=len(names)), np.bincount(truth, minlength=len(names))
-        for row, hit, p, t in zip(cells, hits.tolist(), said.tolist(), there.tolist(), strict=True):
-            row += [_ratio(hit, p), _ratio(hit, t), _ratio(2 * hit, p + t)]
-    columns = [f"{figure} {scenario}" for scenario in scenarios for figure in ("precision", "recall", "F1")]
-    return Table("classes", ("class", "sequences", *columns), tuple(map(tuple, cells)))
+    pairs = {
+        scenario: (merged_labels(part.truth, targets), merged_labels(part.predicted, targets))
+        for scenario, part in scenarios.items()
+    }
+    rows = [(row[0], *row[2:]) for row in _class_rows(pairs, names, names)]
+    return Table("classes", ("class", "sequences", *for_each(scenarios, "precision", "recall", "F1")), tuple(rows))
 
 
-def _class_bars(table: Table) -> Bars:
+def _class_rows(
+    pairs: Mapping[str, tuple[Int64, Int64]], names: Sequence[str], kinds: Sequence[str]
+) -> list[tuple[Any, ...]]:
+    """Lay out name, kind, sequences, then precision, recall and F1 of each scenario; None where not defined."""
+    found = [class_figures(truth, predicted, len(names)) for truth, predicted in pairs.values()]
+    rows = []
+    for place, (name, kind) in enumerate(zip(names, kinds, strict=True)):
+        figures = [float(values[place]) for each in found for values in (each.precision, each.recall, each.f1)]
+        cells = (None if np.isnan(value) else value for value in figures)
+        rows.append((name, kind, int(found[0].support[place]), *cells))
+    return rows
+
+
+def _gesture_bars(scenarios: Scenarios, gestures: Table, merged: Table) -> Bars:
+    """Draw the F1 of every gesture, and of all non-targets as the one class that the competition metric sees."""
+    others = merged.rows[-1:] if any(row[1] == "non-target" for row in gestures.rows) else ()
+    labels = [*(row[0] for row in gestures.rows), *(f"{row[0]} (merged)" for row in others)]
     groups = tuple(
-        (f"{scenario} sensors" if scenario == "all" else "IMU only", tuple(row[column] for row in table.rows))
-        for scenario in SCENARIOS
-        for column in [table.columns.index(f"F1 {scenario}")]
+        (SCENARIO_NAMES[scenario], (*(row[5 + 3 * n] for row in gestures.rows), *(row[4 + 3 * n] for row in others)))
+        for n, scenario in enumerate(scenarios)
     )
-    return Bars("F1 by class", "F1", tuple(row[0] for row in table.rows), groups)
+    return Bars("F1 by gesture, worst first", "F1", tuple(labels), groups)
+
+
+def _score_bars(title: str, scenarios: Scenarios, rows: Sequence[tuple[Any, ...]]) -> Bars:
+    """Draw the scores of groups of sequences: rows are label, sequences, a score a scenario."""
+    groups = tuple(
+        (SCENARIO_NAMES[scenario], tuple(row[2 + n] for row in rows)) for n, scenario in enumerate(scenarios)
+    )
+    return Bars(title, "score", tuple(row[0] for row in rows), groups)
+
+
+def _subject_bars(scenarios: Scenarios, subjects: Table) -> list[Bars]:
+    n_all, shown = len(subjects.rows), subjects.rows[:MOST_SUBJECTS]
+    which = f"the {MOST_SUBJECTS} worst of {n_all}" if n_all > MOST_SUBJECTS else "worst first"
+    return [_score_bars(f"Score by subject, {which}", scenarios, shown)] if shown else []
 
 
 def _group_scores(scenarios: Scenarios, labels: AnyArray, targets: Sequence[bool]) -> list[tuple[Any, ...]]:
@@ -100,10 +168,12 @@ def _group_scores(scenarios: Scenarios, labels: AnyArray, targets: Sequence[bool
 
 
 def _by_subject(scenarios: Scenarios, targets: Sequence[bool]) -> Table:
-    """List the subjects, those with the lowest scores first."""
-    rows = _group_scores(scenarios, scenarios[SCENARIOS[0]].keys[SUBJECT].to_numpy(), targets)
+    """List the subjects that are known, those with the lowest scores first."""
+    subjects = scenarios[ALL_SENSORS].keys[SUBJECT].fill_null("").to_numpy()
+    rows = [row for row in _group_scores(scenarios, subjects, targets) if row[0]]
     rows.sort(key=lambda row: (sum(row[2:]), row[0]))
-    return Table("subjects, worst first", (SUBJECT, "sequences", *SCENARIOS), tuple(rows), top=10)
+    columns = (SUBJECT, "sequences", *score_columns(scenarios))
+    return Table("subjects, worst first", columns, tuple(rows), top=10)
 
 
 def _by_orientation(
@@ -111,9 +181,10 @@ def _by_orientation(
 ) -> tuple[tuple[Table, ...], list[str]]:
     if options.features is None:
         return (), ["a model does not know orientations: give --features FOLDER to see the scores by orientation"]
-    known = matching_index(scenarios[SCENARIOS[0]].keys, options.features)
+    known = matching_index(scenarios[ALL_SENSORS].keys, options.features)
     rows = _group_scores(scenarios, known[ORIENTATION].fill_null("unknown").to_numpy(), targets)
-    return (Table("orientations", (ORIENTATION, "sequences", *SCENARIOS), tuple(rows)),), []
+    columns = (ORIENTATION, "sequences", *score_columns(scenarios))
+    return (Table("orientations", columns, tuple(rows)),), []
 
 
 def matching_index(keys: pl.DataFrame, features: Folder) -> pl.DataFrame:
@@ -143,20 +214,9 @@ def matching_index(keys: pl.DataFrame, features: Folder) -> pl.DataFrame:
     return joined
 
 
-def _orientation_bars(table: Table) -> Bars:
-    groups = tuple(
-        (name, tuple(row[2 + n] for row in table.rows)) for n, name in enumerate(("all sensors", "IMU only"))
-    )
-    return Bars("Score by orientation", "score", tuple(row[0] for row in table.rows), groups)
-
-
 def read_index(folder: Folder) -> pl.DataFrame:
     """Read what a dataset or feature folder knows of its sequences."""
     return folder.read_together(SEQUENCES) if folder.kind == "dataset" else folder.read_parquet(INDEX)
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
 
 
 # ------------------------------------------------------------------------------------------------------- confusion
@@ -164,14 +224,16 @@ def _ratio(part: int, whole: int) -> float | None:
 
 def confusion_view(folder: Folder, _: Options) -> View:
     """Show which gestures are taken for which, all classes apart."""
-    scenarios = oof.read_oof(folder)
+    scenarios = read_scenarios(folder)
     classes, targets = folder.content["classes"], folder.content["targets"]
     tables, figures, facts = [], [], {}
+    names = dict(zip(scenarios, for_each(scenarios, "right"), strict=True))
     for scenario, part in scenarios.items():
         counts = confusion(part, len(classes))
-        facts[f"right_{scenario}"] = float(np.trace(counts) / counts.sum())
-        tables.append(_confused(counts, classes, targets, scenario))
-        figures.append(_confusion_figure(counts, classes, scenario))
+        facts[names[scenario].replace(" ", "_")] = float(np.trace(counts) / counts.sum())
+        title = f"most confused, {scenario}" if len(scenarios) > 1 else "most confused"
+        tables.append(_confused(counts, classes, targets, title=title))
+        figures.append(_confusion_figure(counts, classes, of_scenario("Confusion", scenario, scenarios)))
     notes = () if any(table.rows for table in tables) else ("every sequence was recognised: nothing is confused",)
     return View(f"confusion of {folder.path.name}", facts, filled(*tables), notes, tuple(figures))
 
@@ -182,7 +244,7 @@ def confusion(part: OofScenario, n_classes: int) -> Int64:
     return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes).astype(np.int64)
 
 
-def _confused(counts: Int64, classes: Sequence[str], targets: Sequence[bool], scenario: str) -> Table:
+def _confused(counts: Int64, classes: Sequence[str], targets: Sequence[bool], *, title: str) -> Table:
     there = counts.sum(axis=1)
     rows = [
         (classes[i], classes[j], int(counts[i, j]), float(counts[i, j] / there[i]), _cost(targets[i], targets[j]))
@@ -191,7 +253,7 @@ def _confused(counts: Int64, classes: Sequence[str], targets: Sequence[bool], sc
     ]
     rows.sort(key=lambda row: (-row[2], row[0], row[1]))
     columns = ("gesture", "taken for", "sequences", "share of the gesture", "kind")
-    return Table(f"most confused, {scenario}", columns, tuple(rows), top=15)
+    return Table(title, columns, tuple(rows), top=15)
 
 
 def _cost(truth: bool, predicted: bool) -> str:
@@ -200,10 +262,10 @@ def _cost(truth: bool, predicted: bool) -> str:
     return "target missed" if truth else "false alarm"
 
 
-def _confusion_figure(counts: Int64, classes: Sequence[str], scenario: str) -> Matrix:
+def _confusion_figure(counts: Int64, classes: Sequence[str], title: str) -> Matrix:
     there = np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return Matrix(
-        f"Confusion, {'all sensors' if scenario == 'all' else 'IMU only'}",
+        title,
         "predicted",
         "truth; shade is the share of the row",
         tuple(classes),

@@ -1,10 +1,13 @@
 """What there is to see in a folder, as data: facts, tables, figures, and notes on what is missing."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bfrbctl.inspection.figures import Figure
+from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
+
+SCENARIO_NAMES = {ALL_SENSORS: "all sensors", IMU_ONLY: "IMU only"}
 
 Cell = str | int | float | None
 
@@ -83,6 +86,29 @@ class View:
             "tables": {table.title: table.records for table in self.tables},
             "notes": list(self.notes),
         }
+
+
+def for_each(scenarios: Collection[str], *names: str) -> list[str]:
+    """Name columns that there are once a scenario; where there is one scenario, their names are enough.
+
+    >>> for_each(["all", "imu"], "F1"), for_each(["all"], "F1")
+    (['F1 all', 'F1 imu'], ['F1'])
+    """
+    return [f"{name} {scenario}" if len(scenarios) > 1 else name for scenario in scenarios for name in names]
+
+
+def score_columns(scenarios: Collection[str]) -> tuple[str, ...]:
+    """Name the columns that hold the scenarios' scores: by the scenarios, or `score` where there is one."""
+    return tuple(scenarios) if len(scenarios) > 1 else ("score",)
+
+
+def of_scenario(text: str, scenario: str, scenarios: Collection[str]) -> str:
+    """Add the scenario to a title in words, where there are several.
+
+    >>> of_scenario("Confusion", "imu", ["all", "imu"]), of_scenario("Confusion", "all", ["all"])
+    ('Confusion, IMU only', 'Confusion')
+    """
+    return f"{text}, {SCENARIO_NAMES[scenario]}" if len(scenarios) > 1 else text
 
 
 def filled(*tables: Table) -> tuple[Table, ...]:

@@ -139,6 +139,14 @@ class FoldModel(Protocol):
         """Give the model as files: suffix (such as `lgbm.txt`) -> content. Same model, same bytes."""
 
 
+@runtime_checkable
+class OfSeeds(FoldModel, Protocol):
+    """A fold's model that averages models which differ in nothing but their seed."""
+
+    def each_seed(self) -> Sequence[FoldModel]:
+        """Give them apart; one where there is one seed."""
+
+
 class Ensemble(Protocol):
     """The models of all folds as one."""
 

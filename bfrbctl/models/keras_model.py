@@ -78,6 +78,10 @@ class KerasFoldModel:
         """
         return self._networks.predict_proba(batch)
 
+    def each_seed(self) -> list["KerasFoldModel"]:
+        """Give the networks apart, a model each."""
+        return [KerasFoldModel(self.spec, self.scaler, [weights], self.summary) for weights in self.members]
+
     def encode(self) -> dict[str, bytes]:
         """Give the model as files; the same model gives the same bytes."""
         files = {SPEC: encode_spec(self.spec, len(self.members), self.summary)}

@@ -112,6 +112,11 @@ class LightGBMModel:
             total += booster.predict(seen, num_threads=n_threads)
         return np.asarray(total / len(self.boosters), dtype=np.float32)
 
+    def each_seed(self) -> list["LightGBMModel"]:
+        """Give the boosters apart, a model each."""
+        each = zip(self.texts, self.trees, self.boosters, strict=True)
+        return [replace(self, texts=(text,), trees=(trees,), boosters=(booster,)) for text, trees, booster in each]
+
     def contributions(self, batch: FeatureBatch) -> Float64:
         """Give the SHAP value of each feature for each gesture, by LightGBM's own TreeSHAP.
 

@@ -1,16 +1,16 @@
 """Drawing whole subjects with replacement: how far a score would move if other people had taken part."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from bfrbctl.metrics import merged_labels
 from bfrbctl.oof import OofScenario
-from bfrbctl.schema import SUBJECT
 from bfrbctl.segments import Float64, Int64
 
 N_DRAWS = 1000
+MEAN = "mean"
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,16 @@ class Tally:
     def of(cls, part: OofScenario, targets: Sequence[bool]) -> "Tally":
         """Count the answers of one scenario."""
         predicted = part.predicted
-        subjects, group = np.unique(part.keys[SUBJECT].to_numpy(), return_inverse=True)
+        group = part.groups
+        n_groups = int(group.max()) + 1
         n_merged = sum(targets) + 1
         truth_m, predicted_m = merged_labels(part.truth, targets), merged_labels(predicted, targets)
         flags = np.asarray(targets, dtype=np.bool_)
-        hits, totals = np.zeros((2, len(subjects), n_merged))
+        hits, totals = np.zeros((2, n_groups, n_merged))
         np.add.at(hits, (group, truth_m), truth_m == predicted_m)
         np.add.at(totals, (group, truth_m), 1.0)
         np.add.at(totals, (group, predicted_m), 1.0)
-        binary = np.zeros((len(subjects), 2))
+        binary = np.zeros((n_groups, 2))
         np.add.at(binary[:, 0], group, flags[part.truth] & flags[predicted])
         np.add.at(binary[:, 1], group, flags[part.truth].astype(float) + flags[predicted])
         return cls(hits, totals, binary)
@@ -67,3 +68,18 @@ def interval(values: Float64) -> tuple[float, float]:
     """Give the middle 95 % of values."""
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
+
+
+def score_intervals(
+    scenarios: Mapping[str, OofScenario], targets: Sequence[bool], *, seed: int
+) -> dict[str, tuple[float, float]]:
+    """Give the 95 % interval of the competition score of each scenario and, as `mean`, of their mean.
+
+    All of them come from the same drawings of subjects, so that the interval of the mean is that of one figure and not
+    of two independent ones.
+    """
+    tallies = {scenario: Tally.of(part, targets) for scenario, part in scenarios.items()}
+    times = drawings(len(next(iter(tallies.values())).binary), seed)
+    scores = {scenario: tally.scores(times) for scenario, tally in tallies.items()}
+    scores[MEAN] = np.mean(list(scores.values()), axis=0)
+    return {name: interval(values) for name, values in scores.items()}
