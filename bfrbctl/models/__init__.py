@@ -15,7 +15,7 @@ import numpy as np
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import UsageError
 from bfrbctl.metrics import Score, log_loss, pooled, score_proba
-from bfrbctl.segments import AnyArray, Float32, Int64
+from bfrbctl.segments import AnyArray, Float32, Float64, Int64
 
 HistoryRow = Mapping[str, float | int | str]
 """One line of history.jsonl: fold, step (round or epoch), losses, scores of both scenarios, seconds."""
@@ -114,6 +114,27 @@ class Judge:
         if not self.gesture_of:
             return self.targets
         return tuple(self.targets[self.gesture_of.index(gesture)] for gesture in range(max(self.gesture_of) + 1))
+
+    def balanced_weights(self, labels: Int64) -> Float64:
+        """Weigh each class by the rarity of its gesture, so that sequences weigh 1 on average.
+
+        All gestures that occur weigh the same in sum. A class finer than a gesture (a joint label) weighs what its
+        gesture does, so that a rare posture does not outweigh the rest.
+
+        Parameters
+        ----------
+        labels
+            int64, (n_sequences,): positions of classes.
+
+        Returns
+        -------
+        float64, (n_classes,); of a gesture that does not occur 1.
+        """
+        gesture_of = np.asarray(self.gesture_of or range(len(self.targets)), dtype=np.int64)
+        counts = np.bincount(gesture_of[labels], minlength=int(gesture_of.max()) + 1)
+        present = counts > 0
+        weights = np.where(present, labels.size / (np.maximum(counts, 1) * max(int(present.sum()), 1)), 1.0)
+        return np.asarray(weights[gesture_of], dtype=np.float64)
 
     def _by_gesture(self, proba: AnyArray, labels: Int64) -> tuple[AnyArray, Int64]:
         if not self.gesture_of:

@@ -210,14 +210,13 @@ def augmented(task: FoldTask, config: Config) -> Rows:
 def _class_weights(task: FoldTask, config: Config) -> Float64:
     """Weight of each class: float64, (n_classes,); 1 on average over the training sequences where balanced.
 
-    A file's weights are those of gestures; every class has that of its gesture.
+    Weights are those of gestures, balanced ones and those of a file; every class has that of its gesture.
     """
     wanted = config.class_weight
     if wanted == "none":
         return np.ones(len(task.classes))
     if wanted == "balanced":
-        counts = np.bincount(task.train_labels, minlength=len(task.classes))
-        return np.asarray(task.train_labels.size / (np.count_nonzero(counts) * np.maximum(counts, 1)), dtype=np.float64)
+        return task.judge.balanced_weights(task.train_labels)
     by_gesture = cast(Mapping[str, float], wanted)
     gestures = task.gestures or task.classes
     unknown = [gesture for gesture in by_gesture if gesture not in gestures]
