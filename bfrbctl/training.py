@@ -34,6 +34,7 @@ from bfrbctl.pieces import Pieces, Rows, progress_path
 from bfrbctl.schema import ALL_SENSORS, GESTURE, IMU_ONLY
 from bfrbctl.segments import Float32, Int64
 from bfrbctl.storage import Content, decode_parquet, encode_json, parquet_bytes, parse_json
+from bfrbctl.trained_on import TRAINED_ON, training_digests
 from bfrbctl.workers import ALONE, Crew
 
 METRICS = "metrics.json"
@@ -167,7 +168,7 @@ def cross_validate(
     with closing(train(job, output, todo, crew=crew, on_progress=on_progress or (lambda _: None))) as folds:
         for fold in folds:
             yield _fold_result(output, fold, classes, targets, reused=False)
-    _finish(job, output, chosen, _labelling(job, index)[0])
+    _finish(job, output, chosen, index)
 
 
 def _train_here(
@@ -356,8 +357,9 @@ def _fold_result(
     return FoldResult(fold, scores, told["summary"], reused)
 
 
-def _finish(job: CrossValidation, output: Output, folds: Sequence[int], joint: JointLabels | None) -> Folder:
+def _finish(job: CrossValidation, output: Output, folds: Sequence[int], index: pl.DataFrame) -> Folder:
     """Merge what the folds left and write the manifest."""
+    joint, _ = _labelling(job, index)
     parts = [decode_parquet(output.read(_part("oof", fold, "parquet")), f"fold {fold}") for fold in folds]
     table = pl.concat(parts).sort("scenario", "sequence_id")
     told = [parse_json(output.read(_part("summary", fold, "json")), f"fold {fold}") for fold in folds]
@@ -390,6 +392,7 @@ def _finish(job: CrossValidation, output: Output, folds: Sequence[int], joint: J
             "features": job.features.config,
             "prior": _prior(table, classes),
             "score": summary["score"],
+            TRAINED_ON: training_digests(index),
         }
     )
 
