@@ -158,7 +158,7 @@ def cross_validate(
     classes = tuple(job.features.content["classes"])
     if not index.height:
         raise DataError(f"{job.features.path}: has no labelled sequence", hint="train on a dataset with gestures")
-    chosen = _chosen_folds(job, index)
+    chosen = chosen_folds(job, index)
     targets = job.features.content["targets"]
     todo = [fold for fold in chosen if not output.has(f"fold-{fold}")]
     for fold in chosen:
@@ -181,7 +181,7 @@ def _train_here(
     index, batch = read_features(job.features, parts=job.kind.NEEDS, cache=cache)
     for fold in folds:
         with output.scratch(f"fold-{fold}") as scratch:
-            task = _fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=on_progress)
+            task = fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=on_progress)
             output.publish(f"fold-{fold}", _train_fold(job, task, index))
         yield fold
 
@@ -192,12 +192,7 @@ def _train_elsewhere(
     """Train folds in other processes, which get paths and settings and give files; gives each when it is published."""
     crew.see(output.path, job.features.path)
     n_pieces = len(folds) * n_members(job.kind, job.config)
-    settings = as_mapping(job.config)
-    if settings.get("threads") == 0:
-        settings["threads"] = crew.threads(n_pieces)
-    bound = job.cache_bytes
-    if bound is not None and not crew.cluster:
-        bound //= crew.at_once(n_pieces)
+    settings, bound = settings_elsewhere(job, crew, n_pieces)
     told = (job.features.path.absolute(), job.kind_name, settings, job.seed, job.labels, bound)
     held = {fold: ExitStack() for fold in folds}
     scratch = {fold: held[fold].enter_context(output.scratch(f"fold-{fold}")).absolute() for fold in folds}
@@ -221,6 +216,17 @@ def _train_elsewhere(
             yield fold
 
 
+def settings_elsewhere(job: CrossValidation, crew: Crew, n_tasks: int) -> tuple[dict[str, Any], int | None]:
+    """Give the settings and the memory for features that each of several tasks at once is trained with."""
+    settings = as_mapping(job.config)
+    if settings.get("threads") == 0:
+        settings["threads"] = crew.threads(n_tasks)
+    bound = job.cache_bytes
+    if bound is not None and not crew.cluster:
+        bound //= crew.at_once(n_tasks)
+    return settings, bound
+
+
 def _piece_elsewhere(
     features_path: Path,
     kind_name: str,
@@ -242,7 +248,7 @@ def _piece_elsewhere(
         def note(row: HistoryRow) -> None:
             progress.write(json.dumps(row) + "\n")
 
-        task = _fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=note)
+        task = fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=note)
         if member is None:
             return fold, None, _train_fold(job, task, index)
         if not isinstance(kind, InMembers):
@@ -251,7 +257,8 @@ def _piece_elsewhere(
         return fold, member, {}
 
 
-def _chosen_folds(job: CrossValidation, index: pl.DataFrame) -> list[int]:
+def chosen_folds(job: CrossValidation, index: pl.DataFrame) -> list[int]:
+    """Give the folds to train; UsageError for one that the dataset lacks, DataError when it has one only."""
     there = index["fold"].unique().sort().to_list()
     unknown = [fold for fold in job.folds if fold not in there]
     if unknown:
@@ -263,10 +270,14 @@ def _chosen_folds(job: CrossValidation, index: pl.DataFrame) -> list[int]:
 
 def _train_fold(job: CrossValidation, task: FoldTask, index: pl.DataFrame) -> dict[str, bytes]:
     """Train one fold; gives the files that are to be published of it."""
-    model = job.kind.fit(task, job.config)
+    return fold_files(job, task, index, job.kind.fit(task, job.config))
+
+
+def fold_files(job: CrossValidation, task: FoldTask, index: pl.DataFrame, model: FoldModel) -> dict[str, bytes]:
+    """Give what is to be published of a fold: its model, its predictions of the held-out sequences, its history."""
     probas = predict_scenarios(model, task.valid)
     rows = index.filter(pl.col("fold") == task.fold)
-    files = _fold_files(model, task.fold)
+    files = _model_files(model, task.fold)
     joint, _ = _labelling(job, index)
     if joint:
         files[_part("joint", task.fold, "parquet")] = oof.oof_rows(rows, probas)
@@ -275,7 +286,7 @@ def _train_fold(job: CrossValidation, task: FoldTask, index: pl.DataFrame) -> di
     return {name: content if isinstance(content, bytes) else parquet_bytes(content) for name, content in files.items()}
 
 
-def _fold_task(
+def fold_task(
     job: CrossValidation,
     fold: int,
     *,
@@ -327,7 +338,7 @@ def predict_scenarios(model: FoldModel, batch: FeatureBatch) -> dict[str, Float3
     return {ALL_SENSORS: proba, IMU_ONLY: model.predict_proba(batch.imu_only())}
 
 
-def _fold_files(model: FoldModel, fold: int) -> dict[str, bytes | pl.DataFrame]:
+def _model_files(model: FoldModel, fold: int) -> dict[str, bytes | pl.DataFrame]:
     files: dict[str, bytes | pl.DataFrame] = {
         f"fold-{fold}.{suffix}": content for suffix, content in model.encode().items()
     }

@@ -38,6 +38,7 @@ LAYERS = (
     {
         "pieces",
         "training",
+        "rehearsal",
         "blending",
         "members",
         "prediction",

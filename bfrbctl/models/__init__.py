@@ -44,7 +44,8 @@ class FoldTask:
     scratch
         Folder that outlives a crash and is deleted after the fold is published: checkpoints go here.
     on_progress
-        Called with every history row as it is known. Raising from it stops the training.
+        Called with every history row as it is known, and, where these are far apart, with rows between that tell only
+        where training stands (fold, step, seconds). Raising from it stops the training.
     gestures
         Gesture names, where classes are finer than gestures (joint labels); `classes` when empty.
     gesture_of
@@ -215,6 +216,42 @@ class InMembers(Kind, Protocol):
         Several may be trained at once, in processes that share the folder. `fit` of the same task finds them there;
         its model has the same bytes as if it had trained them itself.
         """
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a few steps of training tell of the whole of it.
+
+    Parameters
+    ----------
+    model
+        What they made: of the size of the whole, but for `growth`.
+    start_s
+        Seconds once a process, such as for tracing a network.
+    prepare_s
+        Seconds once a fold, before its first step.
+    step_s
+        Seconds of a round or epoch of one model.
+    growth
+        How many times as large, and as slow to ask, the whole model is.
+    kept_bytes
+        What each model keeps in the fold's scratch folder while it trains.
+    """
+
+    model: FoldModel
+    start_s: float
+    prepare_s: float
+    step_s: float
+    growth: float
+    kept_bytes: int
+
+
+@runtime_checkable
+class Rehearsing(Kind, Protocol):
+    """A kind that can be tried out: its `Config` has `n_steps`, `patience` and `STEP`, what a step is called."""
+
+    def rehearse(self, task: FoldTask, config: Any) -> Rehearsal:
+        """Train a few steps of a fold, and measure."""
 
 
 def n_members(kind: Kind, config: Any) -> int:

@@ -133,6 +133,8 @@ class Config:
     orientation_weight: float = 0.1
     seeds: int = 1
 
+    STEP: ClassVar[str] = "epoch"
+
     ELSEWHERE: ClassVar[Mapping[str, str]] = MappingProxyType(
         {
             **dict.fromkeys(("lr", "eta", "alpha", "max_lr", "base_lr", "init_lr"), "learning_rate"),
@@ -181,6 +183,11 @@ class Config:
                     f"{name} is {', '.join(map(str, widths))}, expected two {WIDTHS_TOLD}",
                     hint=f"for example --set {name}={example}; {_WIDTHS_MEAN[name]}",
                 )
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of a model at most: epochs."""
+        return self.epochs
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:

@@ -163,6 +163,8 @@ min_data_in_bin
     log_every: int = 50
     params: Mapping[str, Value] = field(default_factory=dict)
 
+    STEP: ClassVar[str] = "round"
+
     ELSEWHERE: ClassVar[Mapping[str, str]] = MappingProxyType(
         {
             **dict.fromkeys(("lr", "step_size"), "learning_rate"),
@@ -205,6 +207,11 @@ min_data_in_bin
             check_parameter(name, value)
         if self.params:
             _try_out(self)
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of a model at most: rounds."""
+        return self.n_rounds
 
     def lightgbm(self) -> dict[str, Value]:
         """Give what LightGBM is told, but for the task's own: classes, seed and threads."""
