@@ -101,7 +101,7 @@ def with_answers(predictions: pl.DataFrame, answers: AnswerTable) -> tuple[pl.Da
         raise DataError(
             f"{answers.ref.name}: answers none of the {joined.height} sequences predicted; it knows {examples(extra)}, "
             f"predicted are {examples(unanswered)}",
-            hint="give the answers of this input, then continue with --resume",
+            hint="give the answers of this input, or predict without --answers",
         )
     warnings = []
     if unanswered:

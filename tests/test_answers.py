@@ -14,6 +14,8 @@ from bfrbctl import answers, oof
 from bfrbctl.answers import read_answers
 from bfrbctl.errors import ArtefactError, BfrbError, DataError, UsageError
 from bfrbctl.folders import Folder
+from bfrbctl.inspection.artefacts import predictions_view
+from bfrbctl.inspection.options import Options
 from bfrbctl.metrics import hierarchical_f1
 from bfrbctl.outputs import Job, open_output
 from bfrbctl.prediction import Predictor
@@ -126,6 +128,12 @@ def test_the_line_about_in_sample_scores_is_as_its_docstring_says() -> None:
 
 
 # ----------------------------------------------------------------------------------------------------- in-sample
+
+
+def test_inspect_shows_the_warnings_of_a_prediction(predictor: Predictor, raw_folder: Path, tmp_path: Path) -> None:
+    folder = scored(raw_folder, predictor, tmp_path / "p", split="train")
+    notes = predictions_view(folder, Options()).notes
+    assert "the score is in-sample: the model was trained on all 48 sequences" in notes
 
 
 @pytest.mark.parametrize("prepared", [False, True])

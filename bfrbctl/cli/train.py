@@ -140,7 +140,7 @@ def keras(
     }
     given = Given(config_file, settings, options)
     ways = Ways(workers, scheduler, cache_mb, plan, force, resume, quiet, as_json)
-    with _drawn(tensorboard, model) as draw:
+    with _drawn(None if plan else tensorboard, model) as draw:
         train("keras", features, model, which=Which(folds, labels, seed), given=given, ways=ways, also=draw)
 
 
