@@ -42,6 +42,7 @@ class Cache:
         self.bound = None if folder is None else bound
         self.folder = folder
         self.used = 0
+        self.mapped = self.most_mapped = 0
 
     def empty(self, shape: tuple[int, ...], dtype: type[np.generic]) -> AnyArray:
         """Make an array without content.
@@ -59,7 +60,11 @@ class Cache:
             self.used += n_bytes
             weakref.finalize(array, self._free, n_bytes)
             return array
-        return np.ndarray(shape, dtype=dtype, buffer=_mapped(n_bytes, self.folder))
+        array = np.ndarray(shape, dtype=dtype, buffer=_mapped(n_bytes, self.folder))
+        self.mapped += n_bytes
+        self.most_mapped = max(self.most_mapped, self.mapped)
+        weakref.finalize(array, self._unmap, n_bytes)
+        return array
 
     def zeros(self, shape: tuple[int, ...], dtype: type[np.generic]) -> AnyArray:
         """Make an array of zeros."""
@@ -95,6 +100,9 @@ class Cache:
 
     def _free(self, n_bytes: int) -> None:
         self.used -= n_bytes
+
+    def _unmap(self, n_bytes: int) -> None:
+        self.mapped -= n_bytes
 
 
 IN_MEMORY = Cache()

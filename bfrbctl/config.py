@@ -1,7 +1,8 @@
 """Settings: defaults in a frozen dataclass, a TOML file over them, --set key=value over that; all checked once.
 
 A stage's settings are a frozen dataclass of plain fields (int, float, str, bool, tuple[str, ...]). Its
-`__post_init__` checks ranges; this module checks names and types and suggests the nearest valid name.
+`__post_init__` checks ranges; this module checks names and types and suggests the nearest valid name. What other tools
+call a setting it may list in a class variable `ELSEWHERE`: that name -> the setting to suggest.
 """
 
 import difflib
@@ -105,6 +106,9 @@ def _names(cls: type[Any]) -> list[str]:
 
 
 def _checked(cls: type[Any], key: str, value: Any, where: str) -> dict[str, Any]:
+    elsewhere: Mapping[str, str] = getattr(cls, "ELSEWHERE", {})
+    if key in elsewhere and key not in _names(cls):
+        raise UsageError(f"{where}: no setting named {key!r}", hint=f"did you mean {elsewhere[key]}?")
     if key not in _names(cls) and "params" in _names(cls):
         return {"params": {key: value}}
     if key not in _names(cls):
@@ -122,6 +126,8 @@ def _checked(cls: type[Any], key: str, value: Any, where: str) -> dict[str, Any]
 def _kind_of(wanted: Any) -> str:
     if get_origin(wanted) is Literal:
         return " or ".join(map(str, get_args(wanted)))
+    if get_origin(wanted) is tuple:
+        return f"one or more {get_args(wanted)[0].__name__}, with commas between"
     return wanted.__name__ if isinstance(wanted, type) and not get_args(wanted) else str(wanted)
 
 
@@ -132,10 +138,10 @@ def _convert(value: Any, wanted: Any) -> Any:
         return value if type(value) is wanted else MISSING
     if get_origin(wanted) is tuple:
         inner = get_args(wanted)[0]
-        items = [value] if isinstance(value, str) else value
+        items = value if isinstance(value, list | tuple) or not isinstance(value, str | int | float) else [value]
         if not isinstance(items, list | tuple):
             return MISSING
-        converted = [_convert(item, inner) for item in items]
+        converted = [_convert(_number(item) if inner in (int, float) else item, inner) for item in items]
         return MISSING if any(item is MISSING for item in converted) else tuple(converted)
     if get_origin(wanted) in (dict, Mapping):
         return dict(value) if isinstance(value, Mapping) else MISSING
@@ -148,6 +154,14 @@ def _convert(value: Any, wanted: Any) -> Any:
         found = [_convert(value, option) for option in options if option is not type(None)]
         return next((item for item in found if item is not MISSING), MISSING)
     return MISSING
+
+
+def _number(item: Any) -> Any:
+    """Turn a word of a list with commas into the number that it is, where it is one."""
+    try:
+        return tomllib.loads(f"value = {item}")["value"] if isinstance(item, str) else item
+    except tomllib.TOMLDecodeError:
+        return item
 
 
 def _parse(raw: str) -> Any:

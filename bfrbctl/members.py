@@ -117,6 +117,13 @@ def mixtures_of(folder: Folder, kept: Mapping[int, str]) -> dict[str, Mixture]:
     return left
 
 
+def member_contents(folder: Folder, kept: Mapping[int, str]) -> list[Mapping[str, Any]]:
+    """Give what the manifest of each member that was kept tells; of a model by itself its own."""
+    if folder.kind == "model":
+        return [folder.content]
+    return [folder.read_json(f"member-{number}.json")["content"] for number in kept]
+
+
 def assigned_labels(folder: Folder, members: Sequence[Member]) -> JointLabels | None:
     """Read which joint labels the blend assigns; None where the members that have them were left out."""
     joint = read_joint(folder.content, what=str(folder.path / MANIFEST))

@@ -28,6 +28,7 @@ from bfrbctl.members import (
     assigned_labels,
     kept_members,
     layout_told,
+    member_contents,
     mixtures_of,
     names_left_out,
     open_members,
@@ -36,6 +37,7 @@ from bfrbctl.mixing import Mixture, decide
 from bfrbctl.preparation import clean_frames
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, SensorLayout
 from bfrbctl.segments import Bool, Float32, Int64
+from bfrbctl.trained_on import TrainedOn, read_trained_on
 
 _log = logging.getLogger("bfrbctl.prediction")
 
@@ -92,6 +94,8 @@ class Predictor:
         it does not.
     left_out
         Members of the blend that are not used here.
+    trained_on
+        The sequences and subjects that any member was trained on; None where a member does not tell.
     """
 
     path: Path
@@ -104,6 +108,7 @@ class Predictor:
     mixtures: Mapping[str, Mixture] | None = field(repr=False)
     assigns: JointLabels | None = None
     left_out: tuple[str, ...] = ()
+    trained_on: TrainedOn | None = field(default=None, repr=False)
 
     @classmethod
     def open(
@@ -150,6 +155,7 @@ class Predictor:
                 mixtures=mixtures_of(folder, kept) if folder.kind == "blend" else None,
                 assigns=assigned_labels(folder, members) if folder.kind == "blend" else None,
                 left_out=names_left_out(folder, kept),
+                trained_on=read_trained_on(member_contents(folder, kept), str(folder.path / MANIFEST)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(
@@ -181,11 +187,7 @@ class Predictor:
         DataError
             When the recordings have another rate than those of the training.
         """
-        if batch.rate_hz != self.rate_hz:
-            raise DataError(
-                f"the recordings have {batch.rate_hz:g} frames a second, {self.path} was trained on {self.rate_hz:g}",
-                hint="resample them, or train on recordings of that rate",
-            )
+        self.expect_rate(batch.rate_hz)
         if not batch.n_sequences:
             nothing = np.zeros((0, len(self.classes)), dtype=np.float32)
             return Answers(nothing, np.zeros(0, dtype=np.int64), self._spread(nothing, [nothing] * len(self.members)))
@@ -202,6 +204,14 @@ class Predictor:
             mixed[imu_only] = mixture.mix([proba[imu_only] for proba in probas])
             positions[imu_only] = decide(mixed[imu_only], self.targets, mixture.threshold)
         return Answers(mixed, positions, self._spread(mixed, told))
+
+    def expect_rate(self, rate_hz: float) -> None:
+        """See that recordings have the rate of those of the training; DataError when they do not."""
+        if rate_hz != self.rate_hz:
+            raise DataError(
+                f"the recordings have {rate_hz:g} frames a second, {self.path} was trained on {self.rate_hz:g}",
+                hint="resample them, or train on recordings of that rate",
+            )
 
     def _told(self, batch: RecordingBatch, imu_only: Bool) -> list[Float32]:
         """Ask every member, of so many recordings at a time; IMU-only ones last, as each kind is best computed alone.

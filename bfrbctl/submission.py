@@ -18,16 +18,18 @@ import numpy as np
 import polars as pl
 
 from bfrbctl import oof, workers
+from bfrbctl.answers import SEEN_SEQUENCE, SEEN_SUBJECT, TRUTH, AnswerTable, scored, warn, with_answers
 from bfrbctl.batches import Batch, Stored, dataset_batch, put_aside
 from bfrbctl.cleaning import CleanTable
 from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.folders import MANIFEST, PART, SEQUENCES, Folder, InputRef, Pinned, open_folder
-from bfrbctl.metrics import hierarchical_f1
+from bfrbctl.members import layout_told
+from bfrbctl.metrics import Score
 from bfrbctl.outputs import Output
 from bfrbctl.prediction import Predictor
 from bfrbctl.preparation import PrepareConfig, cleaned_tables, split_refs
 from bfrbctl.raw import RawSplit, Unsorted, file_format, find_splits, read_schema
-from bfrbctl.schema import GESTURE, SEQUENCE_ID, SUBJECT
+from bfrbctl.schema import GESTURE, SEQUENCE_ID, SUBJECT, SensorLayout
 from bfrbctl.storage import Content, decode_parquet, encode_json, parquet_bytes, temporary_path
 from bfrbctl.workers import ALONE, Crew
 
@@ -65,6 +67,8 @@ class Input:
         whether to bring scattered rows together first; without, raw.Unsorted may be raised on the way.
     n_batches
         How many there will be, about.
+    layout
+        Which thermopiles and ToF sensors it has.
     stored
         The batches of a prepared dataset, for other processes to read; empty for raw recordings.
     """
@@ -74,6 +78,7 @@ class Input:
     scale: float
     batches: Callable[[OnFrames, bool], Iterator[Batch]]
     n_batches: int
+    layout: SensorLayout
     stored: tuple[Stored, ...] = ()
 
     @property
@@ -99,10 +104,12 @@ def open_input(path: Path, predictor: Predictor, *, split: str | None = None) ->
     UsageError
         When there is no such split.
     DataError, ArtefactError
-        When the input cannot be used.
+        When the input cannot be used, or is a dataset of another rate than the model's.
     """
     if (path / MANIFEST).exists() and open_folder(path).kind == "dataset":
-        return _prepared_input(open_folder(path, "dataset"), split)
+        dataset = open_folder(path, "dataset")
+        predictor.expect_rate(float(dataset.content["rate_hz"]))
+        return _prepared_input(dataset, split)
     splits = {item.name: item for item in find_splits(path)}
     return _raw_input(splits[_chosen_split(list(splits), split, path)], predictor)
 
@@ -134,7 +141,8 @@ def _prepared_input(dataset: Folder, split: str | None) -> Input:
             on_frames(batch.recordings.n_frames)
 
     stored = tuple(Stored(dataset.pinned(), number, chosen) for number in files)
-    return Input(int(wanted["n_frames"].sum()), "frames", 1.0, batches, len(files), stored)
+    layout = layout_told(dataset.content)
+    return Input(int(wanted["n_frames"].sum()), "frames", 1.0, batches, len(files), layout, stored)
 
 
 def _raw_input(split: RawSplit, predictor: Predictor) -> Input:
@@ -146,7 +154,32 @@ def _raw_input(split: RawSplit, predictor: Predictor) -> Input:
             yield _as_batch(cleaned)
 
     size = split.frames.stat().st_size
-    return Input(size, "MB", 1e6, batches, size // _BATCH_BYTES[file_format(split.frames)] + 1)
+    return Input(size, "MB", 1e6, batches, size // _BATCH_BYTES[file_format(split.frames)] + 1, schema.layout)
+
+
+def sensor_warnings(layout: SensorLayout, predictor: Predictor) -> list[str]:
+    """Say which sensors of an input the model does not know, and which of the model's the input lacks."""
+    names = {"thm": "thermopile", "tof": "ToF sensor"}
+    model = {(kind, sensor) for kind in names for sensor in getattr(predictor.layout, kind)}
+    given = {(kind, sensor) for kind in names for sensor in getattr(layout, kind)}
+    lacking, unknown = ([f"{kind}_{n}" for kind, n in sorted(found)] for found in (model - given, given - model))
+    warnings = []
+    if lacking and not model & given:
+        warnings.append(
+            f"the input has none of the {len(model)} sensors beside the IMU that the model was trained with "
+            f"({examples(lacking)}): it answers by the IMU alone, as well as its IMU-only score tells"
+        )
+    elif lacking:
+        warnings.append(
+            f"the input lacks {len(lacking)} of the {len(model)} sensors beside the IMU that the model was trained "
+            f"with ({examples(lacking)}): they count as missing"
+        )
+    if unknown:
+        warnings.append(
+            f"the model was trained without {len(unknown)} sensors of the input ({examples(unknown)}): they are "
+            "ignored; train on recordings of this device to use them"
+        )
+    return warnings
 
 
 def _as_batch(cleaned: CleanTable) -> Batch:
@@ -160,6 +193,7 @@ def predict(
     output: Output,
     *,
     strict: bool = False,
+    answers: AnswerTable | None = None,
     crew: Crew = ALONE,
     on_frames: OnFrames | None = None,
 ) -> Folder:
@@ -176,6 +210,8 @@ def predict(
     strict
         Whether an unusable sequence is an error; otherwise it is answered with the class prior and told in
         problems.parquet.
+    answers
+        What was really made, to score against; None takes the labels in the input, where there are any.
     crew
         Who predicts the batches.
     on_frames
@@ -184,7 +220,7 @@ def predict(
     Raises
     ------
     DataError
-        When the input is broken, a sequence comes twice, or (strict) cannot be used.
+        When the input is broken, a sequence comes twice, or (strict) cannot be used; when no sequence is answered.
     """
     run = partial(_predict_parts, source, predictor, output, strict=strict, crew=crew)
     try:
@@ -200,7 +236,8 @@ def predict(
     except DataError as error:
         output.refuse_input(error)
         raise
-    return _finish(table, predictor, output)
+    warnings = sensor_warnings(source.layout, predictor)
+    return _finish(table, predictor, output, answers=answers, warnings=warnings)
 
 
 def _predict_parts(
@@ -302,6 +339,7 @@ def _prediction_rows(batch: Batch, predictor: Predictor) -> pl.DataFrame:
     best = [*answers.positions.tolist(), *([int(np.argmax(predictor.prior))] * n_problems)]
     ids = [*batch.labels[SEQUENCE_ID].to_list(), *(name for name, _ in batch.problems)]
     truth = [*batch.labels[GESTURE].to_list(), *([None] * n_problems)]
+    seen = {name: [*found, *([None] * n_problems)] for name, found in _seen(batch, predictor).items()}
     notes: list[str | None] = [*([None] * batch.labels.height), *(what for _, what in batch.problems)]
     targets = np.array(predictor.targets, dtype=np.bool_)
     front = {
@@ -310,7 +348,11 @@ def _prediction_rows(batch: Batch, predictor: Predictor) -> pl.DataFrame:
         "target_proba": pl.Series(everything[:, targets].sum(axis=1, dtype=np.float64), dtype=pl.Float64),
     }
     columns = dict(zip(oof.proba_columns(len(predictor.classes)), everything.T, strict=True))
-    back = {"truth": pl.Series(truth, dtype=pl.String), "problem": pl.Series(notes, dtype=pl.String)}
+    back = {
+        TRUTH: pl.Series(truth, dtype=pl.String),
+        "problem": pl.Series(notes, dtype=pl.String),
+        **{name: pl.Series(found, dtype=pl.Boolean) for name, found in seen.items()},
+    }
     table = pl.DataFrame({**front, **columns, **back})
     if answers.spread is None:
         return table
@@ -319,6 +361,19 @@ def _prediction_rows(batch: Batch, predictor: Predictor) -> pl.DataFrame:
     return table.with_columns(
         pl.Series(SUBJECT, subjects, dtype=pl.String), pl.Series(_SPREAD, np.concatenate([answers.spread, unknown]))
     )
+
+
+def _seen(batch: Batch, predictor: Predictor) -> dict[str, list[bool | None]]:
+    """Say of each recording whether training used it, and whether it used its subject; None where that is unknown."""
+    recordings, known = batch.recordings, predictor.trained_on
+    if known is None:
+        return dict.fromkeys((SEEN_SEQUENCE, SEEN_SUBJECT), [None] * recordings.n_sequences)
+    lengths = np.diff(recordings.offsets).tolist()
+    rows = zip(recordings.subjects, recordings.sequence_ids, lengths, strict=True)
+    return {
+        SEEN_SEQUENCE: [known.has_sequence(*row) for row in rows],
+        SEEN_SUBJECT: [known.has_subject(subject) for subject in recordings.subjects],
+    }
 
 
 def _assigned(table: pl.DataFrame, predictor: Predictor) -> pl.DataFrame:
@@ -335,11 +390,25 @@ def _assigned(table: pl.DataFrame, predictor: Predictor) -> pl.DataFrame:
     return table.drop(SUBJECT, _SPREAD).with_columns(names)
 
 
-def _finish(table: pl.DataFrame, predictor: Predictor, output: Output) -> Folder:
+def _finish(
+    table: pl.DataFrame,
+    predictor: Predictor,
+    output: Output,
+    *,
+    answers: AnswerTable | None,
+    warnings: list[str],
+) -> Folder:
+    source = "the labels in the input"
+    if answers is not None:
+        table, of_join = with_answers(table, answers)
+        warnings, source = [*warnings, *of_join], answers.ref.name
+    told, of_score = scored(table, predictor.classes, predictor.targets, source=source)
+    warnings = [*warnings, *of_score]
+    warn(warnings)
     submission = table.select(SEQUENCE_ID, GESTURE)
     problems = table.drop_nulls("problem").select(SEQUENCE_ID, "problem")
     files: dict[str, Content] = {
-        "predictions.parquet": table.drop("problem", "truth"),
+        "predictions.parquet": table.drop("problem", TRUTH, SEEN_SEQUENCE, SEEN_SUBJECT),
         "submission.parquet": submission,
         "submission.csv": submission.write_csv().encode(),
         "problems.parquet": problems,
@@ -349,12 +418,13 @@ def _finish(table: pl.DataFrame, predictor: Predictor, output: Output) -> Folder
         "targets": list(predictor.targets),
         "n_sequences": table.height,
         "n_problems": problems.height,
+        "warnings": warnings,
     }
-    known = table.filter(pl.col("truth").is_in(list(predictor.classes)))
-    if known.height:
-        truth = oof.class_positions(known["truth"].to_list(), predictor.classes)
-        answered = oof.class_positions(known[GESTURE].to_list(), predictor.classes)
-        content["score"] = vars(hierarchical_f1(truth, answered, predictor.targets))
-        files[METRICS] = encode_json({"n_labelled": known.height, **content["score"]})
+    if answers is not None:
+        content["answers"] = vars(answers.ref)
+    if told is not None:
+        content["score"] = {name: told[name] for name in Score.__dataclass_fields__}
+        content["in_sample"] = told["in_sample"]
+        files[METRICS] = encode_json(told)
     output.publish("tables", files)
     return output.finish(content)

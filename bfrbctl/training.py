@@ -36,6 +36,7 @@ from bfrbctl.schema import ALL_SENSORS, GESTURE, IMU_ONLY, SEQUENCE_ID, SUBJECT,
 from bfrbctl.seed_answers import SEEDS, seed_rows
 from bfrbctl.segments import Float32, Int64
 from bfrbctl.storage import Content, decode_parquet, encode_json, parquet_bytes, parse_json
+from bfrbctl.trained_on import TRAINED_ON, training_digests
 from bfrbctl.workers import ALONE, Crew
 
 METRICS = "metrics.json"
@@ -168,7 +169,7 @@ def cross_validate(
             "the same person may be in several folds",
             hint="fill in the subject, or leave such sequences out with prepare --drop",
         )
-    chosen = _chosen_folds(job, index)
+    chosen = chosen_folds(job, index)
     content = {key: job.features.content[key] for key in _KEPT}
     output.describe({**content, "model": job.kind_name}, [f"fold-{fold}" for fold in chosen])
     todo = [fold for fold in chosen if not output.has(f"fold-{fold}")]
@@ -185,7 +186,7 @@ def cross_validate(
     with closing(train(job, output, todo, crew=crew, on_progress=note)) as folds:
         for fold in folds:
             yield _fold_result(output, fold, job.features.content, reused=False)
-    _finish(job, output, chosen, _labelling(job, index)[0])
+    _finish(job, output, chosen, index)
 
 
 def _train_here(
@@ -200,7 +201,7 @@ def _train_here(
         folder = output.scratch(f"fold-{fold}", checkpoints=True)
         with folder as scratch, written_rows(progress_path(scratch, None), anew=False) as write:
             note = _both(write, on_progress)
-            task = _fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=note)
+            task = fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=note)
             output.publish(f"fold-{fold}", _train_fold(job, task, index))
         yield fold
 
@@ -219,12 +220,7 @@ def _train_elsewhere(
     """Train folds in other processes, which get paths and settings and give files; gives each when it is published."""
     crew.see(output.path, job.features.pinned())
     n_pieces = len(folds) * n_members(job.kind, job.config)
-    settings = as_mapping(job.config)
-    if settings.get("threads") == 0:
-        settings["threads"] = crew.threads(n_pieces)
-    bound = job.cache_bytes
-    if bound is not None and not crew.cluster:
-        bound //= crew.at_once(n_pieces)
+    settings, bound = settings_elsewhere(job, crew, n_pieces)
     told = (job.features.pinned(), job.kind_name, settings, job.seed, job.labels, bound)
     held = {fold: ExitStack() for fold in folds}
     scratch = {
@@ -250,6 +246,17 @@ def _train_elsewhere(
             yield fold
 
 
+def settings_elsewhere(job: CrossValidation, crew: Crew, n_tasks: int) -> tuple[dict[str, Any], int | None]:
+    """Give the settings and the memory for features that each of several tasks at once is trained with."""
+    settings = as_mapping(job.config)
+    if settings.get("threads") == 0:
+        settings["threads"] = crew.threads(n_tasks)
+    bound = job.cache_bytes
+    if bound is not None and not crew.cluster:
+        bound //= crew.at_once(n_tasks)
+    return settings, bound
+
+
 def _piece_elsewhere(
     features: Pinned,
     kind_name: str,
@@ -267,7 +274,7 @@ def _piece_elsewhere(
     job = CrossValidation(features.open(), kind_name, kind, config, (fold,), seed, labels)
     index, batch = read_features(job.features, parts=kind.NEEDS, cache=Cache(cache_bytes, scratch))
     with written_rows(progress_path(scratch, member), anew=True) as note:
-        task = _fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=note)
+        task = fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=note)
         if member is None:
             return fold, None, _train_fold(job, task, index)
         if not isinstance(kind, InMembers):
@@ -276,7 +283,8 @@ def _piece_elsewhere(
         return fold, member, {}
 
 
-def _chosen_folds(job: CrossValidation, index: pl.DataFrame) -> list[int]:
+def chosen_folds(job: CrossValidation, index: pl.DataFrame) -> list[int]:
+    """Give the folds to train; UsageError for one that the dataset lacks, DataError when it has one only."""
     there = index["fold"].unique().sort().to_list()
     unknown = [fold for fold in job.folds if fold not in there]
     if unknown:
@@ -288,10 +296,14 @@ def _chosen_folds(job: CrossValidation, index: pl.DataFrame) -> list[int]:
 
 def _train_fold(job: CrossValidation, task: FoldTask, index: pl.DataFrame) -> dict[str, bytes]:
     """Train one fold; gives the files that are to be published of it."""
-    model = job.kind.fit(task, job.config)
+    return fold_files(job, task, index, job.kind.fit(task, job.config))
+
+
+def fold_files(job: CrossValidation, task: FoldTask, index: pl.DataFrame, model: FoldModel) -> dict[str, bytes]:
+    """Give what is to be published of a fold: its model, its predictions of the held-out sequences, its history."""
     probas = predict_scenarios(model, task.valid)
     rows = index.filter(pl.col("fold") == task.fold)
-    files = _fold_files(model, task.fold)
+    files = _model_files(model, task.fold)
     joint, _ = _labelling(job, index)
     if joint:
         files[_part("joint", task.fold, "parquet")] = oof.oof_rows(rows, probas)
@@ -312,7 +324,7 @@ def _each_seed(model: FoldModel, task: FoldTask, joint: JointLabels | None) -> l
     return [{name: joint.gestures(proba) for name, proba in each.items()} for each in probas]
 
 
-def _fold_task(
+def fold_task(
     job: CrossValidation,
     fold: int,
     *,
@@ -364,7 +376,7 @@ def predict_scenarios(model: FoldModel, batch: FeatureBatch) -> dict[str, Float3
     return {ALL_SENSORS: proba, IMU_ONLY: model.predict_proba(batch.imu_only())}
 
 
-def _fold_files(model: FoldModel, fold: int) -> dict[str, bytes | pl.DataFrame]:
+def _model_files(model: FoldModel, fold: int) -> dict[str, bytes | pl.DataFrame]:
     files: dict[str, bytes | pl.DataFrame] = {
         f"fold-{fold}.{suffix}": content for suffix, content in model.encode().items()
     }
@@ -394,8 +406,9 @@ def _fold_result(output: Output, fold: int, content: Mapping[str, Any], *, reuse
     return FoldResult(fold, scores, told["summary"], reused)
 
 
-def _finish(job: CrossValidation, output: Output, folds: Sequence[int], joint: JointLabels | None) -> Folder:
+def _finish(job: CrossValidation, output: Output, folds: Sequence[int], index: pl.DataFrame) -> Folder:
     """Merge what the folds left and write the manifest."""
+    joint, _ = _labelling(job, index)
     parts = [decode_parquet(output.read(_part("oof", fold, "parquet")), f"fold {fold}") for fold in folds]
     table = pl.concat(parts).sort("scenario", "sequence_id")
     told = [parse_json(output.read(_part("summary", fold, "json")), f"fold {fold}") for fold in folds]
@@ -434,6 +447,7 @@ def _finish(job: CrossValidation, output: Output, folds: Sequence[int], joint: J
             "features": job.features.config,
             "prior": _prior(table, classes),
             "score": summary["score"],
+            TRAINED_ON: training_digests(index),
         }
     )
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bfrbctl.errors import ArtefactError, DataError, UsageError
-from bfrbctl.models import FoldTask, HistoryRow, Judge, keras_training, kind_module
+from bfrbctl.models import FoldTask, HistoryRow, keras_training, kind_module
 from bfrbctl.models.keras_augmentation import training_batch
 from bfrbctl.models.keras_backend import to_numpy
 from bfrbctl.models.keras_checkpoint import pack_arrays, unpack_arrays
@@ -24,7 +24,7 @@ from bfrbctl.models.keras_layout import NETWORKS, NetworkSpec
 from bfrbctl.models.keras_model import NEEDS, Config, KerasFoldModel, fit, load
 from bfrbctl.models.keras_networks import build_network, weight_names
 from bfrbctl.models.keras_spec import decode_spec
-from bfrbctl.models.keras_training import class_weights, rate_at
+from bfrbctl.models.keras_training import rate_at
 from tests.keras_batches import CLASSES, made, task, told_by_keras
 
 ROOT = Path(__file__).parent.parent
@@ -254,7 +254,12 @@ def test_a_missing_or_foreign_file_is_refused(files: dict[str, bytes]) -> None:
         (("inputs", "single"), [99], "single"),
         (("n_members",), 10**6, "n_members"),
         (("rate_hz",), "ten", "rate_hz"),
-        (("format",), 4, "format"),
+        (("format",), 5, "format"),
+        (("network", "filters"), [16], "filters"),
+        (("network", "filters"), [16, 10**6], "filters"),
+        (("network", "filters"), [16, 16], "array"),
+        (("network", "units"), [16, True], "units"),
+        (("network", "units"), "16", "units"),
         (("format",), True, "format"),
         (("network", "n_orientations"), 65, "n_orientations"),
         (("targets",), [1, 1, 0, 0], "targets"),
@@ -276,8 +281,9 @@ def test_of_older_specs_those_of_networks_that_still_exist_are_read(
     written_as: int, model: KerasFoldModel, files: dict[str, bytes]
 ) -> None:
     spec = json.loads(files["keras.json"])
-    assert spec["format"] == 3
+    assert spec["format"] == 4
     spec["format"] = written_as
+    assert spec["network"].pop("filters") == spec["network"].pop("units") == []
     if written_as == 1:
         assert spec["network"].pop("n_orientations") == 0
     with pytest.raises(ArtefactError, match="helios network of an earlier layout"):
@@ -286,6 +292,38 @@ def test_of_older_specs_those_of_networks_that_still_exist_are_read(
     found, n_members, _ = decode_spec(json.dumps(spec).encode(), classes=CLASSES)
     assert found == replace(model.spec, network=replace(model.spec.network, network="two-branch"))
     assert n_members == 1
+
+
+def test_a_spec_from_before_widths_could_be_set_means_the_same_network(
+    model: KerasFoldModel, files: dict[str, bytes]
+) -> None:
+    spec = json.loads(files["keras.json"])
+    spec["format"] = 3
+    del spec["network"]["filters"], spec["network"]["units"]
+    spec["network"]["dropout"] = 0.5  # a factor then as now
+    found, _, _ = decode_spec(json.dumps(spec).encode(), classes=CLASSES)
+    assert found == replace(model.spec, network=replace(model.spec.network, dropout=0.5))
+
+
+def test_widths_that_are_set_reach_the_network_and_come_back(tmp_path: Path) -> None:
+    found = fit(task(tmp_path), replace(TINY, epochs=1, filters=(5, 9), units=(6, 10)))
+    weights = found.members[0]
+    assert weights["imu_a_1.kernel"].shape[-1] == weights["other_a.kernel"].shape[-1] == 5
+    assert weights["imu_b_1.kernel"].shape[-1] == weights["tof_a.kernel"].shape[-1] == 9
+    assert weights["imu_gru.forward_state"].shape == (6, 18)
+    assert weights["all_dense.kernel"].shape[-1] == 10
+    again = load(found.encode(), classes=CLASSES)
+    assert again.spec.network.filters == (5, 9) and again.spec.network.units == (6, 10)
+    np.testing.assert_array_equal(again.predict_proba(task(tmp_path).valid), found.predict_proba(task(tmp_path).valid))
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.0])
+def test_the_dropout_factor_scales_every_rate(rate: float) -> None:
+    built = build_network(NetworkSpec("helios", 5, 3, 2, n_classes=4, width=0.1, dropout=rate), seed=0)
+    plain = build_network(NetworkSpec("helios", 5, 3, 2, n_classes=4, width=0.1), seed=0)
+    rates = {layer.name: layer.rate for layer in plain.train.layers if layer.name.endswith("_drop")}
+    scaled = {layer.name: layer.rate for layer in built.train.layers if layer.name.endswith("_drop")}
+    assert rates and scaled == {name: value * rate for name, value in rates.items() if rate}
 
 
 JOINT = tuple(f"{name} | {posture}" for name in CLASSES for posture in ("lying", "sitting"))
@@ -327,16 +365,6 @@ def test_joint_labels_are_judged_by_their_gestures(joint_model: KerasFoldModel, 
     np.testing.assert_array_equal(again.predict_proba(job.valid), proba)
     with pytest.raises(ArtefactError, match="classes"):
         load(found.encode(), classes=CLASSES)
-
-
-def test_weights_of_joint_labels_are_those_of_their_gestures() -> None:
-    counts = np.array([1, 5, 2, 0, 8])
-    labels = np.eye(5, dtype=np.float32)[np.repeat(np.arange(5), counts)]
-    judge = Judge((True, True, True, False, False), gesture_of=(0, 0, 1, 1, 2))
-    weights = np.array(class_weights(labels, judge))
-    assert weights[0] == weights[1] and weights[2] == weights[3]
-    np.testing.assert_allclose(weights[[0, 2, 4]] * [6, 2, 8], 16 / 3)
-    assert weights @ counts == pytest.approx(16)
 
 
 def test_postures_are_learnt_by_helios_alone_where_they_are_known(joint_model: KerasFoldModel, tmp_path: Path) -> None:

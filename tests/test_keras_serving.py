@@ -26,12 +26,19 @@ ROOT = Path(__file__).parent.parent
 
 
 def fold(
-    *, length: int, seeds: int = 1, n_tof: int = 2, all_sensors: bool = True, network: str = HELIOS, pad: str = "left"
+    *,
+    length: int,
+    seeds: int = 1,
+    n_tof: int = 2,
+    all_sensors: bool = True,
+    network: str = HELIOS,
+    pad: str = "left",
+    **widths: tuple[int, ...],
 ) -> KerasFoldModel:
     """A fold whose networks never trained, with normalisations that are not those of a fresh network."""
     batch, _ = made(30, seed=length, n_tof=n_tof, all_sensors=all_sensors)
     plan = plan_inputs(batch, length=length, pad=pad)
-    spec = NetworkSpec(network, plan.n_imu, plan.n_other, plan.n_tof, n_classes=4, width=0.1)
+    spec = NetworkSpec(network, plan.n_imu, plan.n_other, plan.n_tof, n_classes=4, width=0.1, **widths)
     told = ModelSpec(spec, plan, CLASSES, TARGETS, 10.0)
     members = [random_weights(spec, seed=length + k) for k in range(seeds)]
     return KerasFoldModel(told, fit_scaler(batch, plan, find_turned(plan.imu)), members, {})
@@ -72,6 +79,15 @@ def test_networks_answer_what_keras_computes(network: str, pad: str) -> None:
         proba = found.predict_proba(worn)
         assert proba.dtype == np.float32
         np.testing.assert_allclose(proba, told_by_keras(found, worn), atol=1e-6)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("widths", [{"filters": (7, 20)}, {"units": (11, 6)}, {"filters": (9, 4), "units": (5, 13)}])
+def test_networks_of_other_widths_answer_what_keras_computes(network: str, widths: dict[str, tuple[int, ...]]) -> None:
+    found = fold(length=48, seeds=2, network=network, **widths)
+    batch, _ = made(9, seed=8)
+    for worn in (batch, batch.imu_only()):
+        np.testing.assert_allclose(found.predict_proba(worn), told_by_keras(found, worn), atol=1e-6)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -197,12 +213,13 @@ def test_a_sequence_of_one_frame_is_answered(folds: list[KerasFoldModel], togeth
 @pytest.mark.parametrize("sizes", [(21, 20, 5), (5, 0, 0), (5, 3, 0), (5, 0, 3)])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_shapes_of_a_layout_are_those_of_its_keras_network(network: str, sizes: tuple[int, int, int]) -> None:
-    spec = NetworkSpec(network, *sizes, n_classes=18, width=0.3, phase_head=True, n_orientations=4)
-    built = build_network(spec, seed=0)
-    shapes = {
-        name: tuple(weight.shape) for name, weight in zip(weight_names(built), built.predict.weights, strict=True)
-    }
-    assert weight_shapes(spec) == shapes
+    own = NetworkSpec(network, *sizes, n_classes=18, width=0.3, phase_head=True, n_orientations=4)
+    for spec in (own, replace(own, filters=(6, 11), units=(9, 14))):
+        built = build_network(spec, seed=0)
+        shapes = {
+            name: tuple(weight.shape) for name, weight in zip(weight_names(built), built.predict.weights, strict=True)
+        }
+        assert weight_shapes(spec) == shapes
 
 
 def test_predicting_imports_no_keras(folds: list[KerasFoldModel], tmp_path: Path) -> None:

@@ -235,6 +235,15 @@ def test_rows_come_every_few_rounds_and_at_the_end() -> None:
     assert all(row["fold"] == 0 for row in seen)
 
 
+def test_where_training_stands_is_told_between_far_rows_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lightgbm_training, "_SILENCE_S", 0.0)
+    seen: list[HistoryRow] = []
+    trained = fit(task(on_progress=seen.append), quick(log_every=4, n_rounds=8, patience=0))
+    assert [row["step"] for row in seen] == list(range(1, 9))
+    assert [row["step"] for row in trained.history] == [4, 8]
+    assert set(seen[0]) == {"fold", "seed", "step", "best_step", "seconds"}
+
+
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, RuntimeError])
 def test_what_progress_raises_stops_the_training(raised: type[BaseException]) -> None:
     def stop(row: HistoryRow) -> None:

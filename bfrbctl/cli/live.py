@@ -1,4 +1,4 @@
-"""The table of folds that a terminal shows while a model trains."""
+"""How far a training is and how long it will take: a table in a terminal, lines of plain text elsewhere."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +28,103 @@ class FoldRow:
     seconds: float | None = None
 
 
+@dataclass(frozen=True)
+class Steps:
+    """How far a run may go: models in a fold, steps of a model at most, and what a step is called."""
+
+    n_members: int = 1
+    n_steps: int = 0
+    name: str = "step"
+
+
+class Pace:
+    """How fast steps are taken, and how long the rest takes: from the first step on, whoever takes them.
+
+    Steps of all models count alike. As soon as a second row is known, the pace is that of the clock, so that what lies
+    between two models, and several models at once, are in it. How many steps a model will take is not known where
+    patience may end it: until a fold is done all steps are expected, afterwards as many as models took on average.
+
+    Parameters
+    ----------
+    n_folds
+        How many folds there will be.
+    steps
+        What each of them takes at most.
+    clock
+        Seconds that only grow.
+    """
+
+    def __init__(self, n_folds: int, steps: Steps, clock: Callable[[], float]) -> None:
+        self.n_folds = n_folds
+        self.steps = steps
+        self.clock = clock
+        self.taken: dict[tuple[int, int], int] = {}
+        self.before: dict[tuple[int, int], int] = {}
+        self.done: set[int] = set()
+        self.first: tuple[float, int] | None = None
+        self.last = clock()
+        self.first_pace = 0.0
+
+    def on_row(self, row: "HistoryRow") -> None:
+        """Take in where a model stands."""
+        model = (int(row["fold"]), int(row.get("member", row.get("seed", 0))))
+        step, counts_from_start = int(row["step"]), "best_step" in row
+        self.before.setdefault(model, 0 if counts_from_start else step - 1)
+        self.taken[model] = step
+        self.last = self.clock()
+        if self.first is None:
+            self.first = (self.last, self._worked())
+            seconds = float(row.get("seconds", 0.0))
+            self.first_pace = seconds / step if counts_from_start else seconds
+
+    def on_fold(self, result: "FoldResult") -> None:
+        """Take in that a fold is done."""
+        self.done.add(result.fold)
+
+    def _worked(self) -> int:
+        return sum(step - self.before[model] for model, step in self.taken.items())
+
+    @property
+    def seconds_a_step(self) -> float | None:
+        """Seconds of the whole run for each step of any model; None before the first one."""
+        if self.first is None:
+            return None
+        began, worked = self.first
+        more = self._worked() - worked
+        return (self.last - began) / more if more and self.last > began else self.first_pace or None
+
+    @property
+    def expected(self) -> float:
+        """Steps that a model is expected to take."""
+        ended = [step for (fold, _), step in self.taken.items() if fold in self.done]
+        return sum(ended) / len(ended) if ended else self.steps.n_steps
+
+    @property
+    def at_most(self) -> bool:
+        """Whether what is left supposes that no model stops early, as none has ended yet."""
+        return not any(fold in self.done for fold, _ in self.taken)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the rest will take; None before the first step, or where the steps of a model are not known."""
+        pace = self.seconds_a_step
+        if pace is None or not self.steps.n_steps:
+            return None
+        taken = [step for (fold, _), step in self.taken.items() if fold not in self.done]
+        n_models = (self.n_folds - len(self.done)) * self.steps.n_members
+        left = sum(max(self.expected - step, 0.0) for step in taken) + self.expected * max(n_models - len(taken), 0)
+        return max(left * pace - (self.clock() - self.last), 0.0)
+
+    def told(self) -> str:
+        """Say the pace and what is left, as far as they are known: `1.52 s an epoch, at most 12:30 left`."""
+        pace, left = self.seconds_a_step, self.seconds_left
+        article = "an" if self.steps.name[0] in "aeiou" else "a"
+        parts = [] if pace is None else [f"{pace:.3g} s {article} {self.steps.name}"]
+        if left is not None and len(self.done) < self.n_folds:
+            parts.append(f"{'at most ' if self.at_most else 'about '}{duration(left)} left")
+        return ", ".join(parts)
+
+
 class FoldTable:
     """Folds as they train, drawn anew whenever the terminal asks.
 
@@ -37,6 +134,8 @@ class FoldTable:
         What is trained.
     n_folds
         How many folds there will be.
+    steps
+        What each of them takes at most.
     clock
         Seconds that only grow.
     scenarios
@@ -47,6 +146,7 @@ class FoldTable:
         self,
         label: str,
         n_folds: int,
+        steps: Steps = Steps(),
         clock: Callable[[], float] = time.monotonic,
         scenarios: Sequence[str] = SCENARIOS,
     ) -> None:
@@ -54,11 +154,13 @@ class FoldTable:
         self.label = label
         self.n_folds = n_folds
         self.clock = clock
+        self.pace = Pace(n_folds, steps, clock)
         self.rows: dict[int, FoldRow] = {}
         self.last_end = clock()
 
     def on_row(self, row: "HistoryRow") -> None:
-        """Take a history row in: its fold is the one that trains now."""
+        """Take a row of progress in: its fold is the one that trains now."""
+        self.pace.on_row(row)
         fold = self._fold(int(row["fold"]))
         fold.step = int(row["step"])
         score = row.get("score")
@@ -69,6 +171,7 @@ class FoldTable:
 
     def on_fold(self, result: "FoldResult") -> None:
         """Take a finished fold in."""
+        self.pace.on_fold(result)
         fold = self._fold(result.fold)
         fold.scores = dict(result.scores)
         fold.state = "reused" if result.reused else "done"
@@ -84,29 +187,27 @@ class FoldTable:
         """How many folds are finished, in this run or an earlier one."""
         return sum(row.state != "training" for row in self.rows.values())
 
-    @property
-    def seconds_left(self) -> float | None:
-        """How long the rest will take at the pace of the folds trained so far; None before one is done."""
-        paces = [row.seconds for row in self.rows.values() if row.seconds is not None]
-        if not paces:
-            return None
-        pace = sum(paces) / len(paces)
-        running = [self.clock() - row.started for row in self.rows.values() if row.state == "training"]
-        spent = sum(min(seconds, pace) for seconds in running)
-        return (pace * (self.n_folds - self.n_done) - spent) / max(len(running), 1)
+    def line(self, row: "HistoryRow") -> str:
+        """Say in one line of plain text where training stands after a row of progress."""
+        fold, steps = self.rows[int(row["fold"])], self.pace.steps
+        of = f" of at most {steps.n_steps}" if steps.n_steps else ""
+        best = f", best score {fold.best:.4f} at {fold.best_step}" if fold.best is not None else ""
+        model = int(row.get("member", row.get("seed", 0)))
+        which = f" model {model + 1} of {steps.n_members}" if steps.n_members > 1 else ""
+        told = "; ".join(part for part in (f"{self.n_done} of {self.n_folds} folds done", self.pace.told()) if part)
+        return f"{self.label} fold {row['fold']}{which}: {steps.name} {row['step']}{of}{best}; {told}"
 
     def __rich__(self) -> "Table":
         """Draw the table."""
         from rich.table import Table
 
-        left = self.seconds_left
-        told = f", {duration(left)} left" if left and self.n_done < self.n_folds else ""
-        caption = f"{self.n_done} of {self.n_folds} folds{told}"
+        told = self.pace.told()
+        caption = f"{self.n_done} of {self.n_folds} folds{f', {told}' if told else ''}"
         table = Table(title=f"train {self.label}", caption=caption, title_justify="left", caption_justify="left")
         final = self.scenarios if len(self.scenarios) > 1 else ("final",)
         table.add_column("fold", justify="right")
         table.add_column("state")
-        for name in ("step", "score", "best", "at step", *final, "time"):
+        for name in (self.pace.steps.name, "score", "best", f"at {self.pace.steps.name}", *final, "time"):
             table.add_column(name, justify="right")
         for number, row in sorted(self.rows.items()):
             seconds = self.clock() - row.started if row.state == "training" else row.seconds

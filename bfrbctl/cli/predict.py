@@ -1,7 +1,8 @@
 """bfrbctl predict: recordings and a model or blend -> predictions and a submission."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +21,10 @@ def predict(
     split: Annotated[
         str | None, typer.Option(help="train or test, where the input has both [default: test].", metavar="NAME")
     ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(help="Table of sequence_id and gesture, CSV or Parquet, to score against.", metavar="FILE"),
+    ] = None,
     strict: Annotated[
         bool | None, typer.Option("--strict", help="Stop at a sequence, or a member of the blend, that cannot be used.")
     ] = None,
@@ -37,12 +42,13 @@ def predict(
     as_json: shared.Json = False,
     debug: shared.Debug = False,
 ) -> None:
-    """Predict the gesture of every sequence; with labels in the input, score it as well.
+    """Predict the gesture of every sequence; with labels in the input, or --answers, score it as well.
 
     Writes predictions.parquet (with all probabilities), submission.parquet, submission.csv and problems.parquet.
 
     Example: bfrbctl predict cmi-detect-behavior/ blend/ predictions/
     """
+    from bfrbctl.answers import read_answers
     from bfrbctl.folders import open_folder
     from bfrbctl.journals import interrupted_run
     from bfrbctl.outputs import Job, open_output
@@ -50,6 +56,7 @@ def predict(
     from bfrbctl.submission import input_refs, open_input
     from bfrbctl.submission import predict as run
 
+    given = read_answers(answers) if answers else None
     earlier = interrupted_run(out, "predictions", resume=resume).config
     split = earlier.get("split") if split is None else split
     strict = bool(earlier.get("strict") if strict is None else strict)
@@ -65,13 +72,12 @@ def predict(
         open_output(out, job, force=force, resume=resume) as output,
         shared.progress("predict", source.total, quiet=quiet, unit=source.unit, scale=source.scale) as advance,
     ):
-        folder = run(source, predictor, output, strict=strict, crew=crew, on_frames=advance)
+        folder = run(source, predictor, output, strict=strict, answers=given, crew=crew, on_frames=advance)
     content = folder.content
     lines = [f"wrote {out}: {content['n_sequences']} sequences, submission.parquet and submission.csv"]
     if content["n_problems"]:
         lines.append(f"      {content['n_problems']} could not be used and got the prior: {out / 'problems.parquet'}")
-    if "score" in content:
-        lines.append(f"      score against the labels in the input: {content['score']['score']:.4f}")
+    lines += _score_lines(content)
     shared.tell(
         {"output": out, **content},
         lines=lines,
@@ -79,3 +85,16 @@ def predict(
         as_json=as_json,
         quiet=quiet,
     )
+
+
+def _score_lines(content: Mapping[str, Any]) -> list[str]:
+    """Tell the scores, where there are any; that they are in-sample was warned of."""
+    if "score" not in content:
+        return []
+    source = content["answers"]["name"] if "answers" in content else "the labels in the input"
+    score = content["score"]
+    counts = content["in_sample"]
+    sort = "in-sample score" if counts["sequences"] or counts["of_known_subjects"] else "score"
+    figures = f"{score['score']:.4f} (binary F1 {score['binary_f1']:.4f}, macro F1 {score['macro_f1']:.4f})"
+    more = f"; macro F1 over all gestures {score['gesture_macro_f1']:.4f}"
+    return [f"      {sort} against {source}: {figures}{more}"]

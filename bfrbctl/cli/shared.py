@@ -13,6 +13,7 @@ import typer
 from bfrbctl.schema import SCENARIOS
 
 if TYPE_CHECKING:
+    from bfrbctl.cli.live import Steps
     from bfrbctl.journals import Journal
     from bfrbctl.models import HistoryRow
     from bfrbctl.training import FoldResult
@@ -40,6 +41,9 @@ Scheduler = Annotated[
 Advance = Callable[[float], None]
 OnRow = Callable[["HistoryRow"], None]
 OnFold = Callable[["FoldResult"], None]
+
+LINE_EVERY_S = 60.0
+"""How often a log file gets a line while a model trains."""
 
 
 def command_line() -> tuple[str, ...]:
@@ -118,38 +122,49 @@ def progress(label: str, total: float, *, quiet: bool, unit: str, scale: float =
 
 @contextmanager
 def watch_folds(
-    label: str, *, n_folds: int, quiet: bool, scenarios: Sequence[str] = SCENARIOS
+    label: str, *, n_folds: int, quiet: bool, steps: "Steps | None" = None, scenarios: Sequence[str] = SCENARIOS
 ) -> Iterator[tuple[OnRow, OnFold]]:
-    """Show folds as they train: a live table on a terminal, one line a finished fold elsewhere; nothing when quiet.
+    """Show folds as they train; nothing when quiet.
+
+    A terminal gets a live table; a file or a pipe gets a line after the first row, then about one a minute, and one for
+    each finished fold.
 
     Yields
     ------
-    What to call with every history row, and with every finished fold.
+    What to call with every row of progress, and with every finished fold.
     """
     if quiet:
         yield (lambda _: None), (lambda _: None)
         return
-    from rich.console import Console
+    from bfrbctl.cli.live import FoldTable, Steps
 
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    if console.is_terminal:
+    folds = FoldTable(label, n_folds, steps or Steps(), scenarios=scenarios)
+    if sys.stderr.isatty():
+        from rich.console import Console
         from rich.live import Live
 
-        from bfrbctl.cli.live import FoldTable
-
-        folds = FoldTable(label, n_folds, scenarios=scenarios)
-        with Live(folds, console=console, refresh_per_second=2):
+        with Live(folds, console=Console(stderr=True, highlight=False), refresh_per_second=2):
             yield folds.on_row, folds.on_fold
         return
+    told = -LINE_EVERY_S
+
+    def on_row(row: "HistoryRow") -> None:
+        nonlocal told
+        folds.on_row(row)
+        if folds.clock() - told >= LINE_EVERY_S:
+            told = folds.clock()
+            print(folds.line(row), file=sys.stderr, flush=True)
 
     def on_fold(result: "FoldResult") -> None:
+        folds.on_fold(result)
         several = len(result.scores) > 1
         scores = ", ".join(f"{name if several else 'score'} {score:.4f}" for name, score in result.scores.items())
         more = ", ".join(f"{key} {value}" for key, value in result.summary.items() if key.startswith("best"))
         again = " (reused)" if result.reused else ""
-        console.print(f"{label} fold {result.fold}{again}: {scores}{f'; {more}' if more else ''}", markup=False)
+        line = f"{label} fold {result.fold}{again}: {scores}{f'; {more}' if more else ''}"
+        print(line, file=sys.stderr, flush=True)
 
-    yield (lambda _: None), on_fold
+    yield on_row, on_fold
 
 
 def tell(

@@ -11,6 +11,8 @@ from bfrbctl.cli import shared
 
 if TYPE_CHECKING:
     from bfrbctl.models import HistoryRow
+    from bfrbctl.rehearsal import Estimate
+    from bfrbctl.training import CrossValidation
 
 Features = Annotated[Path, typer.Argument(help="Feature folder.", metavar="FEATURES")]
 Model = Annotated[Path, typer.Argument(help="Folder to write the model into.", metavar="MODEL")]
@@ -33,6 +35,8 @@ CacheMB = Annotated[
     ),
 ]
 Workers = Annotated[int, typer.Option(help="Folds and seeds trained at once; 0: as many as fill the cores.", min=0)]
+
+Plan = Annotated[bool, typer.Option("--plan", help="Try a few steps, tell the time, memory and disk of all, and stop.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -66,6 +70,7 @@ def lgbm(
     workers: Workers = 0,
     scheduler: shared.Scheduler = None,
     cache_mb: CacheMB = None,
+    plan: Plan = False,
     force: shared.Force = False,
     resume: shared.Resume = False,
     quiet: shared.Quiet = False,
@@ -88,7 +93,7 @@ def lgbm(
         "top_features": top_features,
     }
     given = Given(config_file, settings, options)
-    ways = Ways(workers, scheduler, cache_mb, force, resume, quiet, as_json)
+    ways = Ways(workers, scheduler, cache_mb, plan, force, resume, quiet, as_json)
     train("lgbm", features, model, which=Which(folds, labels, seed), given=given, ways=ways)
 
 
@@ -113,6 +118,7 @@ def keras(
     workers: Workers = 0,
     scheduler: shared.Scheduler = None,
     cache_mb: CacheMB = None,
+    plan: Plan = False,
     force: shared.Force = False,
     resume: shared.Resume = False,
     quiet: shared.Quiet = False,
@@ -137,8 +143,8 @@ def keras(
     earlier = interrupted_run(model, "model", resume=resume)
     remembered, tensorboard = shared.remembered_path(earlier, "tensorboard", tensorboard)
     given = Given(config_file, settings, options, remembered)
-    ways = Ways(workers, scheduler, cache_mb, force, resume, quiet, as_json)
-    with _drawn(tensorboard, model) as draw:
+    ways = Ways(workers, scheduler, cache_mb, plan, force, resume, quiet, as_json)
+    with _drawn(None if plan else tensorboard, model) as draw:
         train("keras", features, model, which=Which(folds, labels, seed), given=given, ways=ways, also=draw)
 
 
@@ -189,6 +195,7 @@ class Ways:
     workers: int
     scheduler: str | None
     cache_mb: int | None
+    plan: bool
     force: bool
     resume: bool
     quiet: bool
@@ -219,9 +226,10 @@ def train(
     """Train a model of any kind and tell how it went; `also` gets every history row."""
     from bfrbctl import config as configuration
     from bfrbctl.cache import default_bound
+    from bfrbctl.cli.live import Steps
     from bfrbctl.folders import open_folder
     from bfrbctl.journals import NO_JOURNAL, interrupted_run
-    from bfrbctl.models import kind_module
+    from bfrbctl.models import kind_module, n_members
     from bfrbctl.oof import score_line
     from bfrbctl.outputs import Job, open_output
     from bfrbctl.schema import scenarios_of
@@ -246,12 +254,16 @@ def train(
     run = CrossValidation(folder, kind, module, config, folds, seed, labels, bound)
     job = Job("model", run.settings, (folder.ref(),), shared.command_line(), seed, given.remembered)
     at_once = ways.workers if ways.scheduler or ways.workers else folds_at_once(kind)
+    if ways.plan:
+        _tell_plan(run, model, at_once, ways)
+        return
     with (
         shared.crew(at_once, ways.scheduler, quiet=ways.quiet) as crew,
         open_output(model, job, force=ways.force, resume=ways.resume) as output,
     ):
+        steps = Steps(n_members(module, config), config.n_steps, config.STEP)
         n_folds = len(run.folds) or folder.content["n_folds"]
-        watch = shared.watch_folds(kind, n_folds=n_folds, quiet=ways.quiet, scenarios=scenarios)
+        watch = shared.watch_folds(kind, n_folds=n_folds, quiet=ways.quiet, steps=steps, scenarios=scenarios)
         with (
             watch as (on_progress, on_fold),
             closing(cross_validate(run, output, crew=crew, on_progress=_both(on_progress, also))) as results,
@@ -267,3 +279,52 @@ def train(
         as_json=ways.as_json,
         quiet=ways.quiet,
     )
+
+
+def _tell_plan(run: "CrossValidation", model: Path, at_once: int, ways: Ways) -> None:
+    """Try a training out, tell what all of it will take, and write nothing."""
+    from bfrbctl.cache import default_bound
+    from bfrbctl.config import as_mapping
+    from bfrbctl.rehearsal import estimate, free_disk
+
+    with shared.crew(at_once, ways.scheduler, quiet=ways.quiet) as crew:
+        found = estimate(run, crew)
+    memory, free = default_bound(), free_disk(model)
+    told = {**as_mapping(found), "memory_there_bytes": memory and 2 * memory, "disk_free_bytes": free}
+    told |= {"step": run.config.STEP, "n_tasks": found.n_folds * found.n_members, "assumes": ASSUMES}
+    lines = _plan_lines(found, run.config.STEP, memory=memory and 2 * memory, free=free)
+    shared.tell(
+        {"output": model, **told},
+        lines=[f"plan of {model}, which is not written:", *lines],
+        next_command=None,
+        as_json=ways.as_json,
+        quiet=ways.quiet,
+    )
+
+
+ASSUMES = "later steps and other folds take as long as those tried, and nothing else keeps the machine busy"
+
+
+def _plan_lines(found: "Estimate", step: str, *, memory: int | None, free: int) -> list[str]:
+    """Lay an estimate out as a small table."""
+    from bfrbctl.cli.live import duration
+
+    took, article = found.measured, "an" if step[0] in "aeiou" else "a"
+    early = f"; {duration(found.seconds_at_least)} where patience ends every model as early as it may"
+    around = took.prepare_s + took.finish_s
+    begin = f"{took.read_s:.1f} s to read features, {took.start_s:.1f} s to start"
+    rows = {
+        "models": f"{found.n_folds} folds x {found.n_members}, {found.at_once} at once, threads each: {found.threads}",
+        "time": f"at most {duration(found.seconds)}{early if found.seconds_at_least < found.seconds else ''}",
+        "": f"{found.seconds_a_step:.3g} s {article} {step}, at most {found.n_steps} a model; {begin}, "
+        f"{around:.1f} s more a fold",
+        "memory": f"{_size(found.memory_bytes)}{f' of {_size(memory)}' if memory else ''}",
+        "disk": f"at most {_size(found.folder_bytes)} finished and {_size(found.disk_bytes)} while it trains, "
+        f"of {_size(free)} free",
+        "assumes": ASSUMES,
+    }
+    return [f"{name:<9}{text}" for name, text in rows.items()]
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"

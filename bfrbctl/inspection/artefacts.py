@@ -121,6 +121,7 @@ def predictions_view(folder: Folder, _: Options) -> View:
         facts |= dict(content["score"])
     else:
         notes.append("the input had no labels: there is nothing to score against")
+    notes += map(str, content.get("warnings", ()))
     counts = table.group_by(GESTURE).len().sort("len", GESTURE, descending=[True, False])
     rows = tuple((name, "target" if target.get(name) else "", n, n / table.height) for name, n in counts.iter_rows())
     sure = best.to_numpy().astype(float)

@@ -15,7 +15,7 @@ import numpy as np
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import UsageError
 from bfrbctl.metrics import Score, log_loss, pooled, score_proba
-from bfrbctl.segments import AnyArray, Float32, Int64
+from bfrbctl.segments import AnyArray, Float32, Float64, Int64
 
 HistoryRow = Mapping[str, float | int | str]
 """One line of history.jsonl: fold, step (round or epoch), losses, scores of both scenarios, seconds."""
@@ -44,7 +44,8 @@ class FoldTask:
     scratch
         Folder that outlives a crash and is deleted after the fold is published: checkpoints go here.
     on_progress
-        Called with every history row as it is known. Raising from it stops the training.
+        Called with every history row as it is known, and, where these are far apart, with rows between that tell only
+        where training stands (fold, step, seconds). Raising from it stops the training.
     gestures
         Gesture names, where classes are finer than gestures (joint labels); `classes` when empty.
     gesture_of
@@ -114,6 +115,27 @@ class Judge:
         if not self.gesture_of:
             return self.targets
         return tuple(self.targets[self.gesture_of.index(gesture)] for gesture in range(max(self.gesture_of) + 1))
+
+    def balanced_weights(self, labels: Int64) -> Float64:
+        """Weigh each class by the rarity of its gesture, so that sequences weigh 1 on average.
+
+        All gestures that occur weigh the same in sum. A class finer than a gesture (a joint label) weighs what its
+        gesture does, so that a rare posture does not outweigh the rest.
+
+        Parameters
+        ----------
+        labels
+            int64, (n_sequences,): positions of classes.
+
+        Returns
+        -------
+        float64, (n_classes,); of a gesture that does not occur 1.
+        """
+        gesture_of = np.asarray(self.gesture_of or range(len(self.targets)), dtype=np.int64)
+        counts = np.bincount(gesture_of[labels], minlength=int(gesture_of.max()) + 1)
+        present = counts > 0
+        weights = np.where(present, labels.size / (np.maximum(counts, 1) * max(int(present.sum()), 1)), 1.0)
+        return np.asarray(weights[gesture_of], dtype=np.float64)
 
     def _by_gesture(self, proba: AnyArray, labels: Int64) -> tuple[AnyArray, Int64]:
         if not self.gesture_of:
@@ -202,6 +224,42 @@ class InMembers(Kind, Protocol):
         Several may be trained at once, in processes that share the folder. `fit` of the same task finds them there;
         its model has the same bytes as if it had trained them itself.
         """
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a few steps of training tell of the whole of it.
+
+    Parameters
+    ----------
+    model
+        What they made: of the size of the whole, but for `growth`.
+    start_s
+        Seconds once a process, such as for tracing a network.
+    prepare_s
+        Seconds once a fold, before its first step.
+    step_s
+        Seconds of a round or epoch of one model.
+    growth
+        How many times as large, and as slow to ask, the whole model is.
+    kept_bytes
+        What each model keeps in the fold's scratch folder while it trains.
+    """
+
+    model: FoldModel
+    start_s: float
+    prepare_s: float
+    step_s: float
+    growth: float
+    kept_bytes: int
+
+
+@runtime_checkable
+class Rehearsing(Kind, Protocol):
+    """A kind that can be tried out: its `Config` has `n_steps`, `patience` and `STEP`, what a step is called."""
+
+    def rehearse(self, task: FoldTask, config: Any) -> Rehearsal:
+        """Train a few steps of a fold, and measure."""
 
 
 def n_members(kind: Kind, config: Any) -> int:

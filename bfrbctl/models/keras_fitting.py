@@ -99,10 +99,12 @@ def _network_spec(task: FoldTask, config: Config, data: TrainingData) -> Network
         n_tof=plan.n_tof,
         n_classes=len(task.classes),
         width=config.width,
-        dropout=config.dropout,
+        dropout=config.dropout_factor,
         precision=config.precision,
         phase_head=config.network == HELIOS and config.phase_weight > 0 and bool((data.data.phase <= 1).any()),
         n_orientations=data.orientation.shape[1],
+        filters=config.filters,
+        units=config.units,
     )
 
 

@@ -51,6 +51,17 @@ def _taps() -> Float32:
 TAPS = _taps()
 
 
+LEAST_WIDTH, MOST_WIDTH = 4, 1024
+"""Widths that a layer may be given; 1024 is what the widest layer of a design has with `width` 4."""
+
+WIDTHS_TOLD = f"whole numbers from {LEAST_WIDTH} to {MOST_WIDTH}"
+
+
+def could_be_widths(widths: tuple[int, ...]) -> bool:
+    """Whether these can be a spec's `filters` or `units`: none, or two numbers within bounds."""
+    return len(widths) in (0, 2) and all(LEAST_WIDTH <= width <= MOST_WIDTH for width in widths)
+
+
 @dataclass(frozen=True)
 class NetworkSpec:
     """All that a network's weights have their shapes from.
@@ -64,7 +75,7 @@ class NetworkSpec:
     n_classes
         Gestures, or joint labels.
     width
-        All layers' widths are multiplied by it; 1 is the published size.
+        All layers' widths are multiplied by it, but for those that `filters` and `units` set; 1 is the published size.
     dropout
         All dropout rates are multiplied by it.
     precision
@@ -74,6 +85,11 @@ class NetworkSpec:
         Whether `helios` tells the phase of every four frames, too.
     n_orientations
         Postures that `helios` tells, too; 0 where it does not.
+    filters
+        Filters of the convolutions over time, before and after time is first halved; empty for those of the design.
+    units
+        Units of the recurrent layers each way, and of the dense layers before the answer; empty for those of the
+        design.
     """
 
     network: str
@@ -86,6 +102,8 @@ class NetworkSpec:
     precision: str = "float32"
     phase_head: bool = False
     n_orientations: int = 0
+    filters: tuple[int, ...] = ()
+    units: tuple[int, ...] = ()
 
     def check(self) -> None:
         """Raise ArtefactError unless every number is one that training could have chosen."""
@@ -106,6 +124,17 @@ class NetworkSpec:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ArtefactError(f"the model's {name} is {value}, expected {low} to {high}")
+        for name in ("filters", "units"):
+            if not could_be_widths(getattr(self, name)):
+                raise ArtefactError(f"the model's {name} are {getattr(self, name)}, expected none or two {WIDTHS_TOLD}")
+
+    def filters_of(self, stage: int, design: int) -> int:
+        """Give the filters of a convolution over time: stage 0 before time is first halved, 1 after."""
+        return self.filters[stage] if self.filters else self.wide(design)
+
+    def units_of(self, place: int, design: int) -> int:
+        """Give the units of a layer: place 0 of a recurrence, 1 of a dense layer before the answer."""
+        return self.units[place] if self.units else self.wide(design)
 
     def wide(self, channels: int) -> int:
         """Scale a layer's width; at least 4."""
@@ -211,32 +240,31 @@ def two_branch(net: Layers) -> dict[str, Values]:
         parts = [net.columns(spec.n_imu, None)] if spec.n_other else []
         if spec.n_tof:
             parts.append(net.pixels("pixels"))
-        other = net.conv(net.joined(*parts), mask, "other_a", spec.wide(64), 3)
+        other = net.conv(net.joined(*parts), mask, "other_a", spec.filters_of(0, 64), 3)
         other = net.drop(net.halve(other), 0.2, "other_a_drop")
-        other = net.conv(other, half, "other_b", spec.wide(128), 3)
+        other = net.conv(other, half, "other_b", spec.filters_of(1, 128), 3)
         other = net.drop(net.halve(other), 0.2, "other_b_drop")
         merged = net.joined(merged, other)
-    lstm = net.recurrent(merged, quarter, "lstm", spec.wide(128), "lstm")
-    gru = net.recurrent(merged, quarter, "gru", spec.wide(128), "gru")
+    lstm = net.recurrent(merged, quarter, "lstm", spec.units_of(0, 128), "lstm")
+    gru = net.recurrent(merged, quarter, "gru", spec.units_of(0, 128), "gru")
     dense = net.dense_elu(net.noisy(merged, 0.09, "noise"), "dense", spec.wide(16))
     joined = net.drop(net.joined(lstm, gru, dense), 0.4, "joined_drop")
     pooled = net.attended(joined, quarter, "attention", 1)
     for name, units, rate in (("dense_a", 256, 0.5), ("dense_b", 128, 0.3)):
-        pooled = net.drop(net.dense_norm(pooled, name, spec.wide(units)), rate, f"{name}_drop")
+        pooled = net.drop(net.dense_norm(pooled, name, spec.units_of(1, units)), rate, f"{name}_drop")
     return {"gesture": net.head(pooled, "gesture", spec.n_classes)}
 
 
 def _imu_branch(net: Layers, mask: Mask, half: Mask) -> Values:
     """Look at the IMU by two residual blocks, each pooled by 2: a quarter of the time."""
-    imu = _excited(net, net.columns(0, net.spec.n_imu), mask, "imu_a", filters=64, size=3)
+    imu = _excited(net, net.columns(0, net.spec.n_imu), mask, "imu_a", filters=net.spec.filters_of(0, 64), size=3)
     imu = net.drop(net.halve(imu), 0.1, "imu_a_drop")
-    imu = _excited(net, imu, half, "imu_b", filters=128, size=5)
+    imu = _excited(net, imu, half, "imu_b", filters=net.spec.filters_of(1, 128), size=5)
     return net.drop(net.halve(imu), 0.1, "imu_b_drop")
 
 
 def _excited(net: Layers, values: Values, mask: Mask, name: str, *, filters: int, size: int) -> Values:
     """Residual block: two convolutions, squeeze and excitation, shortcut, ReLU."""
-    filters = net.spec.wide(filters)
     out = net.conv(values, mask, f"{name}_1", filters, size)
     out = net.conv(out, mask, f"{name}_2", filters, size)
     out = net.gated(out, mask, f"{name}_gate", 8)
@@ -276,14 +304,14 @@ def _others(net: Layers, mask: Mask, half: Mask) -> tuple[list[Values], Values]:
     spec = net.spec
     codes, flags = [], []
     if spec.n_other:
-        other = net.conv(net.columns(spec.n_imu, None), mask, "other_a", spec.wide(48), 3)
+        other = net.conv(net.columns(spec.n_imu, None), mask, "other_a", spec.filters_of(0, 48), 3)
         other = net.drop(net.halve(other), 0.2, "other_a_drop")
-        other = net.conv(other, half, "other_b", spec.wide(64), 3)
+        other = net.conv(other, half, "other_b", spec.filters_of(1, 64), 3)
         codes.append(net.drop(net.halve(other), 0.2, "other_b_drop"))
         flags.append(net.columns(spec.n_imu + spec.n_other - 1, None))  # the flag of all, see InputPlan.n_other
     if spec.n_tof:
         code = net.halve(net.images("image", spec.wide(12), spec.wide(24)))
-        code = net.drop(net.conv(code, half, "tof_a", spec.wide(96), 3), 0.2, "tof_a_drop")
+        code = net.drop(net.conv(code, half, "tof_a", spec.filters_of(1, 96), 3), 0.2, "tof_a_drop")
         codes.append(net.halve(code))
         flags.append(net.tof_flags("tof_flags"))
     return codes, net.present(flags)
@@ -292,11 +320,11 @@ def _others(net: Layers, mask: Mask, half: Mask) -> tuple[list[Values], Values]:
 def _vector(net: Layers, values: Values, mask: Mask, name: str, *, units: int) -> Values:
     """Say in one vector what happens: recurrence beside what it reads, attention and mean over time, dense layer."""
     spec = net.spec
-    gru = net.recurrent(values, mask, f"{name}_gru", spec.wide(units), "gru")
+    gru = net.recurrent(values, mask, f"{name}_gru", spec.units_of(0, units), "gru")
     over = net.drop(net.joined(values, gru), 0.3, f"{name}_drop")
     attended = net.attended(over, mask, f"{name}_attention", spec.wide(32))
     pooled = net.joined(attended, net.mean(values, mask, f"{name}_mean"))
-    vector = net.dense_norm(pooled, f"{name}_dense", spec.wide(192))
+    vector = net.dense_norm(pooled, f"{name}_dense", spec.units_of(1, 192))
     return net.drop(vector, 0.4, f"{name}_dense_drop")
 
 

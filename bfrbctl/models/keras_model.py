@@ -5,15 +5,16 @@ from it and checks every array against it before the array is read. No file that
 nothing here imports Keras but what trains: who only predicts needs no TensorFlow.
 """
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from typing import Any
 
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import ArtefactError
-from bfrbctl.models import FoldTask, HistoryRow
+from bfrbctl.models import FoldTask, HistoryRow, Rehearsal
 from bfrbctl.models.keras_checkpoint import pack_arrays, unpack_arrays
 from bfrbctl.models.keras_inputs import Scaler
 from bfrbctl.models.keras_layout import weight_shapes
@@ -27,7 +28,7 @@ NEEDS = frozenset({"frames", "tof"})
 SPEC = "keras.json"
 MEAN, SCALE = "scaler.mean", "scaler.scale"
 
-__all__ = ["NEEDS", "Config", "KerasFoldModel", "ensemble", "fit", "fit_member", "load"]
+__all__ = ["NEEDS", "Config", "KerasFoldModel", "ensemble", "fit", "fit_member", "load", "rehearse"]
 
 
 def weights_file(member: int) -> str:
@@ -122,6 +123,15 @@ def fit_member(task: FoldTask, config: Config, member: int) -> None:
 
 def _fitting() -> Any:
     return import_module("bfrbctl.models.keras_fitting")
+
+
+def rehearse(task: FoldTask, config: Config) -> Rehearsal:
+    """Train a few steps of a fold and measure what they take; raises what `fit` raises."""
+    began = time.perf_counter()
+    module: Any = import_module("bfrbctl.models.keras_rehearsal")
+    import_s = time.perf_counter() - began  # seconds, which each process takes once
+    found: Rehearsal = module.rehearse(task, config)
+    return replace(found, start_s=found.start_s + import_s)
 
 
 def load(files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> KerasFoldModel:

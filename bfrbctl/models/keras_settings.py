@@ -1,13 +1,16 @@
 """The settings of the Keras networks and of their training, checked once."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
 from bfrbctl.errors import UsageError
+from bfrbctl.models.keras_layout import WIDTHS_TOLD, could_be_widths
 
 BOUNDS: dict[str, tuple[float, float]] = {
     "width": (0.01, 4.0),
-    "dropout": (0.0, 1.5),
+    "dropout_factor": (0.0, 1.5),
     "l2": (0.0, 1.0),
     "epochs": (1, 100_000),
     "patience": (0, 100_000),
@@ -38,6 +41,15 @@ BOUNDS: dict[str, tuple[float, float]] = {
 """Smallest and largest value of each number."""
 
 
+_WIDTHS_MEAN = {
+    "filters": "the first is before time is first halved, the second after",
+    "units": "the first is of the recurrent layers, the second of the dense layers before the answer",
+}
+
+_FACTOR = "dropout_factor, a factor on all dropout rates and not a rate (1 keeps them, 0.5 halves them)"
+_FILTERS, _UNITS = "filters, two numbers such as 64,128", "units, two numbers such as 128,192"
+
+
 @dataclass(frozen=True)
 class Config:
     """What a network is and how it is trained.
@@ -46,8 +58,18 @@ class Config:
     ----------
     network
         `helios` (ours) or `two-branch` (the published design).
-    width, dropout, l2
-        Factors on all layer widths and dropout rates; weight of the squared kernels in the loss.
+    width
+        Factor on all layer widths; 1 is the published size.
+    filters
+        Filters of the convolutions over time in every branch, before and after time is first halved, such as
+        `(64, 128)`; empty for the design's own, times `width`.
+    units
+        Units of the recurrent layers each way, and of the dense layers before the answer, such as `(128, 192)`; empty
+        for the design's own, times `width`.
+    dropout_factor
+        Factor on all dropout rates, which lie between .1 and .5 by place: 1 keeps them, 0 drops nothing. Not a rate.
+    l2
+        Weight of the squared kernels in the loss.
     precision
         `float32`, or `mixed_bfloat16` where the device multiplies bfloat16 faster.
     deterministic
@@ -75,7 +97,9 @@ class Config:
 
     network: Literal["helios", "two-branch"] = "helios"
     width: float = 1.0
-    dropout: float = 1.0
+    filters: tuple[int, ...] = ()
+    units: tuple[int, ...] = ()
+    dropout_factor: float = 1.0
     l2: float = 1e-5
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     deterministic: bool = False
@@ -109,6 +133,37 @@ class Config:
     orientation_weight: float = 0.1
     seeds: int = 1
 
+    STEP: ClassVar[str] = "epoch"
+
+    ELSEWHERE: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            **dict.fromkeys(("lr", "eta", "alpha", "max_lr", "base_lr", "init_lr"), "learning_rate"),
+            **dict.fromkeys(("n_epochs", "num_epochs", "max_epochs", "iterations", "n_rounds"), "epochs"),
+            **dict.fromkeys(("batch", "bs", "minibatch_size", "train_batch_size"), "batch_size"),
+            **dict.fromkeys(("dropout", "dropout_rate", "drop_rate", "p_dropout", "rate"), _FACTOR),
+            **dict.fromkeys(("n_filters", "num_filters", "channels", "kernels"), _FILTERS),
+            **dict.fromkeys(("hidden", "hidden_size", "hidden_units", "n_units", "lstm_units", "gru_units"), _UNITS),
+            **dict.fromkeys(("dense_units", "rnn_units"), _UNITS),
+            **dict.fromkeys(("early_stopping", "early_stopping_rounds", "early_stopping_patience"), "patience"),
+            **dict.fromkeys(("wd", "decay"), "weight_decay"),
+            **dict.fromkeys(("clipnorm", "clip_norm", "global_clipnorm", "max_grad_norm", "grad_clip"), "clip"),
+            "gradient_clip_val": "clip",
+            **dict.fromkeys(("mixup_alpha", "mix_alpha"), "mixup"),
+            **dict.fromkeys(("ema_decay", "ema_momentum"), "ema"),
+            **dict.fromkeys(("smoothing", "ls"), "label_smoothing"),
+            **dict.fromkeys(("focal_gamma", "gamma"), "focal"),
+            **dict.fromkeys(("scheduler", "lr_schedule", "lr_scheduler", "lr_scheduler_type"), "schedule"),
+            **dict.fromkeys(("maxlen", "max_len", "max_length", "seq_len", "sequence_length"), "length"),
+            "padding": "pad",
+            **dict.fromkeys(("n_seeds", "num_seeds"), "seeds"),
+            **dict.fromkeys(("model", "architecture", "backbone"), "network"),
+            **dict.fromkeys(("dtype", "mixed_precision", "amp"), "precision"),
+            **dict.fromkeys(("class_weights", "weights"), "class_weight"),
+            **dict.fromkeys(("drop_channels", "exclude"), "without"),
+        }
+    )
+    """What other tools call our settings, or an earlier version did -> the setting to suggest, and what to know."""
+
     def __post_init__(self) -> None:
         for name, (low, high) in BOUNDS.items():
             value = getattr(self, name)
@@ -121,6 +176,18 @@ class Config:
             value = getattr(self, field.name)
             if choices and value not in choices:
                 raise UsageError(f"{field.name} is {value!r}", hint=f"choose {' or '.join(choices)}")
+        for name, example in (("filters", "64,128"), ("units", "128,192")):
+            widths = getattr(self, name)
+            if not could_be_widths(widths):
+                raise UsageError(
+                    f"{name} is {', '.join(map(str, widths))}, expected two {WIDTHS_TOLD}",
+                    hint=f"for example --set {name}={example}; {_WIDTHS_MEAN[name]}",
+                )
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of a model at most: epochs."""
+        return self.epochs
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:

@@ -10,8 +10,11 @@ from bfrbctl.models.keras_inputs import MAX_LENGTH, STEP, InputPlan
 from bfrbctl.models.keras_layout import HELIOS, NetworkSpec
 from bfrbctl.storage import parse_json
 
-FORMAT = 3
-"""1 did not tell of postures; helios had another layout in 1 and 2, of which two-branch networks are read."""
+FORMAT = 4
+"""1 did not tell of postures; helios had another layout in 1 and 2, of which two-branch networks are read; up to 3 no
+layer's width could be set by itself."""
+
+_HELIOS_SINCE = 3
 
 MAX_BYTES = 4 * 2**20
 MAX_CHANNELS = 4096
@@ -83,14 +86,18 @@ def decode_spec(content: bytes, *, classes: tuple[str, ...]) -> tuple[ModelSpec,
 
 
 def _network(found: Any, written_as: int) -> NetworkSpec:
-    if written_as < FORMAT and isinstance(found, dict) and found.get("network") == HELIOS:
+    if written_as < _HELIOS_SINCE and isinstance(found, dict) and found.get("network") == HELIOS:
         raise ArtefactError("the model is a helios network of an earlier layout", hint="train it again")
     if written_as == 1 and isinstance(found, dict):
         found = {"n_orientations": 0, **found}
+    if written_as < FORMAT and isinstance(found, dict):
+        found = {"filters": [], "units": [], **found}
     fields = _fields(found, NetworkSpec)
     for name, kind in NetworkSpec.__annotations__.items():
         if kind is float:
             fields[name] = float(_number(fields[name], name, 0.0, 1e6))
+        elif name in ("filters", "units"):
+            fields[name] = tuple(_list(fields[name], int, name))
         elif type(fields[name]) is not kind:
             raise ArtefactError(f"the model's {name} is {fields[name]!r}, expected {kind.__name__}")
     spec = NetworkSpec(**fields)

@@ -183,7 +183,7 @@ class _State:
 
 def _compile(shared: Shared, job: Job) -> None:
     config = job.config
-    weights = class_weights(job.train.labels, job.valid.judge) if config.class_weight == "balanced" else ()
+    weights = _class_weights(job) if config.class_weight == "balanced" else ()
     steps = -(-job.train.labels.shape[0] // min(config.batch_size, job.train.labels.shape[0]))
     ema = min(config.ema, max(1.0 - 2.0 / steps, 0.0))
     optimizer_part = (config.weight_decay, config.l2, config.clip, ema)
@@ -222,21 +222,9 @@ def _losses(network: Network, job: Job, weights: tuple[float, ...]) -> tuple[dic
     return {name: losses[name] for name in heads}, {name: shares[name] for name in heads}
 
 
-def class_weights(labels: Float32, judge: Judge) -> tuple[float, ...]:
-    """Weigh each class by the rarity of its gesture, so that sequences weigh 1 on average.
-
-    Parameters
-    ----------
-    labels
-        float32, (n_sequences, n_classes), one-hot.
-    judge
-        Which gesture each class is.
-    """
-    gesture_of = np.asarray(judge.gesture_of or range(labels.shape[1]), dtype=np.int64)
-    counts = np.bincount(gesture_of, weights=labels.sum(axis=0))
-    present = counts > 0
-    weights = np.where(present, labels.shape[0] / np.maximum(counts, 1.0) / present.sum(), 1.0)
-    return tuple(float(weight) for weight in weights[gesture_of])
+def _class_weights(job: Job) -> tuple[float, ...]:
+    labels = job.train.labels.argmax(axis=1).astype(np.int64)
+    return tuple(job.valid.judge.balanced_weights(labels).tolist())
 
 
 def _start(network: Network, job: Job) -> _State:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -118,7 +118,8 @@ min_data_in_bin
     modality_dropout
         Share of the training sequences that appear a second time without thermopile and ToF features, 0..1.
     class_weight
-        `none`, `balanced` (each class weighs the same in sum), or weights by gesture name (1 where not named).
+        `none`, `balanced` (each gesture weighs the same in sum; a joint label weighs what its gesture does), or
+        weights by gesture name (1 where not named).
     seeds
         How many models, that differ in their seed only, are averaged.
     top_features
@@ -162,6 +163,27 @@ min_data_in_bin
     log_every: int = 50
     params: Mapping[str, Value] = field(default_factory=dict)
 
+    STEP: ClassVar[str] = "round"
+
+    ELSEWHERE: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            **dict.fromkeys(("lr", "step_size"), "learning_rate"),
+            **dict.fromkeys(("epochs", "iterations", "n_trees", "num_boost_rounds", "n_iterations"), "n_rounds"),
+            **dict.fromkeys(("max_iterations", "rounds"), "n_rounds"),
+            **dict.fromkeys(("od_wait", "early_stopping_patience"), "patience"),
+            **dict.fromkeys(("depth", "tree_depth"), "max_depth"),
+            **dict.fromkeys(("leaves", "n_leaves", "max_leaf_count"), "num_leaves"),
+            "gamma": "min_gain_to_split",
+            "l1": "lambda_l1",
+            **dict.fromkeys(("l2", "l2_leaf_reg", "weight_decay"), "lambda_l2"),
+            **dict.fromkeys(("rsm", "max_features"), "feature_fraction"),
+            **dict.fromkeys(("border_count", "n_bins"), "max_bin"),
+            **dict.fromkeys(("class_weights", "weights"), "class_weight"),
+            **dict.fromkeys(("n_seeds", "num_seeds"), "seeds"),
+        }
+    )
+    """What other tools call our settings, where LightGBM has no alias of its own -> the setting to suggest."""
+
     def __post_init__(self) -> None:
         """Refuse what cannot work.
 
@@ -185,6 +207,11 @@ min_data_in_bin
             check_parameter(name, value)
         if self.params:
             _try_out(self)
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of a model at most: rounds."""
+        return self.n_rounds
 
     def lightgbm(self) -> dict[str, Value]:
         """Give what LightGBM is told, but for the task's own: classes, seed and threads."""

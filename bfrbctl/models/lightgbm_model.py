@@ -8,6 +8,7 @@ sequences are scored in both scenarios by the competition metric, and the best r
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import Any
 
 import joblib
@@ -15,7 +16,7 @@ import numpy as np
 
 from bfrbctl.dataset import Column, FeatureBatch
 from bfrbctl.errors import ArtefactError, DataError, examples
-from bfrbctl.models import FoldTask, HistoryRow
+from bfrbctl.models import FoldTask, HistoryRow, Rehearsal
 from bfrbctl.models.lightgbm_config import Config
 from bfrbctl.models.lightgbm_library import lgb, silence
 from bfrbctl.models.lightgbm_members import train_members
@@ -282,6 +283,13 @@ def fit(task: FoldTask, config: Config) -> LightGBMModel:
 def fit_member(task: FoldTask, config: Config, member: int) -> None:
     """Train one seed of a fold and leave it in `task.scratch` for `fit`; raises what that raises."""
     train_members(task, config, [member])
+
+
+def rehearse(task: FoldTask, config: Config) -> Rehearsal:
+    """Train a few steps of a fold and measure what they take; raises what `fit` raises."""
+    module: Any = import_module("bfrbctl.models.lightgbm_rehearsal")
+    found: Rehearsal = module.rehearse(task, config)
+    return found
 
 
 def load(files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> LightGBMModel:

@@ -17,6 +17,9 @@ from bfrbctl.models.lightgbm_text import trimmed
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
 from bfrbctl.segments import AnyArray, Float32, Float64, Int64
 
+_SILENCE_S = 2.0
+"""No longer than this, and a round, goes by without a row of progress."""
+
 SCREENING_ROUNDS = 30
 """Rounds of the model that only ranks features for `top_features`."""
 
@@ -99,7 +102,7 @@ class Watch:
         self.keeps_all = str(fold.params.get("boosting")) == "dart"  # its later rounds change the earlier trees
         self.run = run
         self.history: list[HistoryRow] = []
-        self.started = time.perf_counter()
+        self.started = self.reported = time.perf_counter()
         self.figures: list[float] = []
         self.losses: list[float] = []
         self.best_round = 0
@@ -120,6 +123,8 @@ class Watch:
         tired = 0 < self.config.patience <= step - self.renewed and not self.keeps_all
         if step % self.config.log_every == 0 or step == env.end_iteration or tired:
             self._report(step, values)
+        elif time.perf_counter() - self.reported >= _SILENCE_S:
+            self._tell(self._where(step))
         if tired:
             raise lgb.EarlyStopException(self.best_round - 1, env.evaluation_result_list)
 
@@ -136,9 +141,18 @@ class Watch:
             for scenario in (ALL_SENSORS, IMU_ONLY):
                 row[f"{key}_{scenario}"] = values[scenario if scenario in self.scenarios else ALL_SENSORS, metric]
         row["score"] = 0.5 * (float(row[f"score_{ALL_SENSORS}"]) + float(row[f"score_{IMU_ONLY}"]))
-        row["best_step"] = self.best_round
-        row["seconds"] = round(time.perf_counter() - self.started, 3)
+        row |= self._where(step)
         self.history.append(row)
+        self._tell(row)
+
+    def _where(self, step: int) -> dict[str, float | int | str]:
+        """Say where training stands, without its scores."""
+        seconds = round(time.perf_counter() - self.started, 3)
+        about = {"fold": self.task.fold, "seed": self.run, "step": step}
+        return {**about, "best_step": self.best_round, "seconds": seconds}
+
+    def _tell(self, row: HistoryRow) -> None:
+        self.reported = time.perf_counter()
         self.task.on_progress(row)
 
 
@@ -210,14 +224,13 @@ def augmented(task: FoldTask, config: Config) -> Rows:
 def _class_weights(task: FoldTask, config: Config) -> Float64:
     """Weight of each class: float64, (n_classes,); 1 on average over the training sequences where balanced.
 
-    A file's weights are those of gestures; every class has that of its gesture.
+    Weights are those of gestures, balanced ones and those of a file; every class has that of its gesture.
     """
     wanted = config.class_weight
     if wanted == "none":
         return np.ones(len(task.classes))
     if wanted == "balanced":
-        counts = np.bincount(task.train_labels, minlength=len(task.classes))
-        return np.asarray(task.train_labels.size / (np.count_nonzero(counts) * np.maximum(counts, 1)), dtype=np.float64)
+        return task.judge.balanced_weights(task.train_labels)
     by_gesture = cast(Mapping[str, float], wanted)
     gestures = task.gestures or task.classes
     unknown = [gesture for gesture in by_gesture if gesture not in gestures]

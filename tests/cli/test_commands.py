@@ -91,6 +91,26 @@ def test_inspect_shows_every_folder_to_people_and_scripts(run, base: Path, what:
     assert set(json.loads(out)) == {"title", "facts", "tables", "notes"}
 
 
+def test_predict_scores_against_answers(run, base: Path, tmp_path: Path) -> None:
+    if not (base / "blend").exists():
+        test_the_chain_runs_from_raw_files_to_a_submission(run, base)
+    ids = pl.read_csv(base / "raw" / "test.csv")["sequence_id"].unique().sort()
+    pl.DataFrame({"sequence_id": ids, "gesture": "Wave hello"}).tail(12).write_csv(tmp_path / "answers.csv")
+    words = ("predict", base / "raw", base / "blend", tmp_path / "p", "--answers", tmp_path / "answers.csv")
+    code, out, err = run(*words)
+    assert code == 0, err
+    assert "score against answers.csv: " in out and "binary F1" in out
+    code, out, _ = run(*words, "--json", "--force")
+    found = json.loads(out)
+    assert (code, found["answers"]["name"]) == (0, "answers.csv")
+    assert "answers.csv: has no answer for 4 of 16 sequences" in found["warnings"][0]
+    code, _, err = run(*words[:-1], tmp_path / "none.csv", "--force")
+    assert (code, "none.csv: cannot be read" in err) == (3, True)
+    code, out, _ = run("predict", base / "raw", base / "blend", tmp_path / "t", "--split", "train")
+    assert code == 0
+    assert "in-sample score against the labels in the input" in out
+
+
 def test_options_of_training_reach_the_model(run, base: Path, tmp_path: Path) -> None:
     if not (base / "features").exists():
         test_the_chain_runs_from_raw_files_to_a_submission(run, base)

@@ -5,10 +5,11 @@ import pty
 import subprocess
 import sys
 
+import pytest
 from rich.console import Console
 
-from bfrbctl.cli import live
-from bfrbctl.cli.live import FoldTable
+from bfrbctl.cli import live, shared
+from bfrbctl.cli.live import FoldTable, Pace, Steps
 from bfrbctl.training import FoldResult
 
 
@@ -31,35 +32,104 @@ def test_durations_are_as_the_docstring_says() -> None:
     assert doctest.testmod(live).failed == 0
 
 
-def test_the_table_tells_the_best_step_and_what_is_left() -> None:
+def done(fold: int, *, reused: bool = False) -> FoldResult:
+    return FoldResult(fold, {"all": 0.8, "imu": 0.7}, {}, reused)
+
+
+def test_the_table_tells_the_best_step_the_pace_and_what_is_left() -> None:
     clock = Clock()
-    table = FoldTable("keras", 3, clock)
-    assert table.seconds_left is None
+    table = FoldTable("keras", 3, Steps(1, 10, "epoch"), clock)
+    assert table.pace.seconds_left is None
     for step, score in ((1, 0.5), (2, 0.75), (3, 0.625)):
-        table.on_row({"fold": 0, "step": step, "score": score})
-    clock.now = 60.0
-    table.on_fold(FoldResult(0, {"all": 0.8, "imu": 0.7}, {}, False))
-    assert table.seconds_left == 120.0
+        clock.now = 20.0 * step
+        table.on_row({"fold": 0, "step": step, "score": score, "seconds": 20.0})
+    assert "0 of 3 folds, 20 s an epoch, at most 9:00 left" in drawn(table)
+    table.on_fold(done(0))
     clock.now = 80.0
-    table.on_row({"fold": 1, "step": 1, "score": 0.25})
-    assert table.seconds_left == 100.0
+    table.on_row({"fold": 1, "step": 1, "score": 0.25, "seconds": 20.0})
     text = drawn(table)
-    assert "1 of 3 folds, 1:40 left" in text
-    done, training = (line.replace("│", " ").split() for line in text.splitlines() if line.startswith("│"))
-    assert done == ["0", "done", "3", "0.6250", "0.7500", "2", "0.8000", "0.7000", "1:00"]
+    assert "1 of 3 folds, 20 s an epoch, about 1:40 left" in text  # 3 epochs a fold, as the first one took
+    finished, training = (line.replace("│", " ").split() for line in text.splitlines() if line.startswith("│"))
+    assert finished == ["0", "done", "3", "0.6250", "0.7500", "2", "0.8000", "0.7000", "1:00"]
     assert training == ["1", "training", "1", "0.2500", "0.2500", "1", "20", "s"]
+
+
+def test_what_is_left_is_known_after_the_first_step_and_runs_down() -> None:
+    clock = Clock()
+    pace = Pace(2, Steps(1, 10, "epoch"), clock)
+    clock.now = 100.0  # features were read for long
+    pace.on_row({"fold": 0, "step": 1, "seconds": 4.0})
+    assert pace.seconds_left == 76.0
+    clock.now = 102.0
+    assert pace.seconds_left == 74.0
+    assert pace.told() == "4 s an epoch, at most 1:14 left"
+
+
+def test_rounds_that_count_from_their_start_give_the_pace_too() -> None:
+    clock = Clock()
+    pace = Pace(2, Steps(1, 400, "round"), clock)
+    pace.on_row({"fold": 0, "step": 50, "best_step": 40, "seconds": 5.0})
+    assert pace.seconds_left == 75.0
+    clock.now = 10.0
+    pace.on_row({"fold": 0, "step": 100, "best_step": 90, "seconds": 10.0})
+    assert pace.told() == "0.2 s a round, at most 2:20 left"
+
+
+def test_a_model_that_goes_on_from_a_checkpoint_counts_what_it_did_now() -> None:
+    clock = Clock()
+    pace = Pace(1, Steps(1, 40, "epoch"), clock)
+    pace.on_row({"fold": 0, "step": 31, "member": 0, "seconds": 2.0})
+    clock.now = 2.0
+    pace.on_row({"fold": 0, "step": 32, "member": 0, "seconds": 2.0})
+    assert pace.seconds_a_step == 2.0
+    assert pace.seconds_left == 16.0
+
+
+def test_models_that_train_at_once_are_as_fast_as_all_together() -> None:
+    clock = Clock()
+    pace = Pace(2, Steps(2, 10, "epoch"), clock)
+    for step in range(1, 5):
+        clock.now = 6.0 * step
+        for member in range(2):
+            pace.on_row({"fold": 0, "member": member, "step": step, "seconds": 6.0})
+    assert pace.seconds_a_step == pytest.approx(18 / 7)  # as if they took turns
+    assert pace.seconds_left == pytest.approx((2 * 6 + 20) * 18 / 7)
 
 
 def test_reused_folds_do_not_count_for_the_pace() -> None:
     clock = Clock()
-    table = FoldTable("lgbm", 2, clock)
-    table.on_fold(FoldResult(0, {"all": 0.8, "imu": 0.7}, {}, True))
-    assert table.seconds_left is None
+    table = FoldTable("lgbm", 2, Steps(1, 10), clock)
+    table.on_fold(done(0, reused=True))
+    assert table.pace.seconds_left is None
     clock.now = 10.0
-    table.on_fold(FoldResult(1, {"all": 0.8, "imu": 0.7}, {}, False))
-    assert table.seconds_left == 0.0
+    table.on_row({"fold": 1, "step": 5, "best_step": 5, "seconds": 10.0})
+    assert table.pace.seconds_left == 10.0
+    assert table.pace.at_most
+    table.on_fold(done(1))
+    assert table.pace.seconds_left == 0.0
     assert "2 of 2 folds" in drawn(table)
     assert "reused" in drawn(table)
+
+
+def test_a_log_gets_a_line_at_once_and_then_one_a_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(live.FoldTable.__init__, "__defaults__", (Steps(), clock))
+    with shared.watch_folds("lgbm", n_folds=2, quiet=False, steps=Steps(3, 100, "round")) as (on_row, on_fold):
+        for step in range(1, 14):
+            clock.now = 10.0 * step
+            on_row({"fold": 0, "seed": 1, "step": step, "best_step": 1, "seconds": clock.now, "score": 0.5})
+        on_fold(done(0))
+    assert capsys.readouterr().err.splitlines() == [
+        "lgbm fold 0 model 2 of 3: round 1 of at most 100, best score 0.5000 at 1; 0 of 2 folds done; "
+        "10 s a round, at most 1:39:50 left",
+        "lgbm fold 0 model 2 of 3: round 7 of at most 100, best score 0.5000 at 1; 0 of 2 folds done; "
+        "10 s a round, at most 1:38:50 left",
+        "lgbm fold 0 model 2 of 3: round 13 of at most 100, best score 0.5000 at 1; 0 of 2 folds done; "
+        "10 s a round, at most 1:37:50 left",
+        "lgbm fold 0: all 0.8000, imu 0.7000",
+    ]
 
 
 SCRIPT = """
@@ -94,5 +164,8 @@ def test_a_terminal_gets_a_table_and_a_panel_and_a_pipe_gets_lines() -> None:
     assert "╭" in text
     assert "next: bfrbctl predict" in text
     piped = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
-    assert piped.stderr == "keras fold 0: all 0.8750, imu 0.7500; best_step 7\n"
+    assert piped.stderr == (
+        "keras fold 0: step 7, best score 0.5000 at 7; 0 of 1 folds done\n"
+        "keras fold 0: all 0.8750, imu 0.7500; best_step 7\n"
+    )
     assert piped.stdout == "wrote it\n next: bfrbctl predict\n"

@@ -1,0 +1,40 @@
+"""Train a fold for a few rounds, to know how long all of them will take."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from bfrbctl.models import FoldTask, HistoryRow, Rehearsal
+from bfrbctl.models.lightgbm_config import Config
+from bfrbctl.models.lightgbm_model import fit
+from bfrbctl.models.lightgbm_training import SCREENING_ROUNDS
+
+ROUNDS = 12
+
+
+def rehearse(task: FoldTask, config: Config) -> Rehearsal:
+    """Bin the whole fold and boost a few rounds; raises what `fit` raises."""
+    wanted = SCREENING_ROUNDS if config.top_features else ROUNDS  # the ranking of features takes its 30 rounds
+    n_rounds = min(config.n_rounds, wanted)
+    ends: list[float] = []
+    rows: list[HistoryRow] = []
+
+    def note(row: HistoryRow) -> None:
+        ends.append(time.perf_counter())
+        rows.append(row)
+
+    began = time.perf_counter()
+    short = replace(config, n_rounds=n_rounds, patience=0, log_every=1, seeds=1)
+    model = fit(replace(task, on_progress=note), short)
+    step_s = float(np.mean(np.diff(ends))) if len(ends) > 1 else float(rows[0]["seconds"])
+    growth = config.n_rounds / n_rounds
+    size = sum(len(content) for name, content in model.encode().items() if name.endswith(".txt"))
+    return Rehearsal(
+        model=model,
+        start_s=0.0,
+        prepare_s=max(ends[0] - began - step_s, 0.0),
+        step_s=step_s,
+        growth=growth * config.seeds,
+        kept_bytes=int(size * growth) if config.seeds > 1 else 0,
+    )

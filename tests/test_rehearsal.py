@@ -1,0 +1,157 @@
+"""What --plan tells: time, memory and disk of a training, reckoned from a few of its steps."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bfrbctl import rehearsal
+from bfrbctl.cache import Cache
+from bfrbctl.cli import main
+from bfrbctl.errors import UsageError
+from bfrbctl.folders import Folder
+from bfrbctl.models import Rehearsing, kind_module
+from bfrbctl.models.keras_rehearsal import BATCHES, EPOCHS
+from bfrbctl.models.lightgbm_rehearsal import ROUNDS
+from bfrbctl.outputs import Job, open_output
+from bfrbctl.rehearsal import Measured, estimate
+from bfrbctl.training import CrossValidation, cross_validate
+from bfrbctl.workers import ALONE, Crew
+from tests import toy_model
+from tests.keras_batches import task as keras_task
+
+TAKEN = Measured(
+    read_s=3.0,
+    start_s=5.0,
+    prepare_s=2.0,
+    step_s=0.5,
+    finish_s=1.0,
+    fold_bytes=100,
+    kept_bytes=10,
+    mapped_bytes=1000,
+    memory_bytes=7,
+)
+
+
+def job(features: Folder, **settings: Any) -> CrossValidation:
+    module = kind_module("lgbm")
+    return CrossValidation(features, "lgbm", module, module.Config(min_data_in_leaf=2, **settings))
+
+
+@pytest.mark.parametrize(
+    ("members", "at_once", "expected"),
+    [
+        (1, 0, 3 + 5 + 4 * (2 + 10 + 1)),  # read once, networks traced once
+        (2, 0, 3 + 5 + 4 * (2 + 20 + 1)),
+        (1, 2, 5 + 2 * (3 + 2 + 10 + 1)),  # two rounds of two folds, each of which reads for itself
+        (1, 3, 5 + 2 * (3 + 2 + 10 + 1)),
+        (2, 3, 5 + 3 * (3 + 2 + 10) + 2 * (3 + 2 + 1)),  # eight models in three rounds, then folds are put together
+    ],
+)
+def test_seconds_are_multiplied_out_by_who_does_what(members: int, at_once: int, expected: float) -> None:
+    assert rehearsal._seconds(TAKEN, 20, n_folds=4, members=members, at_once=at_once) == expected
+
+
+def test_time_memory_and_disk_follow_from_what_was_measured(
+    feature_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def measure(*task: Any) -> tuple[Measured, float]:
+        asked.append(task)
+        return TAKEN, 0.0
+
+    monkeypatch.setattr(rehearsal, "_measure", measure)
+    found = estimate(job(feature_folder, n_rounds=20, patience=4), ALONE)
+    assert [task[-1] for task in asked] == [0]
+    assert found.seconds == pytest.approx(3 + 5 + 3 * (2 + 10 + 1), abs=0.5)
+    assert found.seconds_at_least == pytest.approx(3 + 5 + 3 * (2 + 2.5 + 1), abs=0.5)
+    assert (found.folder_bytes, found.disk_bytes, found.memory_bytes) == (300, 1310, 7)
+    assert (found.n_folds, found.n_members, found.at_once, found.n_steps) == (3, 1, 1, 20)
+
+
+def test_a_training_that_is_as_short_as_the_trial_has_the_size_that_was_told(
+    feature_folder: Folder, tmp_path: Path
+) -> None:
+    run = job(feature_folder, n_rounds=ROUNDS - 2, patience=0, seeds=2, tolerance=0.0, modality_dropout=0.0)
+    found = estimate(run, ALONE)
+    with open_output(tmp_path / "model", Job("model", run.settings)) as output:
+        assert len(list(cross_validate(run, output))) == 3
+    size = sum(path.stat().st_size for path in (tmp_path / "model").iterdir())
+    # Rounds after the best one are cut off, and manifest, metrics and history are not counted.
+    assert 0.5 * size < found.folder_bytes < 2 * size
+    assert found.disk_bytes > found.folder_bytes  # two seeds are kept apart until their fold is done
+    assert found.memory_bytes > 2**20
+    assert 0 < found.seconds < 60
+
+
+def test_several_processes_try_at_the_same_time(feature_folder: Folder) -> None:
+    found = estimate(job(feature_folder, n_rounds=4), Crew(2))
+    assert found.at_once == 2
+    assert found.measured.step_s > 0
+    assert found.memory_bytes > 2 * found.measured.memory_bytes
+
+
+def test_what_cannot_be_tried_is_refused(feature_folder: Folder) -> None:
+    with pytest.raises(UsageError, match="tries out this machine, not a cluster"):
+        estimate(job(feature_folder), Crew(cluster=SimpleNamespace()))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="a training of toy cannot be tried out"):
+        estimate(CrossValidation(feature_folder, "toy", toy_model, toy_model.Config()), ALONE)
+    with pytest.raises(UsageError, match="no fold 9"):
+        estimate(replace(job(feature_folder), folds=(9,)), ALONE)
+
+
+def test_a_network_is_tried_on_a_sample_and_its_epochs_are_those_of_all(tmp_path: Path) -> None:
+    kind = kind_module("keras")
+    assert isinstance(kind, Rehearsing)
+    config = kind.Config(width=0.1, batch_size=4, seeds=2)
+    rows: list[Any] = []
+    job = keras_task(tmp_path, on_progress=rows.append)
+    found = kind.rehearse(job, config)
+    assert rows == []
+    assert found.step_s > 0 and found.prepare_s > 0 and found.start_s > 0
+    assert found.kept_bytes == (tmp_path / "keras-0.npz").stat().st_size
+    assert np.isfinite(found.model.predict_proba(job.valid)).all()
+    assert sum(name.endswith(".npz") for name in found.model.encode()) == 2
+    assert found.model.summary["epochs"] == [EPOCHS]
+    assert BATCHES * config.batch_size < job.train.n_sequences  # else nothing was left out
+
+
+def test_mapped_bytes_are_counted_while_they_are_used(tmp_path: Path) -> None:
+    cache = Cache(0, tmp_path)
+    first = cache.zeros((10, 10), np.float32)
+    second = cache.zeros((5, 10), np.float32)
+    assert (cache.mapped, cache.most_mapped) == (600, 600)
+    del first
+    assert (cache.mapped, cache.most_mapped) == (200, 600)
+    assert second.shape == (5, 10)
+
+
+@pytest.mark.parametrize("options", [[], ["--workers", "2", "--seeds", "2"]])
+def test_plan_prints_a_table_and_writes_nothing(
+    feature_folder: Folder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+) -> None:
+    words = ["bfrbctl", "train", "lgbm", str(feature_folder.path), str(tmp_path / "m"), "--set", "n_rounds=5", "--plan"]
+    for more in ([], ["--json"]):
+        monkeypatch.setattr(sys, "argv", [*words, *options, *more])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        assert (stop.value.code, err) == (0, "")
+        assert not (tmp_path / "m").exists()
+        if more:
+            told = json.loads(out)
+            assert told["n_tasks"] == (6 if options else 3)
+            assert told["seconds"] > 0 and told["memory_bytes"] > 0 and told["disk_free_bytes"] > 0
+        else:
+            assert [line.split()[0] for line in out.splitlines()[1:3]] == ["models", "time"]
+            assert "which is not written" in out and "s a round, at most 5 a model" in out
