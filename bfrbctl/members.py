@@ -14,7 +14,7 @@ import numpy as np
 from bfrbctl.blending import read_mixtures
 from bfrbctl.config import from_mapping
 from bfrbctl.dataset import FeatureBatch
-from bfrbctl.errors import ArtefactError, UsageError
+from bfrbctl.errors import ArtefactError, MissingLibraryError, UsageError
 from bfrbctl.features import FeatureConfig
 from bfrbctl.folders import MANIFEST, Folder
 from bfrbctl.labels import JointLabels, read_joint
@@ -97,8 +97,8 @@ def _unusable(told: Mapping[str, Any]) -> str:
     """Say why a member's library cannot be imported; empty where it can."""
     try:
         kind_module(str(told["content"]["model"]))
-    except ImportError as error:
-        return str(error)
+    except MissingLibraryError as error:
+        return f"{error.what}; {error.hint}"
     except (KeyError, TypeError) as error:
         raise ArtefactError(f"a member does not tell its kind of model ({error})") from error
     return ""

@@ -58,6 +58,7 @@ ONLY_IN = {
     "lightgbm": {"models"},
     "keras": {"models"},
     "tensorflow": {"models"},
+    "resvg_py": {"cli"},
     "pickle": set(),
     "multiprocessing": set(),
 }

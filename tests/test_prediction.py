@@ -1,4 +1,5 @@
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from bfrbctl import members
 from bfrbctl.dataset import FeatureBatch, RecordingBatch, read_recordings
-from bfrbctl.errors import ArtefactError, DataError, UsageError
+from bfrbctl.errors import ArtefactError, DataError, UsageError, missing_library
 from bfrbctl.folders import Folder
 from bfrbctl.members import Member, _only
 from bfrbctl.mixing import Mixture
@@ -332,16 +333,18 @@ def test_a_member_whose_library_is_not_installed_is_left_out_loudly_or_refused(
     def absent(kind: str) -> Kind:
         asked.append(kind)
         if len(asked) == 1:
-            raise ModuleNotFoundError("No module named 'toys'")
+            error = ModuleNotFoundError("No module named 'toys'", name="toys")
+            raise missing_library("a toy model", error) from error
         return kind_module(kind)
 
     asked: list[str] = []
+    why = "which cannot be imported here (No module named 'toys')"
     monkeypatch.setattr(members, "kind_module", absent)
     with caplog.at_level(logging.WARNING):
         assert len(Predictor.open(blend_folder.path).members) == 1
-    assert "is left out (No module named 'toys')" in caplog.text
+    assert f"is left out (a toy model needs toys, {why}; {sys.executable} -m pip install toys)" in caplog.text
     asked.clear()
-    with pytest.raises(UsageError, match="cannot be used: No module named 'toys'"):
+    with pytest.raises(UsageError, match="cannot be used: a toy model needs toys"):
         Predictor.open(blend_folder.path, strict=True)
 
 

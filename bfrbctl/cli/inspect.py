@@ -179,19 +179,14 @@ def _show(what: str, folder: Path, *, plot: Path | None, as_json: bool, **told: 
 
 def _check_plot(path: Path, folder: Path) -> None:
     """Refuse a file that cannot be drawn, before any work is done for it."""
-    from importlib.util import find_spec
-
     from bfrbctl.errors import UsageError
     from bfrbctl.inspection.report import see_outside
 
     see_outside(path, folder)
     if path.suffix not in (".svg", ".png"):
         raise UsageError(f"--plot {path}: expected a name that ends in .svg or .png")
-    if path.suffix == ".png" and find_spec("resvg_py") is None:
-        raise UsageError(
-            f"--plot {path}: drawing PNG files needs the plot extra",
-            hint="draw it as .svg, or pip install 'bfrbctl[plot]'",
-        )
+    if path.suffix == ".png":
+        _resvg(path)
 
 
 def _plot(view: "View", path: Path) -> None:
@@ -206,9 +201,18 @@ def _plot(view: "View", path: Path) -> None:
     if path.suffix == ".svg":
         write_bytes(path, drawing.encode())
     else:
-        import resvg_py
+        write_bytes(path, bytes(_resvg(path).svg_to_bytes(svg_string=flattened(drawing))))
 
-        write_bytes(path, bytes(resvg_py.svg_to_bytes(svg_string=flattened(drawing))))
+
+def _resvg(path: Path) -> Any:
+    """Import what draws PNG files; the wheel that `pack` makes can be installed without it."""
+    from bfrbctl.errors import missing_library
+
+    try:
+        import resvg_py
+    except ImportError as error:
+        raise missing_library(f"--plot {path}", error, otherwise="draw it as .svg") from error
+    return resvg_py
 
 
 def _draw(view: "View") -> None:

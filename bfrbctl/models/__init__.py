@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from bfrbctl.dataset import FeatureBatch
-from bfrbctl.errors import UsageError
+from bfrbctl.errors import UsageError, missing_library
 from bfrbctl.metrics import Score, log_loss, pooled, score_proba
 from bfrbctl.segments import AnyArray, Float32, Int64
 
@@ -217,8 +217,15 @@ def kind_module(kind: str) -> Kind:
     ------
     UsageError
         When there is no such kind; the message lists those there are.
+    MissingLibraryError
+        When a library that it needs cannot be imported.
     """
     if kind not in KINDS:
         raise UsageError(f"no model of kind {kind!r}", hint=f"choose one of {', '.join(sorted(KINDS))}")
-    module: Any = import_module(KINDS[kind])
+    try:
+        module: Any = import_module(KINDS[kind])
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == __name__.partition(".")[0]:
+            raise  # our own module: nothing that could be installed beside it
+        raise missing_library(f"a {kind} model", error) from error
     return module  # type: ignore[no-any-return]
