@@ -20,6 +20,7 @@ from bfrbctl.folders import MANIFEST, Folder
 from bfrbctl.labels import JointLabels, read_joint
 from bfrbctl.mixing import Mixture
 from bfrbctl.models import Ensemble, ensemble_of, kind_module
+from bfrbctl.reprs import short_repr
 from bfrbctl.schema import SensorLayout
 from bfrbctl.segments import Float32
 
@@ -55,6 +56,8 @@ class Member:
     layout: SensorLayout
     needs: frozenset[str]
     joint: JointLabels | None = None
+
+    __repr__ = short_repr
 
     def predict_proba(self, batch: FeatureBatch) -> Float32:
         """Give the probability of each of its classes, gestures or joint labels: float32, (n_sequences, n_classes)."""

@@ -37,6 +37,7 @@ from bfrbctl.folders import (
     open_folder,
     sealed,
 )
+from bfrbctl.reprs import short_repr
 from bfrbctl.storage import (
     MAX_JSON_BYTES,
     TEMPORARY,
@@ -81,6 +82,8 @@ class Job:
     command: tuple[str, ...] = ()
     seed: int | None = None
 
+    __repr__ = short_repr
+
     @property
     def identity(self) -> dict[str, Any]:
         """What must be equal for a run to continue another one."""
@@ -120,6 +123,8 @@ class Output:
     resumed: bool = False
     onto: Folder | None = None
     """The finished folder that this run adds files to; it stays readable as it was until the new manifest is there."""
+
+    __repr__ = short_repr
 
     def has(self, piece: str) -> bool:
         """Whether an earlier run finished this piece and its files are still as it left them."""

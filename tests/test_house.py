@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "bfrbctl"
 
 LAYERS = (
-    {"errors", "schema"},
+    {"errors", "schema", "reprs"},
     {"segments", "rotation", "metrics"},
     {
         "config",

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from bfrbctl.reprs import short_repr
+
 
 @dataclass(frozen=True)
 class Series:
@@ -24,6 +26,8 @@ class Series:
     y: tuple[float | None, ...]
     colour: int = 0
     dashed: bool = False
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Lines:
     shaded: tuple[float, float, str] | None = None
     diagonal: bool = False
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True)
 class Bars:
@@ -71,6 +77,8 @@ class Bars:
     labels: tuple[str, ...]
     groups: tuple[tuple[str, tuple[float | None, ...]], ...]
     spans: tuple[tuple[float, float], ...] = ()
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,8 @@ class Matrix:
     shades: tuple[tuple[float, ...], ...]
     texts: tuple[tuple[str, ...], ...]
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True)
 class Images:
@@ -117,6 +127,8 @@ class Images:
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     images: tuple[tuple[tuple[float | None, ...], ...], ...]
+
+    __repr__ = short_repr
 
 
 Figure = Lines | Bars | Matrix | Images

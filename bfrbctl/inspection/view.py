@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bfrbctl.inspection.figures import Figure
+from bfrbctl.reprs import short_repr
 
 Cell = str | int | float | None
 
@@ -29,6 +30,8 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     top: int = 60
+
+    __repr__ = short_repr
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -74,6 +77,8 @@ class View:
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
+
+    __repr__ = short_repr
 
     def as_json(self) -> dict[str, Any]:
         """Give everything but the figures as JSON values."""

@@ -15,6 +15,7 @@ import numpy as np
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import UsageError, missing_library
 from bfrbctl.metrics import Score, log_loss, pooled, score_proba
+from bfrbctl.reprs import short_repr
 from bfrbctl.segments import AnyArray, Float32, Int64
 
 HistoryRow = Mapping[str, float | int | str]
@@ -70,6 +71,8 @@ class FoldTask:
     gesture_of: tuple[int, ...] = ()
     orientations: tuple[str, ...] = ()
     train_orientation: Int64 | None = None
+
+    __repr__ = short_repr
 
     def score(self, proba: AnyArray) -> Score:
         """Score the held-out sequences, (n_sequences, n_classes), by their gestures."""
@@ -154,6 +157,8 @@ class Average:
     """The plain ensemble: ask each fold, average."""
 
     models: Sequence[FoldModel]
+
+    __repr__ = short_repr
 
     def predict_proba(self, batch: FeatureBatch) -> Float32:
         """Average the folds: float32, (n_sequences, n_classes)."""

@@ -20,6 +20,7 @@ from bfrbctl.models.keras_layout import weight_shapes
 from bfrbctl.models.keras_serving import FoldNetworks, Networks, serving
 from bfrbctl.models.keras_settings import Config
 from bfrbctl.models.keras_spec import MAX_MEMBERS, ModelSpec, decode_spec, encode_spec
+from bfrbctl.reprs import short_repr
 from bfrbctl.segments import Float32
 
 NEEDS = frozenset({"frames", "tof"})
@@ -58,6 +59,8 @@ class KerasFoldModel:
     members: list[Mapping[str, Float32]]
     summary: Mapping[str, Any]
     history: list[HistoryRow] = field(default_factory=list)
+
+    __repr__ = short_repr
 
     @cached_property
     def _networks(self) -> Networks:
