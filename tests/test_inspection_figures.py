@@ -14,7 +14,7 @@ from bfrbctl.inspection.calibration import ece, reliability
 from bfrbctl.inspection.datasets import sparkline
 from bfrbctl.inspection.drawing import drawn, flattened, standalone, ticks
 from bfrbctl.inspection.features import kolmogorov_smirnov, stability
-from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Series, told
+from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Ranges, Series, told
 from bfrbctl.inspection.view import cell_text
 from bfrbctl.metrics import score_proba
 from bfrbctl.mixing import subject_interval
@@ -27,6 +27,8 @@ FIGURES: list[Figure] = [
     Lines("Flat", "x", "y", (Series("a", (1.0, 1.0), (2.0, 2.0)),)),
     Bars("F1", "F1", ("a", "b"), (("all", (0.5, None)), ("imu", (0.25, -0.5)))),
     Bars("None", "F1", (), ()),
+    Ranges("Spread", "m", ("a", "b"), ((0.0, 1.0, 2.0, 3.0, 9.0), None), (0, 1)),
+    Ranges("Same", "m", ("a",), ((2.0,) * 5,)),
     Matrix(
         "Confusion", "predicted", "truth", ("a", "b"), ("a", "b"), ((1.0, 0.0), (0.5, 0.5)), (("2", ""), ("1", "1"))
     ),
@@ -49,7 +51,7 @@ def test_a_figure_is_well_formed_inside_its_box_and_told_in_words(figure: Figure
 
 def test_words_tell_ranges_and_the_strongest_confusion() -> None:
     assert told(LINES) == "Lines of score over step: a from 0.1 to 0.4, last 0.4."
-    assert told(FIGURES[5]).endswith("strongest b / a 1.")
+    assert told(next(each for each in FIGURES if isinstance(each, Matrix))).endswith("strongest b / a 1.")
 
 
 @given(st.text(max_size=30))

@@ -10,10 +10,13 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Series, told
+from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Ranges, Series, told
 
 WIDTH = 440
 """Width of a figure in its own units; a character of its labels is 11 units high, so that it can be read on a phone."""
+
+FONTS = "system-ui,'DejaVu Sans','Liberation Sans','Noto Sans',Arial,Helvetica,sans-serif"
+"""Browsers know the first or the last; what draws PNG files knows fonts by their own names alone."""
 
 _CHARACTER = 5.9
 _CAPITAL = 7.9
@@ -31,7 +34,7 @@ _DARK = (
     "--c0:#58a6ff;--c1:#f0883e;--c2:#3fb950;--c3:#bc8cff;--c4:#ff7eb6;--c5:#d29922;--c6:#2dd4bf;--c7:#a0a8b0"
 )
 _RULES = {
-    "": "font:11px system-ui,sans-serif",
+    "": f"font:11px {FONTS}",
     " text": "fill:var(--f)",
     " .m": "fill:var(--m)",
     " .v": "font-size:9px",
@@ -108,6 +111,8 @@ def _body(figure: Figure) -> tuple[str, float, float]:
             return _lines(figure)
         case Bars():
             return _bars(figure)
+        case Ranges():
+            return _ranges(figure)
         case Matrix():
             return _matrix(figure)
         case Images():
@@ -264,8 +269,7 @@ def _bars(figure: Bars) -> tuple[str, float, float]:
     if len(figure.groups) > 1:
         legend, top = _legend([(name, number, False) for number, (name, _) in enumerate(figure.groups)], 32, solid=True)
         parts.append(legend)
-    left = 20 + min(max(map(_width, figure.labels), default=1.0), 190)
-    right = WIDTH - 46.0
+    left, right = _label_room(figure.labels), WIDTH - 46.0
     low, high = _bar_bounds(figure)
     scale = (right - left) / (high - low)
     bar = 13.0 if len(figure.groups) == 1 else 10.0
@@ -297,12 +301,44 @@ def _bars(figure: Bars) -> tuple[str, float, float]:
     return "".join(parts), WIDTH, bottom + 35
 
 
+def _label_room(labels: Sequence[str]) -> float:
+    """Give where bars begin: right of their labels."""
+    return 20 + min(max(map(_width, labels), default=1.0), 190)
+
+
 def _bar_bounds(figure: Bars) -> tuple[float, float]:
     """Give the ends of the axis: 0 is on it, and that of scores and shares close to 1 ends at 1."""
     spans = [value for span in figure.spans for value in span]
     values = [value for _, group in figure.groups for value in group if value is not None] + spans
     low, high = min(0.0, *values, 0.0), max(*values, 0.0, 1e-12)
     return low, 1.0 if 0.8 <= high < 1 else high
+
+
+def _ranges(figure: Ranges) -> tuple[str, float, float]:
+    parts = [_label(8, 16, figure.title, WIDTH - 16, "h")]
+    left, right, top, step = _label_room(figure.labels), WIDTH - 46.0, 28.0, 19.0
+    low, high = _bounds([value for row in figure.quantiles if row for value in row])
+    scale, bottom = (right - left) / (high - low), top + step * len(figure.labels)
+    for tick in ticks(low, high):
+        x = left + (tick - low) * scale
+        parts.append(
+            f'<path class="g" d="M{_n(x)} {_n(top)}V{_n(bottom)}"/>' + _text(x, bottom + 13, _tick(tick), "m c")
+        )
+    for number, (label, row) in enumerate(zip(figure.labels, figure.quantiles, strict=True)):
+        y = top + number * step + step / 2
+        parts.append(_label(left - 6, y + 4, label, left - 10, "e"))
+        if row is None:
+            continue
+        a, b, middle, c, d = (left + (value - low) * scale for value in row)
+        colour = (figure.colours[number] if figure.colours else 0) % _N_COLOURS
+        parts.append(f'<path class="w" d="M{_n(a)} {_n(y)}H{_n(d)}"/>')
+        parts.append(
+            f'<rect class="f{colour}" x="{_n(b)}" y="{_n(y - 5)}" width="{_n(max(c - b, 1))}" height="10"/>'
+            f'<path class="w" stroke-width="2" d="M{_n(middle)} {_n(y - 7)}v14"/>'
+        )
+        parts.append(_text(right + 4, y + 4, _value(row[2]), "m v"))
+    parts.append(_text((left + right) / 2, bottom + 28, figure.x_label, "m c"))
+    return "".join(parts), WIDTH, bottom + 35
 
 
 def _matrix(figure: Matrix) -> tuple[str, float, float]:

@@ -131,7 +131,32 @@ class Images:
     __repr__ = short_repr
 
 
-Figure = Lines | Bars | Matrix | Images
+@dataclass(frozen=True)
+class Ranges:
+    """How values are distributed, one row a label: a box from the lower to the upper quartile, whiskers, the median.
+
+    Parameters
+    ----------
+    title, x_label
+        What is shown.
+    labels
+        One a row.
+    quantiles
+        (5 %, 25 %, median, 75 %, 95 %) of each row; None where there is no value.
+    colours
+        Which of the eight colours each row has; the first where empty.
+    """
+
+    title: str
+    x_label: str
+    labels: tuple[str, ...]
+    quantiles: tuple[tuple[float, float, float, float, float] | None, ...]
+    colours: tuple[int, ...] = ()
+
+    __repr__ = short_repr
+
+
+Figure = Lines | Bars | Matrix | Images | Ranges
 
 
 def told(figure: Figure) -> str:
@@ -155,6 +180,13 @@ def told(figure: Figure) -> str:
                 ]
                 groups.append(f"{name}: {', '.join(pairs) or 'none'}")
             return f"Bars of {figure.x_label}. {'; '.join(groups)}."
+        case Ranges():
+            rows = [
+                f"{label} {row[2]:.4g} ({row[0]:.4g} to {row[4]:.4g})"
+                for label, row in zip(figure.labels, figure.quantiles, strict=True)
+                if row is not None
+            ]
+            return f"Medians of {figure.x_label} and the range of the middle 90 %: {', '.join(rows) or 'none'}."
         case Matrix():
             return (
                 f"Table of {len(figure.rows)} rows ({figure.y_label}) by {len(figure.columns)} columns "
