@@ -45,6 +45,11 @@ def test_importance_shares_sum_to_one_by_feature_family_and_modality(trees: Fold
     assert view.facts["tree models"] == 3
 
 
+def test_the_curve_of_a_training_with_default_settings_has_every_round(trees: Folder) -> None:
+    (curves,) = inspect("training", trees.path).figures
+    assert [series.x for series in curves.series] == [(1, 2, 3, 4, 5, 6)] * 6
+
+
 def test_shap_values_are_of_what_the_fold_held_out_and_sum_to_one(trees: Folder, feature_folder: Folder) -> None:
     options = options_of("feature-importance", features=feature_folder.path, shap=True, sample=10)
     view = inspect("feature-importance", trees.path, options)

@@ -7,6 +7,7 @@ the same bytes.
 
 import math
 import re
+import textwrap
 from collections.abc import Sequence
 from html import escape
 
@@ -21,6 +22,18 @@ FONTS = "system-ui,'DejaVu Sans','Liberation Sans','Noto Sans',Arial,Helvetica,s
 _CHARACTER = 5.9
 _CAPITAL = 7.9
 """Mean width of a character, in the same units."""
+
+_BOLD = 1.22
+"""How much wider a title is than a label of the same text: bold, and a twelfth larger."""
+
+_SMALL = 10 / 11
+"""Size of small texts, of that of others."""
+
+_TITLE, _LINE = 20.0, 15.0
+"""Room that a title of one line takes, and each further line."""
+
+_FEW = 24
+"""Up to so many points of a line are marked."""
 
 _N_COLOURS = 8
 
@@ -37,7 +50,7 @@ _RULES = {
     "": f"font:11px {FONTS}",
     " text": "fill:var(--f)",
     " .m": "fill:var(--m)",
-    " .v": "font-size:9px",
+    " .v": "font-size:10px",
     " .e": "text-anchor:end",
     " .c": "text-anchor:middle",
     " .h": "font-weight:600;font-size:12px",
@@ -70,12 +83,21 @@ def clean(text: str) -> str:
     return escape(printable, quote=True)
 
 
-def drawn(figure: Figure) -> str:
-    """Draw a figure as an `<svg class="figure">` element; the page gives it `STYLE`."""
-    body, width, height = _body(figure)
+def drawn(figure: Figure, *, titled: bool = True) -> str:
+    """Draw a figure as an `<svg class="figure">` element; the page gives it `STYLE`.
+
+    Parameters
+    ----------
+    figure
+        What to draw.
+    titled
+        Whether its title is written into the drawing, too.
+    """
+    body, width, height = _whole(figure) if titled else _body(figure)
+    top = 0 if titled else _TITLE
     head = (
-        f'<svg class="figure" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_n(width)} {_n(height)}" role="img">'
-        f"<title>{clean(figure.title)}</title><desc>{clean(told(figure))}</desc>"
+        f'<svg class="figure" xmlns="http://www.w3.org/2000/svg" viewBox="0 {_n(top)} {_n(width)} {_n(height - top)}" '
+        f'role="img"><title>{clean(figure.title)}</title><desc>{clean(told(figure))}</desc>'
     )
     return f"{head}{body}</svg>"
 
@@ -89,7 +111,7 @@ def standalone(figures: Sequence[Figure]) -> str:
     """Draw figures under each other as an SVG file."""
     parts, top, width = [], 0.0, max(width_of(figure) for figure in figures)
     for figure in figures:
-        body, _, height = _body(figure)
+        body, _, height = _whole(figure)
         parts.append(f'<g transform="translate(0 {_n(top)})" role="img"><desc>{clean(told(figure))}</desc>{body}</g>')
         top += height + 10
     size = f'width="{_n(2 * width)}" height="{_n(2 * top)}" viewBox="0 0 {_n(width)} {_n(top)}"'
@@ -104,8 +126,24 @@ def flattened(svg: str) -> str:
     return re.sub(r"var\((--\w+)\)", lambda match: light[match[1]], without_dark)
 
 
+def _whole(figure: Figure) -> tuple[str, float, float]:
+    """Draw a figure under its title, in as many lines as that needs; also its width and height."""
+    body, width, height = _body(figure)
+    lines = _wrapped(figure.title, width - 16)
+    title = "".join(_text(8, 16 + _LINE * number, line, "h") for number, line in enumerate(lines))
+    extra = _LINE * (len(lines) - 1)
+    moved = f'<g transform="translate(0 {_n(extra)})">{body}</g>' if extra else body
+    return title + moved, width, height + extra
+
+
+def _wrapped(text: str, width: float) -> list[str]:
+    """Break a title into lines between words, or inside a word that is too long for one."""
+    n_characters = max(int(width / (_BOLD * max(_width(text) / max(len(text), 1), 1.0))), 1)
+    return textwrap.wrap(text, n_characters, break_on_hyphens=False) or [""]
+
+
 def _body(figure: Figure) -> tuple[str, float, float]:
-    """Draw the inside of a figure; also its width and height."""
+    """Draw the inside of a figure, below `_TITLE`, the room of a title in one line; also its width and height."""
     match figure:
         case Lines():
             return _lines(figure)
@@ -147,11 +185,27 @@ def _width(text: str) -> float:
 
 
 def _label(x: float, y: float, text: str, width: float, kind: str) -> str:
-    """Write a label, shortened to a width; the whole of it shows under the pointer."""
-    short = _cut(text, width)
-    if short == text:
+    """Write the label of a row, in two smaller lines where one is too wide; what is too long for those is shortened.
+
+    The whole of a shortened one shows under the pointer.
+    """
+    if _width(text) <= width:
         return _text(x, y, text, kind)
-    return f'<text x="{_n(x)}" y="{_n(y)}" class="{kind}"><title>{clean(text)}</title>{clean(short)}</text>'
+    lines = _two_lines(text, width / _SMALL)
+    short = any(line.endswith("…") for line in lines)
+    first, second = (
+        f'<tspan x="{_n(x)}" y="{_n(y + offset)}">{clean(line)}</tspan>'
+        for line, offset in zip(lines, (-5, 5), strict=True)
+    )
+    whole = f"<title>{clean(text)}</title>" if short else ""
+    return f'<text class="{kind} v">{whole}{first}{second}</text>'
+
+
+def _two_lines(text: str, width: float) -> tuple[str, str]:
+    """Break a text between words where its halves are most alike, and shorten what is still too wide."""
+    places = [i for i, character in enumerate(text) if character == " "] or [len(text) // 2]
+    middle = min(places, key=lambda i: max(_width(text[:i]), _width(text[i:])))
+    return _cut(text[:middle].strip(), width), _cut(text[middle:].strip(), width)
 
 
 def ticks(low: float, high: float, n: int = 5) -> list[float]:
@@ -203,7 +257,7 @@ def _bounds(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _lines(figure: Lines) -> tuple[str, float, float]:
-    parts = [_label(8, 16, figure.title, WIDTH - 16, "h")]
+    parts: list[str] = []
     legend, top = _legend([(s.name, s.colour, s.dashed) for s in figure.series], 32)
     parts.append(legend)
     if figure.shaded:
@@ -245,7 +299,7 @@ def _lines(figure: Lines) -> tuple[str, float, float]:
 
 
 def _polyline(series: Series, points: Sequence[str | None]) -> str:
-    """Draw a line with gaps, and a dot where a point stands alone."""
+    """Draw a line with gaps, a dot where a point stands alone, and one at each point where they are few."""
     runs: list[list[str]] = [[]]
     for point in points:
         if point is None:
@@ -254,17 +308,19 @@ def _polyline(series: Series, points: Sequence[str | None]) -> str:
             runs[-1].append(point)
     path = "".join(f"M{'L'.join(run)}" for run in runs if len(run) > 1)
     dash = " d" if series.dashed else ""
+    few = sum(map(len, runs)) <= _FEW
     dots = "".join(
-        f'<circle class="f{series.colour % _N_COLOURS}" cx="{run[0].split()[0]}" cy="{run[0].split()[1]}" r="2.5"/>'
+        f'<circle class="f{series.colour % _N_COLOURS}" cx="{x}" cy="{y}" r="2.5"/>'
         for run in runs
-        if len(run) == 1
+        if few or len(run) == 1
+        for x, y in map(str.split, run)
     )
     line = f'<path class="l k{series.colour % _N_COLOURS}{dash}" d="{path}"/>' if path else ""
     return line + dots
 
 
 def _bars(figure: Bars) -> tuple[str, float, float]:
-    parts = [_label(8, 16, figure.title, WIDTH - 16, "h")]
+    parts: list[str] = []
     top = 28.0
     if len(figure.groups) > 1:
         legend, top = _legend([(name, number, False) for number, (name, _) in enumerate(figure.groups)], 32, solid=True)
@@ -315,7 +371,7 @@ def _bar_bounds(figure: Bars) -> tuple[float, float]:
 
 
 def _ranges(figure: Ranges) -> tuple[str, float, float]:
-    parts = [_label(8, 16, figure.title, WIDTH - 16, "h")]
+    parts: list[str] = []
     left, right, top, step = _label_room(figure.labels), WIDTH - 46.0, 28.0, 19.0
     low, high = _bounds([value for row in figure.quantiles if row for value in row])
     scale, bottom = (right - left) / (high - low), top + step * len(figure.labels)
@@ -351,7 +407,6 @@ def _matrix(figure: Matrix) -> tuple[str, float, float]:
     top = 44 + tall
     width = max(WIDTH, left + cell * len(figure.columns) + 8)
     parts = [
-        _label(8, 16, figure.title, width - 16, "h"),
         _text(8, 34, f"rows: {figure.y_label}, columns: {figure.x_label}", "m"),
     ]
     for number, label in enumerate(figure.columns):
@@ -359,10 +414,8 @@ def _matrix(figure: Matrix) -> tuple[str, float, float]:
         if upright:
             parts.append(_text(x, top - 4, label, "c"))
         else:
-            parts.append(
-                f'<text transform="translate({_n(x + 4)} {_n(top - 4)}) rotate(-90)"><title>{clean(label)}</title>'
-                f"{clean(_cut(label, 190))}</text>"
-            )
+            turned = _label(0, 0, label, tall - 8, "")
+            parts.append(f'<g transform="translate({_n(x + 4)} {_n(top - 4)}) rotate(-90)">{turned}</g>')
     for row, label in enumerate(figure.rows):
         y = top + row * 20
         parts.append(_label(left - 6, y + 14, label, left - 10, "e"))
@@ -386,7 +439,7 @@ def _shaded_cell(x: float, y: float, width: float, shade: float, text: str) -> s
 def _images(figure: Images) -> tuple[str, float, float]:
     left, top = 46.0, 42.0
     step = (WIDTH - left - 4) / max(len(figure.columns), 1)
-    parts = [_label(8, 16, figure.title, WIDTH - 16, "h")]
+    parts: list[str] = []
     for number, label in enumerate(figure.columns):
         parts.append(_text(left + (number + 0.5) * step - 2, 36, label, "m c"))
     for row, label in enumerate(figure.rows):
