@@ -83,8 +83,15 @@ def missing_library(needed_by: str, error: ImportError, *, otherwise: str = "") 
         What the import raised; it names the library.
     otherwise
         What else can be done, said after "or".
+
+    Raises
+    ------
+    ImportError
+        The one given, where it is about a module of ours: nothing that is installed beside it could help.
     """
     module = (error.name or "").partition(".")[0]
+    if module == __name__.partition(".")[0]:
+        raise error
     what = f"{needed_by} needs {module or 'a library'}, which cannot be imported here ({error})"
     command = install_command(_PACKAGES.get(module, module)) if module else "see that the library is whole"
     return MissingLibraryError(what, hint=f"{command}, or {otherwise}" if otherwise else command)

@@ -3,11 +3,13 @@ import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bfrbctl import errors, models
 from bfrbctl.errors import MissingLibraryError, install_command, missing_library
+from bfrbctl.models import keras_model
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,3 +56,15 @@ def test_a_fault_of_our_own_modules_is_not_taken_for_a_missing_library(monkeypat
     monkeypatch.setitem(models.KINDS, "absent", "bfrbctl.absent_kind")
     with pytest.raises(ModuleNotFoundError, match="absent_kind"):
         models.kind_module("absent")
+
+
+def test_a_back_end_of_keras_that_is_absent_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(_: str) -> None:
+        raise ModuleNotFoundError("No module named 'jax'", name="jax")
+
+    monkeypatch.setattr(keras_model, "import_module", load)
+    task: Any = None
+    for begin in (keras_model.fit, lambda task, config: keras_model.fit_member(task, config, 0)):
+        with pytest.raises(MissingLibraryError, match="training networks needs jax") as caught:
+            begin(task, keras_model.Config())
+        assert caught.value.hint == f"{install_command('jax')}, or choose another KERAS_BACKEND"

@@ -230,7 +230,5 @@ def kind_module(kind: str) -> Kind:
     try:
         module: Any = import_module(KINDS[kind])
     except ImportError as error:
-        if (error.name or "").partition(".")[0] == __name__.partition(".")[0]:
-            raise  # our own module: nothing that could be installed beside it
         raise missing_library(f"a {kind} model", error) from error
     return module  # type: ignore[no-any-return]

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from bfrbctl.dataset import FeatureBatch
-from bfrbctl.errors import ArtefactError
+from bfrbctl.errors import ArtefactError, missing_library
 from bfrbctl.models import FoldTask, HistoryRow
 from bfrbctl.models.keras_checkpoint import pack_arrays, unpack_arrays
 from bfrbctl.models.keras_inputs import Scaler
@@ -106,6 +106,8 @@ def fit(task: FoldTask, config: Config) -> KerasFoldModel:
         When there is nothing to learn from or to stop on, or no frame channel.
     UsageError
         When training diverges.
+    MissingLibraryError
+        When Keras or its back end cannot be imported.
     """
     fold = _fitting().prepared(task, config)
     trained = [fold.trained(member) for member in range(config.seeds)]
@@ -120,7 +122,11 @@ def fit_member(task: FoldTask, config: Config, member: int) -> None:
 
 
 def _fitting() -> Any:
-    return import_module("bfrbctl.models.keras_fitting")
+    """Import Keras and its back end, which answering does not need."""
+    try:
+        return import_module("bfrbctl.models.keras_fitting")
+    except ImportError as error:
+        raise missing_library("training networks", error, otherwise="choose another KERAS_BACKEND") from error
 
 
 def load(files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> KerasFoldModel:
