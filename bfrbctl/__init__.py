@@ -1,8 +1,10 @@
 """Recognise body-focused repetitive behaviours from wrist-sensor recordings.
 
 >>> from bfrbctl import Predictor                                       # doctest: +SKIP
->>> Predictor.open("blend").predict(sequence, demographics)             # doctest: +SKIP
+>>> predictor = Predictor.open("blend")                                 # doctest: +SKIP
+>>> predictor.predict(sequence, demographics)                           # doctest: +SKIP
 'Text on phone'
+>>> predictor.predict_proba(frames, demographics)  # a table            # doctest: +SKIP
 """
 
 from importlib import import_module
@@ -20,3 +22,8 @@ def __getattr__(name: str) -> Any:
     if name == "Predictor":
         return import_module("bfrbctl.prediction").Predictor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names before they are loaded, too: what completion offers."""
+    return sorted({*globals(), *__all__})

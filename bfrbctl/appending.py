@@ -11,6 +11,7 @@ from bfrbctl.dataset import dataset_layout
 from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.folders import SEQUENCES, Folder, open_folder
 from bfrbctl.outputs import Job
+from bfrbctl.reprs import short_repr
 from bfrbctl.schema import SEQUENCE_ID, SUBJECT, SensorLayout
 
 
@@ -59,6 +60,8 @@ class Before:
     sources: tuple[Mapping[str, Any], ...] = ()
     n_files: int = 0
     n_findings: int = 0
+
+    __repr__ = short_repr
 
     @classmethod
     def of(cls, dataset: Folder | None) -> "Before":

@@ -9,6 +9,7 @@ import polars as pl
 
 from bfrbctl.dataset import RecordingBatch, read_recordings
 from bfrbctl.folders import SEQUENCES, Folder, Pinned
+from bfrbctl.reprs import short_repr
 from bfrbctl.schema import GESTURE, SEQUENCE_ID, SensorLayout
 from bfrbctl.storage import parse_json, writing
 
@@ -32,6 +33,8 @@ class Batch:
     recordings: RecordingBatch
     labels: pl.DataFrame
     problems: list[tuple[str, str]]
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)

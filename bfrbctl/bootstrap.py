@@ -7,6 +7,7 @@ import numpy as np
 
 from bfrbctl.metrics import merged_labels
 from bfrbctl.oof import OofScenario
+from bfrbctl.reprs import short_repr
 from bfrbctl.segments import Float64, Int64
 
 N_DRAWS = 1000
@@ -28,6 +29,8 @@ class Tally:
     hits: Float64
     totals: Float64
     binary: Float64
+
+    __repr__ = short_repr
 
     @classmethod
     def of(cls, part: OofScenario, targets: Sequence[bool]) -> "Tally":

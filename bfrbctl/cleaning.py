@@ -13,6 +13,7 @@ import polars as pl
 
 from bfrbctl.dataset import RecordingBatch, float_matrix, known_subject, transpose_into
 from bfrbctl.raw import RawSchema
+from bfrbctl.reprs import short_repr
 from bfrbctl.schema import (
     ACC,
     ACC_LIMIT,
@@ -111,6 +112,8 @@ class CleanTable:
     phase: UInt8
     quality: Quality
     faults: list[Fault]
+
+    __repr__ = short_repr
 
 
 def clean(table: pl.DataFrame, schema: RawSchema, *, rate_hz: float, drop: frozenset[str] = frozenset()) -> CleanTable:

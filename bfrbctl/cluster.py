@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
-from bfrbctl.errors import BfrbError, OutputError, UsageError, examples
+from bfrbctl.errors import BfrbError, OutputError, UsageError, examples, missing_library
 from bfrbctl.folders import Pinned, current_digest
 from bfrbctl.journals import comparable_version, library_versions
 from bfrbctl.storage import temporary_path, write_bytes
@@ -186,9 +186,7 @@ def _distributed() -> ModuleType:
     try:
         distributed = import_module("distributed")
     except ImportError as error:
-        raise UsageError(
-            f"--scheduler needs Dask, which cannot be imported here ({error})", hint='pip install "bfrbctl[dask]"'
-        ) from error
+        raise missing_library("--scheduler", error, otherwise="use --workers on this machine") from error
     for name in tuple(logging.root.manager.loggerDict):
         if name.partition(".")[0] == "distributed":
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters arrives as an exception too

@@ -13,6 +13,7 @@ import polars as pl
 from bfrbctl.cache import IN_MEMORY, Cache
 from bfrbctl.errors import ArtefactError
 from bfrbctl.folders import SEQUENCES, Folder
+from bfrbctl.reprs import short_repr
 from bfrbctl.schema import (
     ACC,
     BEHAVIOR,
@@ -80,6 +81,8 @@ class RecordingBatch:
     demographics: Float32
     layout: SensorLayout
     rate_hz: float
+
+    __repr__ = short_repr
 
     @property
     def n_sequences(self) -> int:
@@ -211,6 +214,8 @@ class FeatureBatch:
     tof: UInt8
     phase: UInt8
     cache: Cache = field(default=IN_MEMORY, repr=False, compare=False)
+
+    __repr__ = short_repr
 
     @property
     def n_sequences(self) -> int:

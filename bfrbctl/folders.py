@@ -23,6 +23,7 @@ from typing import Any
 import polars as pl
 
 from bfrbctl.errors import ArtefactError, DataError, UsageError, examples
+from bfrbctl.reprs import written
 from bfrbctl.storage import (
     MAX_JSON_BYTES,
     TEMPORARY,
@@ -63,6 +64,9 @@ QUALITY = "quality.parquet"
 _APPENDED = re.compile(r"(frames|sequences|quality)-[0-9]{5}\.parquet")
 """What an append may be writing while the folder is still what it was; nobody reads it before a manifest lists it."""
 
+_DESCRIBING = ("model", "members", "classes", "rate_hz", "thm", "tof", "n_folds", "n_features", "n_frames")
+"""What a manifest's content tells that a folder is represented by."""
+
 _AGAIN = "the folder does not hold together; make or download it again"
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
@@ -94,6 +98,12 @@ class Folder:
     manifest: Mapping[str, Any]
     assembled: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """Files that no disk holds: of an unfinished run, what its finished pieces amount to."""
+
+    def __repr__(self) -> str:
+        what = {key: self.content[key] for key in _DESCRIBING if key in self.content}
+        n_bytes = sum(entry.size for entry in self.files.values())
+        size = {"files": len(self.files), "bytes": n_bytes, "sha256": f"{self.sha256[:12]}..."}
+        return written("Folder", {"kind": self.kind, "path": self.path, **what, **size})
 
     def names(self, pattern: str) -> list[str]:
         """Files whose whole name matches a regular expression, sorted."""

@@ -17,6 +17,7 @@ from bfrbctl.dataset import RecordingBatch, frames_file, recording_frames
 from bfrbctl.folders import PART
 from bfrbctl.raw import RawSchema, read_demographics
 from bfrbctl.raw_sequences import Part
+from bfrbctl.reprs import short_repr
 from bfrbctl.schema import DEMOGRAPHICS, SUBJECT, TOF_MISSING, SensorLayout
 from bfrbctl.storage import decode_parquet, parquet_bytes, temporary_path, write_bytes
 
@@ -67,6 +68,8 @@ class Made:
     notes: bytes
     faults: list[Fault]
 
+    __repr__ = short_repr
+
 
 @dataclass
 class Notes:
@@ -88,6 +91,8 @@ class Notes:
     quality: Quality = field(default_factory=Quality)
     live: set[str] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
+
+    __repr__ = short_repr
 
     @classmethod
     def of(cls, cleaned: CleanTable, number: int) -> "Notes":

@@ -13,6 +13,7 @@ import polars as pl
 
 from bfrbctl.errors import ArtefactError, DataError
 from bfrbctl.metrics import pooled
+from bfrbctl.reprs import short_repr
 from bfrbctl.schema import GESTURE, ORIENTATION
 from bfrbctl.segments import AnyArray, Float32, Int64
 
@@ -39,6 +40,8 @@ class JointLabels:
 
     names: tuple[str, ...]
     gesture_of: tuple[int, ...]
+
+    __repr__ = short_repr
 
     def gestures(self, proba: AnyArray) -> Float32:
         """Sum joint probabilities (n, n_joint) into those of gestures: float32, (n, n_gestures)."""

@@ -12,12 +12,13 @@ from typing import Any
 from bfrbctl.blending import read_mixtures
 from bfrbctl.config import from_mapping
 from bfrbctl.dataset import FeatureBatch
-from bfrbctl.errors import ArtefactError, UsageError
+from bfrbctl.errors import ArtefactError, MissingLibraryError, UsageError
 from bfrbctl.features import FeatureConfig
 from bfrbctl.folders import MANIFEST, Folder
 from bfrbctl.labels import JointLabels, read_joint
 from bfrbctl.mixing import Mixture
 from bfrbctl.models import Ensemble, ensemble_of, kind_module
+from bfrbctl.reprs import short_repr
 from bfrbctl.schema import SensorLayout, scenarios_of
 from bfrbctl.segments import Float32
 
@@ -53,6 +54,8 @@ class Member:
     layout: SensorLayout
     needs: frozenset[str]
     joint: JointLabels | None = None
+
+    __repr__ = short_repr
 
     def predict_proba(self, batch: FeatureBatch) -> Float32:
         """Give the probability of each of its classes, gestures or joint labels: float32, (n_sequences, n_classes)."""
@@ -95,8 +98,8 @@ def _unusable(told: Mapping[str, Any]) -> str:
     """Say why a member's library cannot be imported; empty where it can."""
     try:
         kind_module(str(told["content"]["model"]))
-    except ImportError as error:
-        return str(error)
+    except MissingLibraryError as error:
+        return f"{error.what}; {error.hint}"
     except (KeyError, TypeError) as error:
         raise ArtefactError(f"a member does not tell its kind of model ({error})") from error
     return ""

@@ -16,6 +16,7 @@ from scipy.optimize import minimize, minimize_scalar
 from bfrbctl.errors import DataError, UsageError
 from bfrbctl.metrics import hierarchical_f1, log_loss
 from bfrbctl.oof import OofScenario
+from bfrbctl.reprs import short_repr
 from bfrbctl.segments import AnyArray, Bool, Float32, Float64, Int64
 
 _TEMPERATURES = (0.2, 5.0)
@@ -263,6 +264,8 @@ class Nested:
 
     proba: Float32
     predicted: dict[str, Int64]
+
+    __repr__ = short_repr
 
     def best_rule(self, truth: Int64, targets: Sequence[bool]) -> str:
         """Name the rule with the better score; argmax where they are level."""

@@ -15,6 +15,7 @@ import polars as pl
 from bfrbctl.errors import ArtefactError, examples
 from bfrbctl.folders import Folder
 from bfrbctl.metrics import Score, class_figures, f1_by_class, hierarchical_f1, log_loss, merged_labels
+from bfrbctl.reprs import short_repr
 from bfrbctl.schema import GESTURE, NON_TARGET, SCENARIOS, SEQUENCE_ID, SUBJECT
 from bfrbctl.segments import Float32, Int64
 
@@ -49,6 +50,8 @@ class OofScenario:
     truth: Int64
     proba: Float32
     decided: Int64 | None = None
+
+    __repr__ = short_repr
 
     @property
     def predicted(self) -> Int64:

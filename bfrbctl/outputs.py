@@ -38,6 +38,7 @@ from bfrbctl.folders import (
     sealed,
 )
 from bfrbctl.journals import deciding_libraries, kind_there, library_versions, open_journal, version_differences
+from bfrbctl.reprs import short_repr
 from bfrbctl.storage import (
     MAX_JSON_BYTES,
     TEMPORARY,
@@ -85,6 +86,8 @@ class Job:
     seed: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    __repr__ = short_repr
+
     @property
     def identity(self) -> dict[str, Any]:
         """What must be equal for a run to continue another one."""
@@ -117,6 +120,8 @@ class Output:
     scratches: set[str] = field(default_factory=set)
     onto: Folder | None = None
     """The finished folder that this run adds files to; it stays readable as it was until the new manifest is there."""
+
+    __repr__ = short_repr
 
     def has(self, piece: str) -> bool:
         """Whether an earlier run finished this piece and its files are still as it left them."""

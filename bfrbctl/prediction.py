@@ -35,7 +35,8 @@ from bfrbctl.members import (
 )
 from bfrbctl.mixing import Mixture, decide
 from bfrbctl.preparation import clean_frames
-from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, SensorLayout
+from bfrbctl.reprs import short_repr, written
+from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, SEQUENCE_ID, SensorLayout
 from bfrbctl.segments import Bool, Float32, Int64
 from bfrbctl.trained_on import TrainedOn, read_trained_on
 
@@ -65,6 +66,8 @@ class Answers:
     proba: Float32
     positions: Int64
     spread: Float32 | None = None
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,23 @@ class Predictor:
     assigns: JointLabels | None = None
     left_out: tuple[str, ...] = ()
     trained_on: TrainedOn | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        scenarios = tuple(self.mixtures or ())
+        values = {
+            "path": self.path,
+            "kind": "model" if self.mixtures is None else "blend",
+            "members": {member.name: member.kind for member in self.members},
+            **({"left_out": self.left_out} if self.left_out else {}),
+            **({"scenarios": scenarios} if scenarios else {}),
+            "classes": self.classes,
+            "n_targets": sum(self.targets),
+            "rate_hz": self.rate_hz,
+            "thm": self.layout.thm,
+            "tof": self.layout.tof,
+            "assigns": self.assigns is not None,
+        }
+        return written("Predictor", values)
 
     @classmethod
     def open(
@@ -168,10 +188,6 @@ class Predictor:
         for member in predictor.members:
             member.ensemble.warm()
         return predictor
-
-    def predict_proba(self, batch: RecordingBatch) -> Float32:
-        """Give the probability of every gesture: float32, (n_sequences, n_classes); rows sum to 1. As `answer`."""
-        return self.answer(batch).proba
 
     def answer(self, batch: RecordingBatch) -> Answers:
         """Give probabilities and gestures.
@@ -286,6 +302,38 @@ class Predictor:
         ids = [*cleaned.batch.sequence_ids, *(fault.sequence_id for fault in cleaned.faults)]
         best = [*best, *([int(np.argmax(self.prior))] * len(cleaned.faults))]
         return {name: self.classes[position] for name, position in zip(ids, best, strict=True)}
+
+    def predict_proba(self, frames: Any, demographics: Any = None) -> pl.DataFrame:
+        """Give the probability of every gesture for each sequence of a table.
+
+        Parameters
+        ----------
+        frames
+            As in `predict_many`, or a `RecordingBatch` of a prepared dataset.
+        demographics
+            As in `predict_many`; a batch has its own.
+
+        Returns
+        -------
+        One row a sequence: sequence_id, and one float32 column a gesture under its name; the gestures of a row sum
+        to 1. A sequence that cannot be used gets the shares of the gestures in training.
+
+        Raises
+        ------
+        DataError
+            When the recordings have another rate than those of the training, or no table is given.
+        """
+        if isinstance(frames, RecordingBatch):
+            ids, proba = list(frames.sequence_ids), self.answer(frames).proba
+        else:
+            cleaned = clean_frames(as_polars(frames), _people(demographics), layout=self.layout, rate_hz=self.rate_hz)
+            for fault in cleaned.faults:
+                _log.warning("sequence %s %s; given the shares of training", fault.sequence_id, fault.what)
+            ids = [*cleaned.batch.sequence_ids, *(fault.sequence_id for fault in cleaned.faults)]
+            shares = np.repeat(self.prior[np.newaxis], len(cleaned.faults), axis=0)
+            proba = np.concatenate([self.answer(cleaned.batch).proba, shares])
+        table = pl.DataFrame(np.ascontiguousarray(proba), schema=list(self.classes), orient="row")
+        return table.insert_column(0, pl.Series(SEQUENCE_ID, ids, dtype=pl.String))
 
     def predict(self, sequence: Any, demographics: Any = None, *, assigner: Assigner | None = None) -> str:
         """Answer one sequence: the call that the competition's gateway makes.

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import re
 import tomllib
 import zipfile
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from bfrbctl import __version__
 from bfrbctl.errors import UsageError
 
 _PACKAGE = Path(__file__).parent
+_CHARTS = re.compile(r"resvg[-_]py\b")
+"""Only `inspect --plot FILE.png` needs it: what serves a model shall not have to have it."""
+
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip archive can tell: a wheel's bytes must not depend on when it was made."""
 
@@ -88,7 +92,7 @@ def _fields(summary: str, python: str, needed: Sequence[str]) -> bytes:
         "License: MIT",
         "License-File: LICENSE",
         f"Requires-Python: {','.join(sorted(part.strip() for part in python.split(',')))}",
-        *(f"Requires-Dist: {requirement.replace(' ', '')}" for requirement in needed),
+        *(f"Requires-Dist: {requirement.replace(' ', '')}" for requirement in needed if not _CHARTS.match(requirement)),
     ]
     return ("\n".join(lines) + "\n").encode()
 

@@ -1,8 +1,12 @@
+import doctest
 import importlib.util
+import shutil
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from bfrbctl.folders import Folder
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,3 +45,38 @@ def test_readme_links_lead_somewhere() -> None:
     targets = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text())
     assert targets
     assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_the_examples_of_the_python_page_run(
+    raw_folder: Path,
+    dataset_folder: Folder,
+    feature_folder: Folder,
+    blend_folder: Folder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folders = {
+        "raw": raw_folder,
+        "data": dataset_folder.path,
+        "features": feature_folder.path,
+        "blend": blend_folder.path,
+    }
+    for name, path in folders.items():
+        shutil.copytree(path, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "python.md"
+    text = page.read_text("utf-8").replace("```\n", "\n")  # the fence after an answer is no part of it
+    examples = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
+    options = doctest.NORMALIZE_WHITESPACE
+    failed, attempted = doctest.DocTestRunner(verbose=False, optionflags=options).run(examples)
+    assert (failed, attempted > 15) == (0, True)
+
+
+def test_the_package_gives_its_public_names_and_lists_them() -> None:
+    import bfrbctl
+    from bfrbctl.prediction import Predictor
+
+    assert bfrbctl.Predictor is Predictor
+    assert "Predictor" in dir(bfrbctl)
+    with pytest.raises(AttributeError, match="has no attribute 'Predicter'"):
+        _ = bfrbctl.Predicter

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "bfrbctl"
 
 LAYERS = (
-    {"errors", "schema"},
+    {"errors", "schema", "reprs"},
     {"segments", "rotation", "metrics"},
     {
         "config",
@@ -63,6 +63,7 @@ ONLY_IN = {
     "lightgbm": {"models"},
     "keras": {"models"},
     "tensorflow": {"models"},
+    "resvg_py": {"cli"},
     "pickle": set(),
     "multiprocessing": set(),
 }

@@ -12,7 +12,7 @@ from bfrbctl.inspection.calibration import ece, reliability
 from bfrbctl.inspection.datasets import sparkline
 from bfrbctl.inspection.drawing import drawn, flattened, standalone, ticks
 from bfrbctl.inspection.features import kolmogorov_smirnov, stability
-from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Series, told
+from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Ranges, Series, told
 from bfrbctl.inspection.view import cell_text
 
 LINES = Lines("Score", "step", "score", (Series("a", (1.0, 2.0, 3.0), (0.1, None, 0.4)),), (1.0, 2.0, "gesture"))
@@ -22,6 +22,8 @@ FIGURES: list[Figure] = [
     Lines("Flat", "x", "y", (Series("a", (1.0, 1.0), (2.0, 2.0)),)),
     Bars("F1", "F1", ("a", "b"), (("all", (0.5, None)), ("imu", (0.25, -0.5)))),
     Bars("None", "F1", (), ()),
+    Ranges("Spread", "m", ("a", "b"), ((0.0, 1.0, 2.0, 3.0, 9.0), None), (0, 1)),
+    Ranges("Same", "m", ("a",), ((2.0,) * 5,)),
     Matrix(
         "Confusion", "predicted", "truth", ("a", "b"), ("a", "b"), ((1.0, 0.0), (0.5, 0.5)), (("2", ""), ("1", "1"))
     ),
@@ -42,9 +44,47 @@ def test_a_figure_is_well_formed_inside_its_box_and_told_in_words(figure: Figure
     ET.fromstring(standalone([figure, figure]))
 
 
+def texts(svg: str, kind: str) -> list[str]:
+    """Texts of a drawing that have a class."""
+    nodes = [node for node in ET.fromstring(svg).iter() if node.tag.endswith("text")]
+    return ["".join(node.itertext()) for node in nodes if kind in node.attrib.get("class", "").split()]
+
+
+def test_a_title_is_written_whole_in_as_many_lines_as_it_needs() -> None:
+    title = "Reliability of the top probability, before and after the temperature, of a model with a long name"
+    lines = texts(drawn(replace(LINES, title=title)), "h")
+    assert len(lines) > 1
+    assert " ".join(lines) == title
+    assert texts(drawn(replace(LINES, title=title), titled=False), "h") == []
+    assert "".join(texts(drawn(replace(LINES, title="x" * 300)), "h")) == "x" * 300
+
+
+def test_a_label_that_is_too_wide_takes_two_lines_and_is_shortened_only_beyond_them() -> None:
+    name = "Feel around in tray and pull out an object"
+    (label,) = texts(drawn(Bars("F1", "F1", (name,), (("all", (0.5,)),))), "e")
+    assert "".join(label.split()) == "".join(name.split())
+    (label,) = texts(drawn(Bars("F1", "F1", (name * 9,), (("all", (0.5,)),))), "e")
+    assert label.startswith(name * 9)  # the whole of it, to be shown under the pointer
+    assert label.endswith("…")
+
+
+def test_every_bar_has_its_value_beside_it() -> None:
+    bars = Bars("F1", "F1", ("a", "b"), (("all", (0.512, None)), ("imu", (0.25, 0.75))))
+    assert texts(drawn(bars), "v") == ["0.512", "0.25", "0.75"]
+
+
+@pytest.mark.parametrize(("n", "dots"), [(10, 10), (24, 24), (25, 0)])
+def test_the_points_of_a_curve_are_marked_where_they_are_few_and_all_drawn(n: int, dots: int) -> None:
+    series = Series("a", tuple(map(float, range(n))), tuple(map(float, range(n))))
+    svg = drawn(Lines("x", "x", "y", (series,)))
+    assert svg.count("<circle") == dots
+    (path,) = (each.attrib["d"] for each in ET.fromstring(svg).iter() if "L" in each.attrib.get("d", ""))
+    assert path.count("L") == n - 1
+
+
 def test_words_tell_ranges_and_the_strongest_confusion() -> None:
     assert told(LINES) == "Lines of score over step: a from 0.1 to 0.4, last 0.4."
-    assert told(FIGURES[5]).endswith("strongest b / a 1.")
+    assert told(next(each for each in FIGURES if isinstance(each, Matrix))).endswith("strongest b / a 1.")
 
 
 @given(st.text(max_size=30))

@@ -17,6 +17,8 @@ from bfrbctl import kaggle
 from bfrbctl.errors import ArtefactError, UsageError
 from bfrbctl.folders import Folder
 from bfrbctl.prediction import Predictor
+from bfrbctl.wheel import build_wheel
+from tests.packages import needed_by_the_wheel
 from tests.recordings import raw_frames
 
 ROOT = Path(__file__).parent.parent
@@ -178,9 +180,15 @@ def test_kaggles_versions_are_exact_and_within_what_bfrbctl_asks_for() -> None:
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+", line)] == []
     pinned = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
     assert len(pinned) == len(lines)
-    for text in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]:
+    for text in needed_by_the_wheel(build_wheel()[1]):
         needed = Requirement(text)
         assert needed.specifier.contains(pinned[canonicalize_name(needed.name)]), text
+
+
+def test_the_wheel_that_serves_needs_all_but_what_draws_charts() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    served = {Requirement(text).name for text in needed_by_the_wheel(build_wheel()[1])}
+    assert {Requirement(text).name for text in project["dependencies"]} - served == {"resvg-py"}
 
 
 def test_the_example_notebook_is_one_that_kaggle_can_run() -> None:

@@ -1,4 +1,5 @@
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from bfrbctl import members
 from bfrbctl.dataset import FeatureBatch, RecordingBatch, read_recordings
-from bfrbctl.errors import ArtefactError, DataError, UsageError
+from bfrbctl.errors import ArtefactError, DataError, UsageError, missing_library
 from bfrbctl.folders import Folder
 from bfrbctl.members import Member
 from bfrbctl.mixing import Mixture
@@ -51,9 +52,9 @@ def test_raw_and_prepared_input_give_the_same_predictions(
 def test_one_sequence_at_a_time_gives_the_same_as_all_at_once(predictor: Predictor, dataset_folder: Folder) -> None:
     recordings, _ = read_recordings(dataset_folder, dataset_folder.read_parquet("sequences.parquet"), 0)
     recordings = partly_imu_only(recordings, np.arange(recordings.n_sequences) % 2 == 1)
-    together = predictor.predict_proba(recordings)
+    together = predictor.answer(recordings).proba
     for position in range(0, recordings.n_sequences, 3):
-        alone = predictor.predict_proba(recordings.take(np.array([position])))
+        alone = predictor.answer(recordings.take(np.array([position]))).proba
         assert np.array_equal(alone[0], together[position])
 
 
@@ -100,13 +101,11 @@ def test_imu_only_recordings_get_the_imu_only_weights(predictor: Predictor, data
     assert predictor.mixtures is not None
     swapped = replace(predictor, mixtures={"all": predictor.mixtures["imu"], "imu": predictor.mixtures["all"]})
     all_as_imu = replace(predictor, mixtures=dict.fromkeys(("all", "imu"), predictor.mixtures["imu"]))
-    assert np.array_equal(predictor.predict_proba(bare), all_as_imu.predict_proba(bare))
+    assert np.array_equal(predictor.answer(bare).proba, all_as_imu.answer(bare).proba)
     assert swapped.mixtures is not None
     assert np.array_equal(
-        predictor.predict_proba(recordings),
-        replace(all_as_imu, mixtures=dict.fromkeys(("all", "imu"), predictor.mixtures["all"])).predict_proba(
-            recordings
-        ),
+        predictor.answer(recordings).proba,
+        replace(all_as_imu, mixtures=dict.fromkeys(("all", "imu"), predictor.mixtures["all"])).answer(recordings).proba,
     )
 
 
@@ -116,9 +115,9 @@ def test_sensors_that_the_model_does_not_know_or_lacks_do_not_matter(
     recordings, _ = read_recordings(dataset_folder, dataset_folder.read_parquet("sequences.parquet"), 0)
     bare = replace(recordings, thm=np.full_like(recordings.thm, np.nan), tof=np.full_like(recordings.tof, TOF_MISSING))
     without = replace(recordings.conform(replace(recordings.layout, thm=(), tof=())))
-    assert np.array_equal(predictor.predict_proba(bare), predictor.predict_proba(without))
+    assert np.array_equal(predictor.answer(bare).proba, predictor.answer(without).proba)
     more = recordings.conform(replace(recordings.layout, thm=(1, 2, 4), tof=(1, 5)))
-    assert np.array_equal(predictor.predict_proba(recordings), predictor.predict_proba(more))
+    assert np.array_equal(predictor.answer(recordings).proba, predictor.answer(more).proba)
 
 
 def test_labelled_input_is_scored(predictor: Predictor, raw_folder: Path, tmp_path: Path) -> None:
@@ -165,7 +164,7 @@ def test_scattered_rows_are_predicted_alike(predictor: Predictor, tmp_path: Path
 def test_recordings_of_another_rate_are_refused(predictor: Predictor, dataset_folder: Folder) -> None:
     recordings, _ = read_recordings(dataset_folder, dataset_folder.read_parquet("sequences.parquet"), 0)
     with pytest.raises(DataError, match="have 50 frames a second"):
-        predictor.predict_proba(replace(recordings, rate_hz=50.0))
+        predictor.answer(replace(recordings, rate_hz=50.0))
 
 
 def test_a_split_that_is_not_there_is_refused(predictor: Predictor, tmp_path: Path) -> None:
@@ -322,7 +321,7 @@ def test_a_member_left_out_leaves_its_weight_to_the_others(
     given = [members.predict_proba(features) for features, members in _asked(everything, recordings)]
     mixture = everything.mixtures["all"]
     alone = replace(mixture, temperatures=mixture.temperatures[1:], weights=(1.0,)).mix(given[1:])
-    assert np.array_equal(without.predict_proba(recordings), alone)
+    assert np.array_equal(without.answer(recordings).proba, alone)
 
 
 def _asked(predictor: Predictor, recordings: RecordingBatch) -> list[tuple[FeatureBatch, Member]]:
@@ -342,16 +341,18 @@ def test_a_member_whose_library_is_not_installed_is_left_out_loudly_or_refused(
     def absent(kind: str) -> Kind:
         asked.append(kind)
         if len(asked) == 1:
-            raise ModuleNotFoundError("No module named 'toys'")
+            error = ModuleNotFoundError("No module named 'toys'", name="toys")
+            raise missing_library("a toy model", error) from error
         return kind_module(kind)
 
     asked: list[str] = []
+    why = "which cannot be imported here (No module named 'toys')"
     monkeypatch.setattr(members, "kind_module", absent)
     with caplog.at_level(logging.WARNING):
         assert len(Predictor.open(blend_folder.path).members) == 1
-    assert "is left out (No module named 'toys')" in caplog.text
+    assert f"is left out (a toy model needs toys, {why}; {sys.executable} -m pip install toys)" in caplog.text
     asked.clear()
-    with pytest.raises(UsageError, match="cannot be used: No module named 'toys'"):
+    with pytest.raises(UsageError, match="cannot be used: a toy model needs toys"):
         Predictor.open(blend_folder.path, strict=True)
 
 
@@ -376,3 +377,31 @@ def test_members_that_are_not_there_or_all_of_them_cannot_be_left_out(
         Predictor.open(blend_folder.path, without=blend_folder.content["members"])
     with pytest.raises(UsageError, match="--without soft"):
         Predictor.open(model_folders[0].path, without=["soft"])
+
+
+def test_probabilities_of_frames_in_memory_come_as_a_table_with_the_names_of_the_gestures(
+    predictor: Predictor, dataset_folder: Folder
+) -> None:
+    recordings, _ = read_recordings(dataset_folder, dataset_folder.read_parquet("sequences.parquet"), 0)
+    frames = raw_frames(subjects=2, seed=4)
+    people = pl.DataFrame({"subject": frames["subject"].unique().sort(), "handedness": [1, 0]})
+    table = predictor.predict_proba(frames, people)
+    assert table.columns == ["sequence_id", *predictor.classes]
+    assert table["sequence_id"].to_list() == frames["sequence_id"].unique().sort().to_list()
+    assert np.allclose(table.drop("sequence_id").sum_horizontal(), 1, atol=1e-5)
+    one = frames.filter(pl.col("sequence_id") == table["sequence_id"][1])
+    assert predictor.predict_proba(one, people).equals(table[1:2])
+    batch = predictor.predict_proba(recordings)
+    assert batch["sequence_id"].to_list() == list(recordings.sequence_ids)
+    assert np.array_equal(batch.drop("sequence_id").to_numpy(), predictor.answer(recordings).proba)
+
+
+def test_a_sequence_that_cannot_be_used_gets_the_shares_of_training(predictor: Predictor) -> None:
+    frames = raw_frames(subjects=2, seed=4)
+    broken = frames["sequence_id"][0]
+    kept = pl.when(pl.col("sequence_id") != broken)
+    table = predictor.predict_proba(frames.with_columns(kept.then(pl.col("acc_x", "acc_y", "acc_z")).name.keep()))
+    assert table.height == frames["sequence_id"].n_unique()
+    row = table.filter(pl.col("sequence_id") == broken).drop("sequence_id").row(0)
+    assert row == tuple(predictor.prior.tolist())
+    assert predictor.predict_proba(frames.clear()).height == 0

@@ -1,6 +1,8 @@
+import json
 import re
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,8 +13,8 @@ from bfrbctl import oof
 from bfrbctl.errors import OutputError, UsageError
 from bfrbctl.folders import Folder
 from bfrbctl.inspection import Options, Table, View
-from bfrbctl.inspection.figures import Bars
-from bfrbctl.inspection.page import page
+from bfrbctl.inspection.figures import Bars, Matrix
+from bfrbctl.inspection.page import MAX_ROWS, page
 from bfrbctl.inspection.report import CONTENTS, report, write_report
 from bfrbctl.outputs import Job, open_output
 from bfrbctl.prediction import Predictor
@@ -131,6 +133,39 @@ def test_a_report_is_not_replaced_without_force_nor_put_into_the_folder(blend_fo
         write_report(blend_folder.path, blend_folder.path / "a.html")
 
 
+@pytest.mark.parametrize("name", ["x.pdf", "x", "x.html.gz"])
+def test_a_report_that_is_no_page_is_refused_before_the_work(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=r"expected a name that ends in \.html") as caught:
+        write_report(tmp_path / "no folder", tmp_path / name)
+    assert "a browser prints it into a PDF file" in str(caught.value.hint)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_suffix_of_a_page_may_be_written_in_capitals(blend_folder: Folder, tmp_path: Path) -> None:
+    write_report(blend_folder.path, tmp_path / "x.HTM")
+    assert (tmp_path / "x.HTM").read_text("utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_the_page_has_every_subject_and_says_when_rows_are_left_out() -> None:
+    rows = tuple((f"SUBJ_{n:06}", n) for n in range(MAX_ROWS + 5))
+    few, many = Table("few", ("subject", "n"), rows[:300], top=10), Table("many", ("subject", "n"), rows, top=10)
+    text = page("x", {"oof": View("x", {}, (few, many))}, left_out={}, footer="")
+    assert all(text.count(name) == 2 for name, _ in rows[:300])
+    assert all(text.count(name) == 1 for name, _ in rows[300:MAX_ROWS])
+    assert f">many ({MAX_ROWS} of {MAX_ROWS + 5}; --json has all)</h3>" in text
+    assert ">few</h3>" in text
+
+
+def test_a_table_is_stacked_on_screens_that_it_is_too_wide_for() -> None:
+    def kinds(n_columns: int, cell: object) -> list[str]:
+        table = Table("t", tuple(f"column {n}" for n in range(n_columns)), ((cell,) * n_columns,))
+        found = page("x", {"oof": View("x", {}, (table,))}, left_out={}, footer="")
+        return re.findall(r"<table( class=\"s\d\")?>", found)
+
+    assert [kinds(n, 0.25) for n in (3, 6, 10, 16)] == [[""], [' class="s1"'], [' class="s2"'], [' class="s3"']]
+    assert kinds(3, "a text of some length to show") == [' class="s2"']
+
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
     "--headless",
@@ -177,3 +212,70 @@ def test_a_browser_shows_the_report_without_complaint(pages: dict[str, str], kin
     picture = (tmp_path / "shot.png").read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n"
     assert len(picture) > 40_000  # a blank one of this size has some 8 kB
+
+
+PROBE = """<script>
+  const outside = (node, box) => {
+    const inner = node.getBoundingClientRect();
+    return inner.width > 0 && (inner.left < box.left - 1 || inner.right > box.right + 1);
+  };
+  const found = [];
+  const screen = { left: 0, right: window.innerWidth };
+  for (const node of document.querySelectorAll("h1, h2, h3, figcaption, dt, dd, th, td, .note, .search, svg.figure")) {
+    if (outside(node, screen)) found.push("off the screen: " + node.textContent.slice(0, 40));
+  }
+  for (const svg of document.querySelectorAll("svg.figure")) {
+    for (const text of svg.querySelectorAll("text")) {
+      if (outside(text, svg.getBoundingClientRect())) found.push("cut: " + text.textContent);
+      if (text.textContent.includes("\u2026")) found.push("shortened: " + text.textContent);
+    }
+  }
+  for (const node of document.querySelectorAll("h1, h2, h3, dd, td, th, .scroll")) {
+    if (node.scrollWidth > node.clientWidth + 1 && node.clientWidth) {
+      found.push("clipped: " + node.textContent.slice(0, 40));
+    }
+  }
+  const title = [...document.querySelectorAll("h3")].find((node) => node.textContent.startsWith("subjects"));
+  const table = title.parentElement.querySelector("table");
+  const box = title.parentElement.querySelector("input"), searched = [];
+  if (box) {
+    const rows = [...table.tBodies[0].rows];
+    box.value = rows[20].cells[0].textContent.toLowerCase();
+    box.dispatchEvent(new Event("input"));
+    const left = rows.filter((row) => row.getBoundingClientRect().height > 0);
+    searched.push(rows.length, left.length, left[0] === rows[20], title.parentElement.querySelector("output").value);
+  }
+  parent.postMessage(JSON.stringify([window.innerWidth, found, searched]), "*");
+</script></body>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_clipped_on_a_phone_or_a_desk_and_every_subject_can_be_searched(
+    pages: dict[str, str], tmp_path: Path, width: int
+) -> None:
+    long = "Feel around in tray and pull out an object"
+    rows = tuple((f"SUBJ_{n:06}", 102, 0.5, 0.25) for n in range(81))
+    bars = Bars(f"Score by gesture: {long}, {long}", "score", (long, "b"), (("all", (0.5, 0.9)), ("imu", (0.4, 0.25))))
+    counts = tuple(tuple(0.5 for _ in range(18)) for _ in range(18))
+    texts = tuple(tuple("123" for _ in range(18)) for _ in range(18))
+    matrix = Matrix("Confusion", "predicted", "truth", (long,) * 18, (long,) * 18, counts, texts)
+    wide = Table("wide", tuple(f"precision {n}" for n in range(14)), ((0.25,) * 14,))
+    digest = Table("files", ("file", "sha256"), (("frames-00000.parquet", "0123456789abcdef" * 4),))
+    tables = (Table("subjects, worst first", ("subject", "sequences", "all", "imu"), rows, top=10), wide, digest)
+    view = View(f"out-of-fold predictions of {'x' * 60}", {"settings": long * 4}, tables, (long,), (bars, matrix))
+    made = page("blend " + "y" * 60, {"oof": view}, left_out={}, footer="z" * 90)
+    for text in (made, pages["blend"]):
+        admitted = text.replace("; script-src '", "; script-src 'unsafe-inline' 'x").replace("</body>", PROBE)
+        (tmp_path / "inner.html").write_text(admitted, encoding="utf-8")
+        outer = tmp_path / "outer.html"
+        outer.write_text(
+            "<!DOCTYPE html><title>none</title><script>addEventListener('message', (e) => document.title = e.data)"
+            f"</script><iframe src=inner.html style='width:{width}px;height:844px;border:0'></iframe>"
+        )
+        done = browse(outer, tmp_path, "--dump-dom", "--virtual-time-budget=4000", "--window-size=1400,1000")
+        title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
+        assert title is not None
+        searched = [81, 1, True, "1 of 81"] if text is made else []
+        assert json.loads(unescape(title[1])) == [width, [], searched]

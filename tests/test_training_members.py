@@ -157,7 +157,7 @@ def test_members_of_another_task_are_trained_anew(tmp_path: Path, monkeypatch: p
         assert rows
     monkeypatch.setattr(lgb, "__version__", "0")
     lightgbm_model.fit_member(task(scratch=tmp_path, on_progress=rows.append), quick(seeds=2, num_leaves=6), 0)
-    assert len(rows) == 2
+    assert [row["step"] for row in rows].count(1) == 2
 
 
 @pytest.mark.parametrize("damage", ["half", "another number", "no object"])

@@ -33,7 +33,7 @@ Shap = Annotated[bool, typer.Option("--shap", help="SHAP values too, on held-out
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     inspect = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look into any folder bfrbctl wrote.")
-    for what in ("dataset", "sequence", "features", "folds", "training", "oof", "confusion", "calibration"):
+    for what in ("dataset", "sequence", "features", "feature", "folds", "training", "oof", "confusion", "calibration"):
         _add(inspect, what)
     for what in ("feature-importance", "blend", "predictions", "artefact", "compare", "report"):
         _add(inspect, what)
@@ -83,6 +83,23 @@ def features(
     Example: bfrbctl inspect features features/ --against test_features/
     """
     _show("features", folder, plot=plot, as_json=as_json, other=against)
+
+
+def feature(
+    folder: Folder,
+    name: Annotated[str, typer.Argument(help="Which feature or frame channel.", metavar="NAME")],
+    model: Annotated[
+        Path | None, typer.Option("--model", help="Model or blend to take the importance from.", metavar="FOLDER")
+    ] = None,
+    plot: Plot = None,
+    as_json: shared.Json = False,
+    debug: shared.Debug = False,
+) -> None:
+    """Explain one feature: formula, unit, window in frames and seconds, values by gesture, null share, importance.
+
+    Example: bfrbctl inspect feature features/ gyro_mag__last32_std --model lgbm/ --plot feature.svg
+    """
+    _show("feature", folder, plot=plot, as_json=as_json, feature=name, model=model)
 
 
 def oof(
@@ -177,6 +194,7 @@ def report(
 SPECIAL: dict[str, Any] = {
     "sequence": sequence,
     "features": features,
+    "feature": feature,
     "oof": oof,
     "feature-importance": importance,
     "artefact": artefact,
@@ -201,19 +219,14 @@ def _show(what: str, folder: Path, *, plot: Path | None, as_json: bool, **told: 
 
 def _check_plot(path: Path, folder: Path) -> None:
     """Refuse a file that cannot be drawn, before any work is done for it."""
-    from importlib.util import find_spec
-
     from bfrbctl.errors import UsageError
     from bfrbctl.inspection.report import see_outside
 
     see_outside(path, folder)
     if path.suffix.lower() not in (".svg", ".png"):
         raise UsageError(f"--plot {path}: expected a name that ends in .svg or .png")
-    if path.suffix.lower() == ".png" and find_spec("resvg_py") is None:
-        raise UsageError(
-            f"--plot {path}: drawing PNG files needs the plot extra",
-            hint="draw it as .svg, or pip install 'bfrbctl[plot]'",
-        )
+    if path.suffix.lower() == ".png":
+        _check_png(path)
 
 
 def _plot(view: "View", path: Path) -> None:
@@ -228,9 +241,33 @@ def _plot(view: "View", path: Path) -> None:
     if path.suffix.lower() == ".svg":
         write_bytes(path, drawing.encode())
     else:
-        import resvg_py
+        write_bytes(path, bytes(_resvg(path).svg_to_bytes(svg_string=flattened(drawing))))
 
-        write_bytes(path, bytes(resvg_py.svg_to_bytes(svg_string=flattened(drawing))))
+
+def _check_png(path: Path) -> None:
+    """See that PNG files can be drawn with labels: without a font the library silently leaves every text out."""
+    from bfrbctl.errors import UsageError
+    from bfrbctl.inspection.drawing import FONTS
+
+    probe = '<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20">{}</svg>'
+    text = f'<text y="15" style="font:15px {FONTS}">a</text>'
+    draw = _resvg(path).svg_to_bytes
+    if draw(svg_string=probe.format(text)) == draw(svg_string=probe.format("")):
+        raise UsageError(
+            f"--plot {path}: no font is installed to write the labels with",
+            hint="draw it as .svg, or install a font such as DejaVu Sans (Debian, Ubuntu: fonts-dejavu-core)",
+        )
+
+
+def _resvg(path: Path) -> Any:
+    """Import what draws PNG files; the wheel that `pack` makes can be installed without it."""
+    from bfrbctl.errors import missing_library
+
+    try:
+        import resvg_py
+    except ImportError as error:
+        raise missing_library(f"--plot {path}", error, otherwise="draw it as .svg") from error
+    return resvg_py
 
 
 def _draw(view: "View") -> None:

@@ -31,6 +31,28 @@ CLOSE = 1e-6
 """In standard deviations: a value this close to a threshold does not exceed it."""
 
 
+def window_bounds(lengths: Int64, name: str) -> tuple[Int64, Int64]:
+    """Give the first frame of a window of each sequence, and the frame after its last.
+
+    Parameters
+    ----------
+    lengths
+        int64, (n_sequences,): frames of each sequence.
+    name
+        One of `WINDOWS`.
+
+    Returns
+    -------
+    int64, (n_sequences,), twice.
+    """
+    if name == WHOLE:
+        return np.zeros_like(lengths), lengths
+    if name == "last32":
+        return np.maximum(lengths - LAST_FRAMES, 0), lengths
+    third = ("first", "middle", "last").index(name)
+    return lengths * third // 3, lengths * (third + 1) // 3
+
+
 class Block:
     """Some signals of some sequences, with what is often needed of them computed once, when first asked for.
 
@@ -60,13 +82,8 @@ class Block:
 
     def _cut(self, name: str) -> "Block":
         n_steps = self.values.shape[2]
-        if name == "last32":
-            width = min(LAST_FRAMES, n_steps)
-            begin, end = np.maximum(self.lengths - LAST_FRAMES, 0), self.lengths
-        else:
-            third = ("first", "middle", "last").index(name)
-            width = n_steps // 3 + 1
-            begin, end = self.lengths * third // 3, self.lengths * (third + 1) // 3
+        width = min(LAST_FRAMES, n_steps) if name == "last32" else n_steps // 3 + 1
+        begin, end = window_bounds(self.lengths, name)
         steps = begin[:, None] + np.arange(width)
         inside = steps < end[:, None]
         places = np.minimum(steps, n_steps - 1)

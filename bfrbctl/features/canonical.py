@@ -12,6 +12,7 @@ from scipy.signal import butter, sosfiltfilt
 from bfrbctl import rotation
 from bfrbctl.dataset import THM, TOF, RecordingBatch
 from bfrbctl.features.settings import FeatureConfig
+from bfrbctl.reprs import short_repr
 from bfrbctl.schema import STANDARD_GRAVITY, SensorLayout
 from bfrbctl.segments import Bool, Float64, Int16, Int64, UInt8, interpolated
 
@@ -56,6 +57,8 @@ class Canonical:
     measured_rot: Bool
     layout: SensorLayout
     rate_hz: float
+
+    __repr__ = short_repr
 
 
 def layout_used(layout: SensorLayout, config: FeatureConfig) -> SensorLayout:

@@ -112,6 +112,18 @@ def study_columns(study: Study, channels: dict[str, Column]) -> tuple[Column, ..
     )
 
 
+def window_of(column: Column) -> str | None:
+    """Name the window of a feature that `study_columns` described; None of a column whose formula says it otherwise.
+
+    Examples
+    --------
+    >>> formula = "mean; x = acc_x, the last third of the frames"
+    >>> window_of(Column("acc_x__last_mean", "moments", "imu", "m/s^2", formula))
+    'last'
+    """
+    return next((name for name, text in WINDOWS.items() if column.formula.endswith(f", {text}")), None)
+
+
 def _unit(pattern: str, unit: str) -> str:
     """Put the unit of the signal into the unit of the statistic.
 

@@ -14,6 +14,7 @@ from bfrbctl.inspection.artefacts import artefact_view, predictions_view
 from bfrbctl.inspection.calibration import calibration_view
 from bfrbctl.inspection.comparison import compare_view
 from bfrbctl.inspection.datasets import dataset_view, folds_view, sequence_view
+from bfrbctl.inspection.feature import feature_view
 from bfrbctl.inspection.features import features_view
 from bfrbctl.inspection.models import blend_view, importance_view, training_view
 from bfrbctl.inspection.options import Options
@@ -30,6 +31,7 @@ VIEWS: Mapping[str, tuple[tuple[str, ...], Callable[[Folder, Options], View]]] =
     "dataset": (("dataset",), dataset_view),
     "sequence": (("dataset",), sequence_view),
     "features": (("features",), features_view),
+    "feature": (("features",), feature_view),
     "folds": (("dataset", "features", *_MODELS), folds_view),
     "training": (_MODELS, training_view),
     "oof": (_MODELS, oof_view),
@@ -135,7 +137,9 @@ def options_of(
     what: str,
     *,
     sequence: str | None = None,
+    feature: str | None = None,
     other: Path | None = None,
+    model: Path | None = None,
     features: Path | None = None,
     shap: bool = False,
     sample: int = 200,
@@ -150,6 +154,8 @@ def options_of(
     """
     return Options(
         sequence=sequence,
+        feature=feature,
+        model=None if model is None else open_folder(named(model), *_MODELS),
         other=None if other is None else open_folder(named(other), *VIEWS[what][0]),
         features=None if features is None else open_folder(features, "features", "dataset"),
         shap=shap,

@@ -7,17 +7,33 @@ the same bytes.
 
 import math
 import re
+import textwrap
 from collections.abc import Sequence
 from html import escape
 
-from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Series, told
+from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Ranges, Series, told
 
 WIDTH = 440
 """Width of a figure in its own units; a character of its labels is 11 units high, so that it can be read on a phone."""
 
+FONTS = "system-ui,'DejaVu Sans','Liberation Sans','Noto Sans',Arial,Helvetica,sans-serif"
+"""Browsers know the first or the last; what draws PNG files knows fonts by their own names alone."""
+
 _CHARACTER = 5.9
 _CAPITAL = 7.9
 """Mean width of a character, in the same units."""
+
+_BOLD = 1.22
+"""How much wider a title is than a label of the same text: bold, and a twelfth larger."""
+
+_SMALL = 10 / 11
+"""Size of small texts, of that of others."""
+
+_TITLE, _LINE = 20.0, 15.0
+"""Room that a title of one line takes, and each further line."""
+
+_FEW = 24
+"""Up to so many points of a line are marked."""
 
 _N_COLOURS = 8
 
@@ -31,10 +47,10 @@ _DARK = (
     "--c0:#58a6ff;--c1:#f0883e;--c2:#3fb950;--c3:#bc8cff;--c4:#ff7eb6;--c5:#d29922;--c6:#2dd4bf;--c7:#a0a8b0"
 )
 _RULES = {
-    "": "font:11px system-ui,sans-serif",
+    "": f"font:11px {FONTS}",
     " text": "fill:var(--f)",
     " .m": "fill:var(--m)",
-    " .v": "font-size:9px",
+    " .v": "font-size:10px",
     " .e": "text-anchor:end",
     " .c": "text-anchor:middle",
     " .h": "font-weight:600;font-size:12px",
@@ -67,12 +83,21 @@ def clean(text: str) -> str:
     return escape(printable, quote=True)
 
 
-def drawn(figure: Figure) -> str:
-    """Draw a figure as an `<svg class="figure">` element; the page gives it `STYLE`."""
-    body, width, height = _body(figure)
+def drawn(figure: Figure, *, titled: bool = True) -> str:
+    """Draw a figure as an `<svg class="figure">` element; the page gives it `STYLE`.
+
+    Parameters
+    ----------
+    figure
+        What to draw.
+    titled
+        Whether its title is written into the drawing, too.
+    """
+    body, width, height = _whole(figure) if titled else _body(figure)
+    top = 0 if titled else _TITLE
     head = (
-        f'<svg class="figure" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_n(width)} {_n(height)}" role="img">'
-        f"<title>{clean(figure.title)}</title><desc>{clean(told(figure))}</desc>"
+        f'<svg class="figure" xmlns="http://www.w3.org/2000/svg" viewBox="0 {_n(top)} {_n(width)} {_n(height - top)}" '
+        f'role="img"><title>{clean(figure.title)}</title><desc>{clean(told(figure))}</desc>'
     )
     return f"{head}{body}</svg>"
 
@@ -86,7 +111,7 @@ def standalone(figures: Sequence[Figure]) -> str:
     """Draw figures under each other as an SVG file."""
     parts, top, width = [], 0.0, max(width_of(figure) for figure in figures)
     for figure in figures:
-        body, _, height = _body(figure)
+        body, _, height = _whole(figure)
         parts.append(f'<g transform="translate(0 {_n(top)})" role="img"><desc>{clean(told(figure))}</desc>{body}</g>')
         top += height + 10
     size = f'width="{_n(2 * width)}" height="{_n(2 * top)}" viewBox="0 0 {_n(width)} {_n(top)}"'
@@ -101,13 +126,31 @@ def flattened(svg: str) -> str:
     return re.sub(r"var\((--\w+)\)", lambda match: light[match[1]], without_dark)
 
 
+def _whole(figure: Figure) -> tuple[str, float, float]:
+    """Draw a figure under its title, in as many lines as that needs; also its width and height."""
+    body, width, height = _body(figure)
+    lines = _wrapped(figure.title, width - 16)
+    title = "".join(_text(8, 16 + _LINE * number, line, "h") for number, line in enumerate(lines))
+    extra = _LINE * (len(lines) - 1)
+    moved = f'<g transform="translate(0 {_n(extra)})">{body}</g>' if extra else body
+    return title + moved, width, height + extra
+
+
+def _wrapped(text: str, width: float) -> list[str]:
+    """Break a title into lines between words, or inside a word that is too long for one."""
+    n_characters = max(int(width / (_BOLD * max(_width(text) / max(len(text), 1), 1.0))), 1)
+    return textwrap.wrap(text, n_characters, break_on_hyphens=False) or [""]
+
+
 def _body(figure: Figure) -> tuple[str, float, float]:
-    """Draw the inside of a figure; also its width and height."""
+    """Draw the inside of a figure, below `_TITLE`, the room of a title in one line; also its width and height."""
     match figure:
         case Lines():
             return _lines(figure)
         case Bars():
             return _bars(figure)
+        case Ranges():
+            return _ranges(figure)
         case Matrix():
             return _matrix(figure)
         case Images():
@@ -142,11 +185,27 @@ def _width(text: str) -> float:
 
 
 def _label(x: float, y: float, text: str, width: float, kind: str) -> str:
-    """Write a label, shortened to a width; the whole of it shows under the pointer."""
-    short = _cut(text, width)
-    if short == text:
+    """Write the label of a row, in two smaller lines where one is too wide; what is too long for those is shortened.
+
+    The whole of a shortened one shows under the pointer.
+    """
+    if _width(text) <= width:
         return _text(x, y, text, kind)
-    return f'<text x="{_n(x)}" y="{_n(y)}" class="{kind}"><title>{clean(text)}</title>{clean(short)}</text>'
+    lines = _two_lines(text, width / _SMALL)
+    short = any(line.endswith("…") for line in lines)
+    first, second = (
+        f'<tspan x="{_n(x)}" y="{_n(y + offset)}">{clean(line)}</tspan>'
+        for line, offset in zip(lines, (-5, 5), strict=True)
+    )
+    whole = f"<title>{clean(text)}</title>" if short else ""
+    return f'<text class="{kind} v">{whole}{first}{second}</text>'
+
+
+def _two_lines(text: str, width: float) -> tuple[str, str]:
+    """Break a text between words where its halves are most alike, and shorten what is still too wide."""
+    places = [i for i, character in enumerate(text) if character == " "] or [len(text) // 2]
+    middle = min(places, key=lambda i: max(_width(text[:i]), _width(text[i:])))
+    return _cut(text[:middle].strip(), width), _cut(text[middle:].strip(), width)
 
 
 def ticks(low: float, high: float, n: int = 5) -> list[float]:
@@ -198,7 +257,7 @@ def _bounds(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _lines(figure: Lines) -> tuple[str, float, float]:
-    parts = [_label(8, 16, figure.title, WIDTH - 16, "h")]
+    parts: list[str] = []
     legend, top = _legend([(s.name, s.colour, s.dashed) for s in figure.series], 32)
     parts.append(legend)
     if figure.shaded:
@@ -240,7 +299,7 @@ def _lines(figure: Lines) -> tuple[str, float, float]:
 
 
 def _polyline(series: Series, points: Sequence[str | None]) -> str:
-    """Draw a line with gaps, and a dot where a point stands alone."""
+    """Draw a line with gaps, a dot where a point stands alone, and one at each point where they are few."""
     runs: list[list[str]] = [[]]
     for point in points:
         if point is None:
@@ -249,23 +308,24 @@ def _polyline(series: Series, points: Sequence[str | None]) -> str:
             runs[-1].append(point)
     path = "".join(f"M{'L'.join(run)}" for run in runs if len(run) > 1)
     dash = " d" if series.dashed else ""
+    few = sum(map(len, runs)) <= _FEW
     dots = "".join(
-        f'<circle class="f{series.colour % _N_COLOURS}" cx="{run[0].split()[0]}" cy="{run[0].split()[1]}" r="2.5"/>'
+        f'<circle class="f{series.colour % _N_COLOURS}" cx="{x}" cy="{y}" r="2.5"/>'
         for run in runs
-        if len(run) == 1
+        if few or len(run) == 1
+        for x, y in map(str.split, run)
     )
     line = f'<path class="l k{series.colour % _N_COLOURS}{dash}" d="{path}"/>' if path else ""
     return line + dots
 
 
 def _bars(figure: Bars) -> tuple[str, float, float]:
-    parts = [_label(8, 16, figure.title, WIDTH - 16, "h")]
+    parts: list[str] = []
     top = 28.0
     if len(figure.groups) > 1:
         legend, top = _legend([(name, number, False) for number, (name, _) in enumerate(figure.groups)], 32, solid=True)
         parts.append(legend)
-    left = 20 + min(max(map(_width, figure.labels), default=1.0), 190)
-    right = WIDTH - 46.0
+    left, right = _label_room(figure.labels), WIDTH - 46.0
     low, high = _bar_bounds(figure)
     scale = (right - left) / (high - low)
     bar = 13.0 if len(figure.groups) == 1 else 10.0
@@ -297,12 +357,44 @@ def _bars(figure: Bars) -> tuple[str, float, float]:
     return "".join(parts), WIDTH, bottom + 35
 
 
+def _label_room(labels: Sequence[str]) -> float:
+    """Give where bars begin: right of their labels."""
+    return 20 + min(max(map(_width, labels), default=1.0), 190)
+
+
 def _bar_bounds(figure: Bars) -> tuple[float, float]:
     """Give the ends of the axis: 0 is on it, and that of scores and shares close to 1 ends at 1."""
     spans = [value for span in figure.spans for value in span]
     values = [value for _, group in figure.groups for value in group if value is not None] + spans
     low, high = min(0.0, *values, 0.0), max(*values, 0.0, 1e-12)
     return low, 1.0 if 0.8 <= high < 1 else high
+
+
+def _ranges(figure: Ranges) -> tuple[str, float, float]:
+    parts: list[str] = []
+    left, right, top, step = _label_room(figure.labels), WIDTH - 46.0, 28.0, 19.0
+    low, high = _bounds([value for row in figure.quantiles if row for value in row])
+    scale, bottom = (right - left) / (high - low), top + step * len(figure.labels)
+    for tick in ticks(low, high):
+        x = left + (tick - low) * scale
+        parts.append(
+            f'<path class="g" d="M{_n(x)} {_n(top)}V{_n(bottom)}"/>' + _text(x, bottom + 13, _tick(tick), "m c")
+        )
+    for number, (label, row) in enumerate(zip(figure.labels, figure.quantiles, strict=True)):
+        y = top + number * step + step / 2
+        parts.append(_label(left - 6, y + 4, label, left - 10, "e"))
+        if row is None:
+            continue
+        a, b, middle, c, d = (left + (value - low) * scale for value in row)
+        colour = (figure.colours[number] if figure.colours else 0) % _N_COLOURS
+        parts.append(f'<path class="w" d="M{_n(a)} {_n(y)}H{_n(d)}"/>')
+        parts.append(
+            f'<rect class="f{colour}" x="{_n(b)}" y="{_n(y - 5)}" width="{_n(max(c - b, 1))}" height="10"/>'
+            f'<path class="w" stroke-width="2" d="M{_n(middle)} {_n(y - 7)}v14"/>'
+        )
+        parts.append(_text(right + 4, y + 4, _value(row[2]), "m v"))
+    parts.append(_text((left + right) / 2, bottom + 28, figure.x_label, "m c"))
+    return "".join(parts), WIDTH, bottom + 35
 
 
 def _matrix(figure: Matrix) -> tuple[str, float, float]:
@@ -315,7 +407,6 @@ def _matrix(figure: Matrix) -> tuple[str, float, float]:
     top = 44 + tall
     width = max(WIDTH, left + cell * len(figure.columns) + 8)
     parts = [
-        _label(8, 16, figure.title, width - 16, "h"),
         _text(8, 34, f"rows: {figure.y_label}, columns: {figure.x_label}", "m"),
     ]
     for number, label in enumerate(figure.columns):
@@ -323,10 +414,8 @@ def _matrix(figure: Matrix) -> tuple[str, float, float]:
         if upright:
             parts.append(_text(x, top - 4, label, "c"))
         else:
-            parts.append(
-                f'<text transform="translate({_n(x + 4)} {_n(top - 4)}) rotate(-90)"><title>{clean(label)}</title>'
-                f"{clean(_cut(label, 190))}</text>"
-            )
+            turned = _label(0, 0, label, tall - 8, "")
+            parts.append(f'<g transform="translate({_n(x + 4)} {_n(top - 4)}) rotate(-90)">{turned}</g>')
     for row, label in enumerate(figure.rows):
         y = top + row * 20
         parts.append(_label(left - 6, y + 14, label, left - 10, "e"))
@@ -350,7 +439,7 @@ def _shaded_cell(x: float, y: float, width: float, shade: float, text: str) -> s
 def _images(figure: Images) -> tuple[str, float, float]:
     left, top = 46.0, 42.0
     step = (WIDTH - left - 4) / max(len(figure.columns), 1)
-    parts = [_label(8, 16, figure.title, WIDTH - 16, "h")]
+    parts: list[str] = []
     for number, label in enumerate(figure.columns):
         parts.append(_text(left + (number + 0.5) * step - 2, 36, label, "m c"))
     for row, label in enumerate(figure.rows):

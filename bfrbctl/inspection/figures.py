@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from bfrbctl.reprs import short_repr
+
 
 @dataclass(frozen=True)
 class Series:
@@ -24,6 +26,8 @@ class Series:
     y: tuple[float | None, ...]
     colour: int = 0
     dashed: bool = False
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Lines:
     shaded: tuple[float, float, str] | None = None
     diagonal: bool = False
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True)
 class Bars:
@@ -71,6 +77,8 @@ class Bars:
     labels: tuple[str, ...]
     groups: tuple[tuple[str, tuple[float | None, ...]], ...]
     spans: tuple[tuple[float, float], ...] = ()
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,8 @@ class Matrix:
     shades: tuple[tuple[float, ...], ...]
     texts: tuple[tuple[str, ...], ...]
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True)
 class Images:
@@ -118,8 +128,35 @@ class Images:
     columns: tuple[str, ...]
     images: tuple[tuple[tuple[float | None, ...], ...], ...]
 
+    __repr__ = short_repr
 
-Figure = Lines | Bars | Matrix | Images
+
+@dataclass(frozen=True)
+class Ranges:
+    """How values are distributed, one row a label: a box from the lower to the upper quartile, whiskers, the median.
+
+    Parameters
+    ----------
+    title, x_label
+        What is shown.
+    labels
+        One a row.
+    quantiles
+        (5 %, 25 %, median, 75 %, 95 %) of each row; None where there is no value.
+    colours
+        Which of the eight colours each row has; the first where empty.
+    """
+
+    title: str
+    x_label: str
+    labels: tuple[str, ...]
+    quantiles: tuple[tuple[float, float, float, float, float] | None, ...]
+    colours: tuple[int, ...] = ()
+
+    __repr__ = short_repr
+
+
+Figure = Lines | Bars | Matrix | Images | Ranges
 
 
 def told(figure: Figure) -> str:
@@ -143,6 +180,13 @@ def told(figure: Figure) -> str:
                 ]
                 groups.append(f"{name}: {', '.join(pairs) or 'none'}")
             return f"Bars of {figure.x_label}. {'; '.join(groups)}."
+        case Ranges():
+            rows = [
+                f"{label} {row[2]:.4g} ({row[0]:.4g} to {row[4]:.4g})"
+                for label, row in zip(figure.labels, figure.quantiles, strict=True)
+                if row is not None
+            ]
+            return f"Medians of {figure.x_label} and the range of the middle 90 %: {', '.join(rows) or 'none'}."
         case Matrix():
             return (
                 f"Table of {len(figure.rows)} rows ({figure.y_label}) by {len(figure.columns)} columns "

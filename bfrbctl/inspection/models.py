@@ -112,17 +112,7 @@ def _curves(who: str, by_run: Mapping[tuple[Any, Any], Sequence[Mapping[str, Any
 
 def importance_view(folder: Folder, options: Options) -> View:
     """Show what the trees use: gain and splits - and SHAP values when asked - by feature, family, modality and fold."""
-    names = folder.names(rf"{_OF_MEMBER}importance\.parquet")
-    if not names:
-        raise DataError(
-            f"{folder.path}: has no feature importances, since no tree model is in it ({_kinds(folder)})",
-            hint="inspect the folder of a LightGBM model, or a blend with one in it",
-        )
-    parts = [
-        decode_parquet(folder.read(name), str(folder.path / name)).with_columns(pl.lit(name).alias("file"))
-        for name in names
-    ]
-    table = pl.concat(parts).sort("file", "fold", "feature")
+    names, table = _read_importance(folder)
     measures = {"gain": table["gain"].to_numpy().astype(np.float64)}
     if options.shap:
         measures["SHAP"] = _shap(folder, names, table, options)
@@ -138,6 +128,39 @@ def importance_view(folder: Folder, options: Options) -> View:
     if not options.shap:
         notes.append("SHAP values need the sequence table: give --shap --features FOLDER")
     return View(f"feature importance of {folder.path.name}", facts, tuple(tables), tuple(notes), tuple(figures))
+
+
+def _read_importance(folder: Folder) -> tuple[list[str], pl.DataFrame]:
+    """Read what every tree model of a folder uses: the files, and file, fold, feature, family, modality, gain, split.
+
+    Raises
+    ------
+    DataError
+        When no tree model is in the folder.
+    """
+    names = folder.names(rf"{_OF_MEMBER}importance\.parquet")
+    if not names:
+        raise DataError(
+            f"{folder.path}: has no feature importances, since no tree model is in it ({_kinds(folder)})",
+            hint="inspect the folder of a LightGBM model, or a blend with one in it",
+        )
+    parts = [
+        decode_parquet(folder.read(name), str(folder.path / name)).with_columns(pl.lit(name).alias("file"))
+        for name in names
+    ]
+    return names, pl.concat(parts).sort("file", "fold", "feature")
+
+
+def features_by_gain(folder: Folder) -> Table:
+    """Rank the features of the tree models of a folder by their mean share of the gain, the largest first.
+
+    Raises
+    ------
+    DataError
+        When no tree model is in the folder.
+    """
+    table = _read_importance(folder)[1]
+    return _ranked(table, table["gain"].to_numpy().astype(np.float64), "gain")[1][0]
 
 
 def _n_members(folder: Folder) -> int:

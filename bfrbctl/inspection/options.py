@@ -14,10 +14,14 @@ class Options:
     ----------
     sequence
         Which sequence `sequence` shows; the first when None.
+    feature
+        Which feature or channel `feature` explains; the first when None.
     other
         The second folder of `compare`, or the one that `features` looks for drift against.
     features
         The dataset or feature folder that a model was trained on: orientations for `oof`, the table for `shap`.
+    model
+        The model or blend that `feature` takes importances from.
     shap
         Whether `feature-importance` computes SHAP values, on held-out sequences of `features`.
     sample
@@ -29,7 +33,9 @@ class Options:
     """
 
     sequence: str | None = None
+    feature: str | None = None
     other: Folder | None = None
+    model: Folder | None = None
     features: Folder | None = None
     shap: bool = False
     sample: int = 200

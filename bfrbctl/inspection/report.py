@@ -82,8 +82,14 @@ def write_report(
     OutputError
         When the file exists or cannot be written.
     UsageError
-        When the file would lie in the folder, which then would not be what its manifest tells.
+        When the name is not that of an HTML file, or the file would lie in the folder, which then would not be what
+        its manifest tells.
     """
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(
+            f"{output}: a report is an HTML page, expected a name that ends in .html",
+            hint=f"write {output.with_suffix('.html')}; a browser prints it into a PDF file",
+        )
     folder = open_folder(named(path))
     see_outside(output, folder.path)
     if output.exists() and not _is_page(output):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bfrbctl.inspection.figures import Figure
+from bfrbctl.reprs import short_repr
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
 
 SCENARIO_NAMES = {ALL_SENSORS: "all sensors", IMU_ONLY: "IMU only"}
@@ -32,6 +33,8 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     top: int = 60
+
+    __repr__ = short_repr
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -77,6 +80,8 @@ class View:
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
+
+    __repr__ = short_repr
 
     def as_json(self) -> dict[str, Any]:
         """Give everything but the figures as JSON values."""

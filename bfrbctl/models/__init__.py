@@ -13,8 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from bfrbctl.dataset import FeatureBatch
-from bfrbctl.errors import UsageError
+from bfrbctl.errors import UsageError, missing_library
 from bfrbctl.metrics import Score, log_loss, pooled, score_proba
+from bfrbctl.reprs import short_repr
 from bfrbctl.segments import AnyArray, Float32, Float64, Int64
 
 HistoryRow = Mapping[str, float | int | str]
@@ -71,6 +72,8 @@ class FoldTask:
     gesture_of: tuple[int, ...] = ()
     orientations: tuple[str, ...] = ()
     train_orientation: Int64 | None = None
+
+    __repr__ = short_repr
 
     def score(self, proba: AnyArray) -> Score:
         """Score the held-out sequences, (n_sequences, n_classes), by their gestures."""
@@ -185,6 +188,8 @@ class Average:
 
     models: Sequence[FoldModel]
 
+    __repr__ = short_repr
+
     def predict_proba(self, batch: FeatureBatch) -> Float32:
         """Average the folds: float32, (n_sequences, n_classes)."""
         total = np.zeros((batch.n_sequences, 1), dtype=np.float64)
@@ -283,8 +288,13 @@ def kind_module(kind: str) -> Kind:
     ------
     UsageError
         When there is no such kind; the message lists those there are.
+    MissingLibraryError
+        When a library that it needs cannot be imported.
     """
     if kind not in KINDS:
         raise UsageError(f"no model of kind {kind!r}", hint=f"choose one of {', '.join(sorted(KINDS))}")
-    module: Any = import_module(KINDS[kind])
+    try:
+        module: Any = import_module(KINDS[kind])
+    except ImportError as error:
+        raise missing_library(f"a {kind} model", error) from error
     return module  # type: ignore[no-any-return]

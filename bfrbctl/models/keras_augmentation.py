@@ -12,6 +12,7 @@ import numpy as np
 from bfrbctl.dataset import TOF_IMAGE_MISSING
 from bfrbctl.models.keras_inputs import InputPlan, Ready, drop_sensors, gather
 from bfrbctl.models.keras_rotation import Turned, turn_heading, turn_strap
+from bfrbctl.reprs import short_repr
 from bfrbctl.segments import AnyArray, Bool, Float32, Int64
 
 SORTED_BATCHES = 8
@@ -81,6 +82,8 @@ class TrainingData:
     orientation: Float32
     plan: InputPlan
     turned: Turned
+
+    __repr__ = short_repr
 
 
 Inputs = dict[str, AnyArray]

@@ -20,6 +20,7 @@ import numpy as np
 from bfrbctl.dataset import TOF_IMAGE_MISSING, TOF_IMAGE_NO_RETURN
 from bfrbctl.models.keras_inputs import CLIP, Ready
 from bfrbctl.models.keras_layout import EPSILON, FAR, GATES, HALF, MIDDLE, SIDE, TAPS, NetworkSpec, lay_out
+from bfrbctl.reprs import short_repr
 from bfrbctl.segments import AnyArray, Float32, Int64, offsets_of, segment_ids
 
 POOLED = 4
@@ -53,6 +54,8 @@ class Time:
     first: Int64
     counts: Int64
     n_rows: int
+
+    __repr__ = short_repr
 
     @classmethod
     def of(cls, lengths: Int64, *, pad: str) -> "Time":
@@ -138,6 +141,8 @@ class Packed:
     tof: AnyArray
     without: Float32 | None = None
 
+    __repr__ = short_repr
+
     @classmethod
     def of(cls, data: Ready, chosen: Int64, *, length: int, pad: str, n_imu: int | None = None) -> "Packed":
         """Pack sequences by number, longest first; of what is longer than `length` only the tail.
@@ -178,6 +183,8 @@ class Stack:
     mean: Float32
     scale: Float32
     _ready: dict[tuple[Any, ...], Any] = field(default_factory=dict, repr=False)
+
+    __repr__ = short_repr
 
     @property
     def n_networks(self) -> int:
@@ -282,6 +289,8 @@ class Steady:
     """Rows that are the same at all recorded steps: float32 (n_networks or 1, 1, n_channels)."""
 
     row: Float32
+
+    __repr__ = short_repr
 
     def through(self, kernel: Float32) -> Float32:
         """Give a kernel (n, size, n_channels, filters) for one channel that says what is recorded: as of all."""

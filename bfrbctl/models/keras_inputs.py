@@ -14,6 +14,7 @@ from bfrbctl.cache import settle
 from bfrbctl.dataset import THM, TOF_IMAGE_MISSING, FeatureBatch
 from bfrbctl.errors import DataError, examples
 from bfrbctl.models.keras_rotation import Turned
+from bfrbctl.reprs import short_repr
 from bfrbctl.segments import AnyArray, Bool, Float32, Float64, Int64, UInt8, reduce_segments
 
 STEP = 16
@@ -134,6 +135,8 @@ class Scaler:
     mean: Float32
     scale: Float32
 
+    __repr__ = short_repr
+
 
 def fit_scaler(batch: FeatureBatch, plan: InputPlan, turned: Turned) -> Scaler:
     """Learn the scaling from recorded frames, NaN left out.
@@ -215,6 +218,8 @@ class Ready:
     phase: UInt8
     offsets: Int64
     without: Float32
+
+    __repr__ = short_repr
 
     @property
     def lengths(self) -> Int64:

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from bfrbctl.dataset import FeatureBatch
-from bfrbctl.errors import ArtefactError
+from bfrbctl.errors import ArtefactError, missing_library
 from bfrbctl.models import FoldTask, HistoryRow, Rehearsal
 from bfrbctl.models.keras_checkpoint import pack_arrays, unpack_arrays
 from bfrbctl.models.keras_inputs import Scaler
@@ -21,6 +21,7 @@ from bfrbctl.models.keras_layout import weight_shapes
 from bfrbctl.models.keras_serving import FoldNetworks, Networks, serving
 from bfrbctl.models.keras_settings import Config
 from bfrbctl.models.keras_spec import MAX_MEMBERS, ModelSpec, decode_spec, encode_spec
+from bfrbctl.reprs import short_repr
 from bfrbctl.segments import Float32
 
 NEEDS = frozenset({"frames", "tof"})
@@ -59,6 +60,8 @@ class KerasFoldModel:
     members: list[Mapping[str, Float32]]
     summary: Mapping[str, Any]
     history: list[HistoryRow] = field(default_factory=list)
+
+    __repr__ = short_repr
 
     @cached_property
     def _networks(self) -> Networks:
@@ -108,6 +111,8 @@ def fit(task: FoldTask, config: Config) -> KerasFoldModel:
         When there is nothing to learn from or to stop on, or no frame channel.
     UsageError
         When training diverges.
+    MissingLibraryError
+        When Keras or its back end cannot be imported.
     """
     fold = _fitting().prepared(task, config)
     trained = [fold.trained(member) for member in range(config.seeds)]
@@ -121,14 +126,18 @@ def fit_member(task: FoldTask, config: Config, member: int) -> None:
     _fitting().prepared(task, config).trained(member)
 
 
-def _fitting() -> Any:
-    return import_module("bfrbctl.models.keras_fitting")
+def _fitting(name: str = "keras_fitting") -> Any:
+    """Import a module that needs Keras and its back end, which answering does not."""
+    try:
+        return import_module(f"bfrbctl.models.{name}")
+    except ImportError as error:
+        raise missing_library("training networks", error, otherwise="choose another KERAS_BACKEND") from error
 
 
 def rehearse(task: FoldTask, config: Config) -> Rehearsal:
     """Train a few steps of a fold and measure what they take; raises what `fit` raises."""
     began = time.perf_counter()
-    module: Any = import_module("bfrbctl.models.keras_rehearsal")
+    module = _fitting("keras_rehearsal")
     import_s = time.perf_counter() - began  # seconds, which each process takes once
     found: Rehearsal = module.rehearse(task, config)
     return replace(found, start_s=found.start_s + import_s)

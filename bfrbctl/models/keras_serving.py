@@ -21,6 +21,7 @@ from bfrbctl.dataset import FeatureBatch
 from bfrbctl.models.keras_inference import Packed, Stack
 from bfrbctl.models.keras_inputs import InputPlan, Ready, Scaler, imu_only, scaling, unscaled
 from bfrbctl.models.keras_layout import NetworkSpec
+from bfrbctl.reprs import short_repr
 from bfrbctl.segments import Float32, Float64, Int64
 
 TOGETHER = 6
@@ -40,6 +41,8 @@ class FoldNetworks:
     members: Sequence[Mapping[str, Float32]]
     n_classes: int
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True)
 class Part:
@@ -58,6 +61,8 @@ class Part:
     stack: Stack
     share: Float64
     lengths: Int64
+
+    __repr__ = short_repr
 
     def alike(self) -> list["Part"]:
         """Take those apart that read different lengths."""
@@ -91,6 +96,8 @@ class Group:
     plan: InputPlan
     parts: tuple[Part, ...]
     alike: tuple[Part, ...]
+
+    __repr__ = short_repr
 
     def proba(self, batch: FeatureBatch, n_classes: int) -> Float64:
         """Give the sum of the folds' probabilities: (n_sequences, n_classes)."""
@@ -144,6 +151,8 @@ class Networks:
 
     groups: tuple[Group, ...]
     n_classes: int
+
+    __repr__ = short_repr
 
     def predict_proba(self, batch: FeatureBatch) -> Float32:
         """Average the folds: float32, (n_sequences, n_classes), rows sum to 1.

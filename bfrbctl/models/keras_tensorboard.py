@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bfrbctl.errors import UsageError
+from bfrbctl.errors import missing_library
 from bfrbctl.models import HistoryRow
 from bfrbctl.schema import SCENARIOS
 
@@ -28,16 +28,14 @@ def scalar_log(folder: Path) -> Iterator[Callable[[HistoryRow], None]]:
 
     Raises
     ------
-    UsageError
-        When TensorBoard is not installed.
+    MissingLibraryError
+        When TensorBoard cannot be imported.
     """
     try:
         summary: Any = import_module("tensorboard.summary")
     except ImportError as error:
-        raise UsageError(
-            f"TensorBoard is not installed ({error})",
-            hint="pip install 'bfrbctl[tensorboard]', or train without --tensorboard: history.csv has the numbers",
-        ) from error
+        otherwise = "train without --tensorboard: history.csv has the numbers"
+        raise missing_library("--tensorboard", error, otherwise=otherwise) from error
     with ExitStack() as stack:
         writers: dict[str, Any] = {}
 

@@ -27,6 +27,7 @@ from bfrbctl.models.keras_losses import HierarchicalLoss, KnownCrossEntropy, Pha
 from bfrbctl.models.keras_networks import Network, build_network
 from bfrbctl.models.keras_optimizer import FlatAdamW
 from bfrbctl.models.keras_settings import Config
+from bfrbctl.reprs import short_repr
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
 from bfrbctl.segments import AnyArray, Float32, Int64
 
@@ -51,6 +52,8 @@ class Validation:
     scenarios: dict[str, Ready]
     labels: Int64
     judge: Judge
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class Trained:
     best_epoch: int
     best_score: float
     history: list[Row]
+
+    __repr__ = short_repr
 
 
 @dataclass

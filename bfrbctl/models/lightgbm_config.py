@@ -160,7 +160,7 @@ min_data_in_bin
     top_features: int = 0
     quantized: bool = False
     threads: int = 0
-    log_every: int = 50
+    log_every: int = 1
     params: Mapping[str, Value] = field(default_factory=dict)
 
     STEP: ClassVar[str] = "round"

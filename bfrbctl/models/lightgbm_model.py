@@ -22,6 +22,7 @@ from bfrbctl.models.lightgbm_library import lgb, silence
 from bfrbctl.models.lightgbm_members import train_members
 from bfrbctl.models.lightgbm_rows import FastRow
 from bfrbctl.models.lightgbm_text import Trees, checked
+from bfrbctl.reprs import short_repr
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
 from bfrbctl.segments import Float32, Float64, Int64
 from bfrbctl.storage import parse_json
@@ -54,6 +55,8 @@ class Importance:
     features: tuple[str, ...]
     gain: Float64
     split: Int64
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ class LightGBMModel:
     boosters: tuple[Any, ...]
     summary: Mapping[str, Any]
     history: list[HistoryRow] = field(default_factory=list)
+
+    __repr__ = short_repr
 
     def predict_proba(self, batch: FeatureBatch) -> Float32:
         """Give the probability of each gesture: float32, (n_sequences, n_classes).

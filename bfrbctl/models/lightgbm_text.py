@@ -19,6 +19,7 @@ from typing import NoReturn
 import numpy as np
 
 from bfrbctl.errors import ArtefactError
+from bfrbctl.reprs import short_repr
 from bfrbctl.segments import AnyArray, Float64, Int64, offsets_of, segment_ids
 
 MAX_BYTES = 1 << 28
@@ -98,6 +99,8 @@ class Trees:
     n_leaves: int
     split_feature: Int64
     split_gain: Float64
+
+    __repr__ = short_repr
 
 
 def trimmed(text: str) -> str:

@@ -14,6 +14,7 @@ from bfrbctl.models import FoldTask, HistoryRow
 from bfrbctl.models.lightgbm_config import Config
 from bfrbctl.models.lightgbm_library import lgb
 from bfrbctl.models.lightgbm_text import trimmed
+from bfrbctl.reprs import short_repr
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
 from bfrbctl.segments import AnyArray, Float32, Float64, Int64
 
@@ -31,6 +32,8 @@ class Rows:
     table: Float32
     labels: Int64
     weights: Float64
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Run:
     selected: Int64
     n_rows: int
     history: list[HistoryRow] = field(default_factory=list)
+
+    __repr__ = short_repr
 
 
 class Fold:

@@ -8,6 +8,7 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from bfrbctl.errors import UsageError
+from bfrbctl.reprs import short_repr
 from bfrbctl.schema import ACC, GESTURE_PHASE, LABELS, ROT, STUDY_LAYOUT, TARGET_TYPE, TOF_MISSING
 from bfrbctl.segments import Float64, Int64, offsets_of, segment_ids
 from bfrbctl.simulation import device
@@ -50,6 +51,8 @@ class SimulatedSubject:
     frames: pl.DataFrame
     answers: pl.DataFrame
     demographics: pl.DataFrame
+
+    __repr__ = short_repr
 
 
 def simulate_subject(config: SimulationConfig, index: int, *, split: str) -> SimulatedSubject:

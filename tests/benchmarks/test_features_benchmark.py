@@ -1,6 +1,6 @@
 """Speed of the feature engine beside general time-series feature libraries, one core, the same recordings.
 
-Peers are optional: `pip install bfrbctl[bench]` brings tsfel and tsfresh; pycatch22 is GPL and installed by hand.
+Peers are optional: `pip install tsfel tsfresh`; pycatch22 is GPL and installed by hand.
 Every benchmark notes features a second (or frames a second) in `extra_info`.
 """
 

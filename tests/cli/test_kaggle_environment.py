@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import polars as pl
 import pytest
 
 from bfrbctl.oof import proba_columns
+from tests.packages import needed_by_the_wheel
 
 ROOT = Path(__file__).parent.parent.parent
 CONSTRAINTS = ROOT / "constraints-kaggle.txt"
@@ -94,7 +94,7 @@ def thin(raw: Path, kept: int) -> None:
 def kaggle_python(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build an environment of the versions that Kaggle has, with all that bfrbctl needs but without bfrbctl itself."""
     folder = tmp_path_factory.mktemp("kaggle")
-    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    needed = needed_by_the_wheel(next((trained / "upload").glob("*.whl")).read_bytes())
     call(sys.executable, "-m", "venv", folder / "venv", folder=folder)
     python = folder / "venv" / "bin" / "python"
     quiet = ("--quiet", "--disable-pip-version-check")
