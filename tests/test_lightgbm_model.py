@@ -451,7 +451,7 @@ def edited(model: LightGBMModel, **changes: Any) -> dict[str, bytes]:
         ({"selected": [True]}, "ascending"),
         ({"selected": []}, "ascending"),
         ({"summary": 1}, "summary"),
-        ({"summary": float("nan")}, "NaN is not a number"),
+        ({"summary": float("nan")}, "NaN is not a JSON number"),
         ({"other": 1}, "does not describe"),
     ],
 )
