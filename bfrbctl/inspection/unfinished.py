@@ -134,7 +134,8 @@ def _fold_rows(path: Path, journal: Journal, done: Sequence[str]) -> Iterator[tu
             own = [row for name in run.names(rf"{PART}summary-\d+\.json") for row in _finished_rows(run, name)]
         else:
             own = [row for row in rows if row.get("fold") == fold]
-        state = "finished" if piece in done else "begun" if own else "not begun"
+        begun = any((path / f"{SCRATCH}{piece}").glob("*"))
+        state = "finished" if piece in done else "begun" if begun else "not begun"
         steps = [row["step"] for row in own if isinstance(row.get("step"), int)]
         scores = [row["score"] for row in own if isinstance(row.get("score"), float)]
         yield fold, state, max(steps, default=None), max(scores, default=None)
