@@ -93,7 +93,7 @@ def missing_library(needed_by: str, error: ImportError, *, otherwise: str = "") 
     if module == __name__.partition(".")[0]:
         raise error
     what = f"{needed_by} needs {module or 'a library'}, which cannot be imported here ({error})"
-    command = install_command(_PACKAGES.get(module, module)) if module else "see that the library is whole"
+    command = install_command(_PACKAGES.get(module, module)) if module else "reinstall the library"
     return MissingLibraryError(what, hint=f"{command}, or {otherwise}" if otherwise else command)
 
 

@@ -65,7 +65,7 @@ _APPENDED = re.compile(r"(frames|sequences|quality)-[0-9]{5}\.parquet")
 """What an append may be writing while the folder is still what it was; nobody reads it before a manifest lists it."""
 
 _DESCRIBING = ("model", "members", "classes", "rate_hz", "thm", "tof", "n_folds", "n_features", "n_frames")
-"""What a manifest's content tells that a folder is represented by."""
+"""Keys of a manifest's content that represent a folder."""
 
 _AGAIN = "the folder does not hold together; make or download it again"
 

@@ -245,7 +245,7 @@ def _plot(view: "View", path: Path) -> None:
 
 
 def _check_png(path: Path) -> None:
-    """See that PNG files can be drawn with labels: without a font the library silently leaves every text out."""
+    """Refuse a PNG file that would have no labels: without a font the library silently leaves every text out."""
     from bfrbctl.errors import UsageError
     from bfrbctl.inspection.drawing import FONTS
 

@@ -81,7 +81,7 @@ def _what(column: Column, of_frames: bool) -> dict[str, Any]:
 
 
 def _window(column: Column, of_frames: bool, index: pl.DataFrame, rate_hz: float) -> dict[str, Any]:
-    """Tell the window in words, in frames, and in seconds at the rate of the dataset."""
+    """Give the window in words, in frames, and in seconds at the rate of the dataset."""
     lengths = index["n_frames"].to_numpy().astype(np.int64)
     name = window_of(column)
     if of_frames:
@@ -132,8 +132,8 @@ def _by_gesture(values: pl.DataFrame, folder: Folder, column: Column, unit: str)
     known = _rows(values.drop_nulls(GESTURE), GESTURE)
     median = 3 + _NAMES.index("median")  # after name, number and null share
     rows = sorted(known, key=lambda row: (row[median] is None, -(row[median] or 0.0), row[0]))
-    told = tuple((row[0], "target" if targets[row[0]] else "", *row[1:]) for row in rows)
-    table = Table("distribution by gesture", (GESTURE, "kind", unit, "null share", *_NAMES), told)
+    laid_out = tuple((row[0], "target" if targets[row[0]] else "", *row[1:]) for row in rows)
+    table = Table("distribution by gesture", (GESTURE, "kind", unit, "null share", *_NAMES), laid_out)
     figure = Ranges(
         f"{column.name} by gesture: quartiles, 5 to 95 %",
         f"{column.unit}; targets orange",
@@ -158,7 +158,7 @@ def _described(values: pl.DataFrame, by: str) -> Iterator[tuple[str, int, float,
 
 
 def _importance(folder: Folder, model: Folder, name: str) -> dict[str, Any]:
-    """Tell share of the gain and rank of a feature in a model that was trained on this folder."""
+    """Give share of the gain and rank of a feature in a model that was trained on this folder."""
     matching_index(read_oof(model)[SCENARIOS[0]].keys, folder)
     ranked = features_by_gain(model)
     for number, row in enumerate(ranked.records, start=1):
