@@ -128,7 +128,7 @@ def interrupted_run(path: Path, kind: str, *, resume: bool) -> Journal:
 
 
 def kind_there(path: Path) -> str | None:
-    """Read which kind of folder there is, finished or not; None where that is damaged."""
+    """Read which kind of folder there is, finished or not, as `kind_name` has it; None where that is damaged."""
     if (path / PACK).exists() and (path / MANIFEST).exists():
         return "pack"
     name = MANIFEST if (path / MANIFEST).exists() else JOURNAL
@@ -136,8 +136,19 @@ def kind_there(path: Path) -> str | None:
         found = parse_json(read_regular(path / name, limit=MAX_JSON_BYTES), str(path / name))
     except ArtefactError:
         return None
-    kind = found.get("kind") if isinstance(found, dict) else None
-    return kind if isinstance(kind, str) else None
+    if not isinstance(found, dict) or not isinstance(found.get("kind"), str):
+        return None
+    config = found.get("config")
+    return kind_name(found["kind"], config if isinstance(config, dict) else {})
+
+
+def kind_name(kind: str, config: Mapping[str, Any]) -> str:
+    """Name a kind of folder; of models also which sort it is, since trees are no version of a network.
+
+    >>> kind_name("model", {"model": "lgbm"}), kind_name("dataset", {})
+    ('lgbm model', 'dataset')
+    """
+    return f"{config['model']} model" if kind == "model" and isinstance(config.get("model"), str) else kind
 
 
 def library_versions() -> dict[str, str]:

@@ -37,7 +37,14 @@ from bfrbctl.folders import (
     open_folder,
     sealed,
 )
-from bfrbctl.journals import deciding_libraries, kind_there, library_versions, open_journal, version_differences
+from bfrbctl.journals import (
+    deciding_libraries,
+    kind_name,
+    kind_there,
+    library_versions,
+    open_journal,
+    version_differences,
+)
 from bfrbctl.reprs import short_repr
 from bfrbctl.storage import (
     MAX_JSON_BYTES,
@@ -318,10 +325,10 @@ class Output:
 
     def _refuse_other_kind(self) -> None:
         """Refuse to continue or to replace a folder of another kind; a damaged one that nobody can open is of none."""
-        kind = kind_there(self.path)
-        if kind is not None and kind != self.job.kind:
+        there, ours = kind_there(self.path), kind_name(self.job.kind, self.job.config)
+        if there is not None and there != ours:
             raise OutputError(
-                f"{self.path}: holds a {kind} folder, and this command writes a {self.job.kind} folder",
+                f"{self.path}: holds a {there} folder, and this command writes a {ours} folder",
                 hint="name another folder to write into; the last folder named is the one that is written",
             )
 

@@ -59,15 +59,20 @@ def test_a_folder_of_another_kind_is_neither_replaced_nor_offered(
     else:
         stopped(out, KeyboardInterrupt(), work=one_piece)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    with pytest.raises(OutputError, match="holds a model folder, and this command writes a blend folder") as caught:
+    with pytest.raises(
+        OutputError, match="holds a lgbm model folder, and this command writes a blend folder"
+    ) as caught:
         make(out, BLEND, **options)
     assert "--force" not in str(caught.value.hint)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_a_model_is_replaced_by_a_model_of_any_sort(tmp_path: Path) -> None:
+def test_trees_are_replaced_by_trees_of_other_settings_and_not_by_a_network(tmp_path: Path) -> None:
     make(tmp_path / "m")
-    make(tmp_path / "m", replace(MODEL, config={"model": "keras"}), b"new", force=True)
+    with pytest.raises(OutputError, match="holds a lgbm model folder, and this command writes a keras model folder"):
+        make(tmp_path / "m", replace(MODEL, config={"model": "keras"}), b"new", force=True)
+    assert open_folder(tmp_path / "m").read("a.txt") == b"old"
+    make(tmp_path / "m", replace(MODEL, config={"model": "lgbm", "seeds": 3}), b"new", force=True)
     assert open_folder(tmp_path / "m").read("a.txt") == b"new"
 
 
@@ -91,7 +96,10 @@ def test_an_error_of_any_type_keeps_what_was_finished(tmp_path: Path, error: Exc
 
 def test_an_error_keeps_checkpoints(tmp_path: Path) -> None:
     stopped(tmp_path / "m", DataError("x"), work=checkpoint)
-    with open_output(tmp_path / "m", MODEL, resume=True) as output, output.scratch("fold-0") as scratch:
+    with (
+        open_output(tmp_path / "m", MODEL, resume=True) as output,
+        output.scratch("fold-0", checkpoints=True) as scratch,
+    ):
         assert (scratch / "state.npz").read_bytes() == b"checkpoint"
 
 
@@ -163,7 +171,7 @@ def test_recordings_that_could_not_be_read_for_once_leave_what_was_finished(
 def test_a_picture_or_page_goes_into_no_folder_of_ours(tmp_path: Path) -> None:
     make(tmp_path / "a")
     make(tmp_path / "b")
-    with pytest.raises(UsageError, match="lies in a model folder"):
+    with pytest.raises(UsageError, match="lies in a lgbm model folder"):
         see_outside(tmp_path / "b" / "x.svg", tmp_path / "a")
     open_folder(tmp_path / "b")
 
