@@ -378,10 +378,11 @@ def _identity_digest(manifest: Mapping[str, Any]) -> str:
 
 def _safe_names(path: Path) -> set[str]:
     names: set[str] = set()
+    writer = (path / JOURNAL).exists() or (path / LOCK).exists()
     with os.scandir(path) as entries:
         for entry in entries:
-            if entry.name.startswith(SCRATCH) and entry.is_dir(follow_symlinks=False):
-                continue  # of the run that is about to replace the folder; nobody reads it
+            if writer and entry.name.startswith(SCRATCH) and entry.is_dir(follow_symlinks=False):
+                continue  # of the run that adds to the folder or is about to replace it; nobody reads it
             if entry.is_symlink() or not entry.is_file(follow_symlinks=False):
                 raise ArtefactError(
                     f"{path / entry.name}: is not a plain file; folders of ours hold nothing else",
