@@ -427,14 +427,16 @@ def _identity_digest(manifest: Mapping[str, Any]) -> str:
 
 
 def _safe_names(path: Path) -> set[str]:
-    """Names of the files; ArtefactError for anything else but the scratch folders of a run that its journal tells of.
+    """Names of the files; ArtefactError for anything else but the scratch folders of a run that writes here, or did.
 
     Nobody looks into those: files are read by the names that the manifest lists.
     """
     with os.scandir(path) as entries:
         found = {entry.name: entry for entry in entries}
     scratch = {
-        name for name, entry in found.items() if name.startswith(SCRATCH) and entry.is_dir(follow_symlinks=False)
+        name
+        for name, entry in found.items()
+        if name.startswith(SCRATCH) and entry.is_dir(follow_symlinks=False) and found.keys() & {JOURNAL, LOCK}
     }
     for name in sorted(found.keys() - scratch):
         entry = found[name]

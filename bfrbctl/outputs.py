@@ -368,14 +368,17 @@ class Output:
     def leave(self) -> None:
         """After an error: take along what holds no result, so that nobody needs --force for it.
 
-        Pieces and checkpoints stay for --resume. A folder that was only to be replaced is as it was.
+        Pieces and checkpoints stay for --resume.
         """
         made = [self.path / name for name in self.scratches]
-        if not self.begun:
-            for folder in made:
-                shutil.rmtree(folder, ignore_errors=True)
-        elif not self.pieces and not any(path.is_file() for folder in made for path in folder.rglob("*")):
+        if self.begun and not self.pieces and not any(path.is_file() for folder in made for path in folder.rglob("*")):
             self.discard()
+
+    def withdraw(self) -> None:
+        """Leave a folder that was only to be replaced as it was, however the run ended."""
+        if not self.begun:
+            for name in self.scratches:
+                shutil.rmtree(self.path / name, ignore_errors=True)
 
     @property
     def _before(self) -> set[str]:
@@ -452,6 +455,7 @@ def open_output(
             ) from error
         raise
     finally:
+        output.withdraw()
         with suppress(OSError):  # a disk that fails says so where it matters; a lock file left behind does no harm
             (path / LOCK).unlink(missing_ok=True)
             if created and path.is_dir() and not any(path.iterdir()):

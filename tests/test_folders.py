@@ -153,11 +153,17 @@ def test_a_scratch_folder_begins_empty_but_for_checkpoints(tmp_path: Path) -> No
             assert [entry.name for entry in folder.iterdir()] == ["stale"]
 
 
-def test_nobody_looks_into_scratch_folders_and_links_are_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("writer", [JOURNAL, LOCK])
+def test_scratch_folders_are_taken_for_what_they_are_beside_a_journal_or_a_lock_alone(
+    tmp_path: Path, writer: str
+) -> None:
     folder = open_folder(make(tmp_path / "out").path)
     scratch = folder.path / "part-scratch-gathered"
     scratch.mkdir()
     (scratch / "x").write_text("anything")
+    with pytest.raises(ArtefactError, match="part-scratch-gathered: is not a plain file"):
+        open_folder(folder.path)
+    (folder.path / writer).write_text("{}")
     assert open_folder(folder.path).files == folder.files
     (folder.path / "part-scratch-link").symlink_to(tmp_path)
     with pytest.raises(ArtefactError, match="part-scratch-link: is not a plain file"):

@@ -43,6 +43,11 @@ def checkpoint(output: Output) -> None:
         raise DataError("a fold fails")
 
 
+def interrupted_scratch(output: Output) -> None:
+    with output.scratch("fold-0"):
+        raise KeyboardInterrupt
+
+
 def empty_scratch(output: Output) -> None:
     with output.scratch("fold-0"):
         raise UsageError("an option that the library refuses")
@@ -110,12 +115,12 @@ def test_an_error_before_anything_is_done_leaves_nothing(tmp_path: Path, work, e
     assert not (tmp_path / "m").exists()
 
 
-@pytest.mark.parametrize("work", [nothing, empty_scratch, checkpoint])
+@pytest.mark.parametrize("work", [nothing, empty_scratch, interrupted_scratch, checkpoint])
 @pytest.mark.parametrize("error", [UsageError("x"), RuntimeError("x"), KeyboardInterrupt()])
 def test_a_run_that_fails_before_its_first_piece_replaces_nothing(tmp_path: Path, work, error: BaseException) -> None:
     make(tmp_path / "m")
-    raised = {nothing: error, empty_scratch: UsageError("x"), checkpoint: DataError("x")}[work]
-    stopped(tmp_path / "m", raised, force=True, work=work)
+    of_work = {empty_scratch: UsageError("x"), checkpoint: DataError("x"), interrupted_scratch: KeyboardInterrupt()}
+    stopped(tmp_path / "m", of_work.get(work, error), force=True, work=work)
     assert open_folder(tmp_path / "m").read("a.txt") == b"old"
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["a.txt", MANIFEST]
 
