@@ -10,13 +10,13 @@ from bfrbctl.models.lightgbm_config import Config
 from bfrbctl.models.lightgbm_model import fit
 from bfrbctl.models.lightgbm_training import SCREENING_ROUNDS
 
-ROUNDS = 12
+ROUNDS = SCREENING_ROUNDS
+"""How many rounds: as many as the ranking of features takes, so that it is measured whole."""
 
 
 def rehearse(task: FoldTask, config: Config) -> Rehearsal:
     """Bin the whole fold and boost a few rounds; raises what `fit` raises."""
-    wanted = SCREENING_ROUNDS if config.top_features else ROUNDS  # the ranking of features takes its 30 rounds
-    n_rounds = min(config.n_rounds, wanted)
+    n_rounds = min(config.n_rounds, ROUNDS)
     ends: list[float] = []
     rows: list[HistoryRow] = []
 
