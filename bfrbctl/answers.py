@@ -16,6 +16,7 @@ from bfrbctl import oof
 from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.folders import InputRef, input_file_ref
 from bfrbctl.metrics import hierarchical_f1
+from bfrbctl.reprs import short_repr
 from bfrbctl.schema import GESTURE, SEQUENCE_ID
 
 _log = logging.getLogger("bfrbctl.prediction")
@@ -39,6 +40,8 @@ class AnswerTable:
 
     table: pl.DataFrame
     ref: InputRef
+
+    __repr__ = short_repr
 
 
 def read_answers(path: Path) -> AnswerTable:

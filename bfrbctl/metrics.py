@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bfrbctl.reprs import short_repr
 from bfrbctl.segments import AnyArray, Bool, Float64, Int64
 
 
@@ -91,6 +92,8 @@ class ClassFigures:
     recall: Float64
     f1: Float64
     support: Int64
+
+    __repr__ = short_repr
 
 
 def class_figures(truth: Int64, predicted: Int64, n_classes: int) -> ClassFigures:

@@ -13,6 +13,7 @@ import polars as pl
 from bfrbctl.errors import ArtefactError
 from bfrbctl.folders import Folder
 from bfrbctl.oof import class_positions, read_oof
+from bfrbctl.reprs import short_repr
 from bfrbctl.schema import ALL_SENSORS, SCENARIOS, SEQUENCE_ID
 from bfrbctl.segments import Float32, Int64
 
@@ -36,6 +37,8 @@ class SeedAnswers:
 
     truth: Int64
     predicted: Mapping[str, Int64]
+
+    __repr__ = short_repr
 
 
 def seed_rows(ids: pl.Series, probas: Sequence[Mapping[str, Float32]], classes: Sequence[str]) -> pl.DataFrame:

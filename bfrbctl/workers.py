@@ -33,6 +33,9 @@ from bfrbctl.errors import BfrbError, UsageError
 from bfrbctl.folders import Pinned
 from bfrbctl.memory import available_memory
 
+if sys.platform != "win32":
+    import resource
+
 T = TypeVar("T")
 
 MAX_TRIES = 3
@@ -425,8 +428,6 @@ def _allow_files(wanted: int) -> None:
     """Raise the limit of open files where it is lower than what we need, which many cores take and 1024 is not."""
     if sys.platform == "win32":  # where there is no such limit
         return
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted += 512  # what this process has open by itself
     if soft != resource.RLIM_INFINITY and soft < wanted:

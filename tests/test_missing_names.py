@@ -51,14 +51,17 @@ def test_rows_without_a_sequence_id_are_refused_with_their_number(
 @pytest.mark.parametrize("value", [None, ""])
 @pytest.mark.parametrize("order", ["sorted", "scattered"])
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-@pytest.mark.parametrize(("column", "what"), [("subject", "a subject"), ("sequence_counter", "a sequence_counter")])
+@pytest.mark.parametrize(
+    ("column", "what"),
+    [("subject", "has no subject, which labelled"), ("sequence_counter", "has rows without a sequence_counter")],
+)
 def test_a_sequence_without_subject_or_counter_is_named(
     tmp_path: Path, column: str, what: str, suffix: str, order: str, value: str | None
 ) -> None:
     if column == "sequence_counter" and value == "":
         value = None  # a number is null or there
     raw = write_raw(tmp_path / "raw", in_order(without(column, value), order), suffix=suffix)
-    with pytest.raises(DataError, match=f"sequence SEQ_000000 has rows without {what}"):
+    with pytest.raises(DataError, match=f"sequence SEQ_000000 {what}"):
         prepared(raw, tmp_path / "data", Crew(1))
 
 
@@ -99,6 +102,6 @@ def test_in_memory_all_rows_without_a_name_are_one_recording_and_some_are_refuse
     nameless = one.with_columns(sequence_id=pl.lit(value, dtype=pl.String), subject=pl.lit(value, dtype=pl.String))
     for table in (nameless, one.drop("sequence_id", "subject")):
         batch = clean_frames(table, None, **kinds).batch  # type: ignore[arg-type]
-        assert (batch.sequence_ids, batch.subjects, batch.n_frames) == (("sequence",), ("",), N_FIRST)
+        assert (batch.sequence_ids, batch.subjects, batch.n_frames) == (("sequence",), (None,), N_FIRST)
     with pytest.raises(DataError, match=rf"{N_FIRST} of {TABLE.height} rows have no sequence_id"):
         clean_frames(without("sequence_id", value), None, **kinds)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from bfrbctl.cli import live, shared
 from bfrbctl.cli.live import FoldTable, Pace, Steps
+from bfrbctl.schema import SCENARIOS
 from bfrbctl.training import FoldResult
 
 
@@ -115,7 +116,7 @@ def test_a_log_gets_a_line_at_once_and_then_one_a_minute(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(live.FoldTable.__init__, "__defaults__", (Steps(), clock))
+    monkeypatch.setattr(live.FoldTable.__init__, "__defaults__", (Steps(), clock, SCENARIOS))
     with shared.watch_folds("lgbm", n_folds=2, quiet=False, steps=Steps(3, 100, "round")) as (on_row, on_fold):
         for step in range(1, 14):
             clock.now = 10.0 * step
