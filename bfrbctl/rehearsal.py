@@ -23,7 +23,7 @@ from bfrbctl.cache import Cache
 from bfrbctl.config import as_mapping, from_mapping
 from bfrbctl.errors import UsageError
 from bfrbctl.feature_folder import read_features
-from bfrbctl.folders import open_folder
+from bfrbctl.folders import Pinned
 from bfrbctl.labels import Sort
 from bfrbctl.models import Rehearsing, kind_module, n_members
 from bfrbctl.training import CrossValidation, chosen_folds, fold_files, fold_task, settings_elsewhere
@@ -127,7 +127,7 @@ def estimate(job: CrossValidation, crew: Crew) -> Estimate:
     n_tasks = len(folds) * members
     at_once, here = crew.at_once(n_tasks), crew.here(n_tasks)
     settings, bound = settings_elsewhere(job, crew, n_tasks) if not here else (as_mapping(job.config), job.cache_bytes)
-    told = (job.features.path.absolute(), job.kind_name, settings, job.seed, job.labels, bound)
+    told = (job.features.pinned(), job.kind_name, settings, job.seed, job.labels, bound)
     tasks = [(*told, folds[number % len(folds)]) for number in range(at_once)]
     began = time.perf_counter()
     with closing(workers.run(_measure, tasks, crew=crew, n_tasks=n_tasks)) as results:
@@ -182,7 +182,7 @@ def _average(found: list[Measured]) -> Measured:
 
 
 def _measure(
-    features_path: Path,
+    features: Pinned,
     kind_name: str,
     settings: Mapping[str, Any],
     seed: int,
@@ -196,7 +196,7 @@ def _measure(
     if not isinstance(kind, Rehearsing):
         raise TypeError(f"{kind_name} cannot be tried out")
     config = from_mapping(kind.Config, settings, f"settings of fold {fold}")
-    job = CrossValidation(open_folder(features_path, "features"), kind_name, kind, config, (fold,), seed, labels)
+    job = CrossValidation(features.open(), kind_name, kind, config, (fold,), seed, labels)
     with tempfile.TemporaryDirectory(prefix="bfrbctl-plan-") as scratch:
         cache = Cache(cache_bytes, Path(scratch))
         started = time.perf_counter()

@@ -283,16 +283,16 @@ def train(
 
 def _tell_plan(run: "CrossValidation", model: Path, at_once: int, ways: Ways) -> None:
     """Try a training out, tell what all of it will take, and write nothing."""
-    from bfrbctl.cache import default_bound
     from bfrbctl.config import as_mapping
+    from bfrbctl.memory import available_memory
     from bfrbctl.rehearsal import estimate, free_disk
 
     with shared.crew(at_once, ways.scheduler, quiet=ways.quiet) as crew:
         found = estimate(run, crew)
-    memory, free = default_bound(), free_disk(model)
-    told = {**as_mapping(found), "memory_there_bytes": memory and 2 * memory, "disk_free_bytes": free}
+    memory, free = available_memory(), free_disk(model)
+    told = {**as_mapping(found), "memory_there_bytes": memory, "disk_free_bytes": free}
     told |= {"step": run.config.STEP, "n_tasks": found.n_folds * found.n_members, "assumes": ASSUMES}
-    lines = _plan_lines(found, run.config.STEP, memory=memory and 2 * memory, free=free)
+    lines = _plan_lines(found, run.config.STEP, memory=memory, free=free)
     shared.tell(
         {"output": model, **told},
         lines=[f"plan of {model}, which is not written:", *lines],
