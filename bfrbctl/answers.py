@@ -15,9 +15,10 @@ import polars as pl
 from bfrbctl import oof
 from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.folders import InputRef, input_file_ref
-from bfrbctl.metrics import hierarchical_f1
+from bfrbctl.metrics import gesture_figures, hierarchical_f1
 from bfrbctl.reprs import short_repr
 from bfrbctl.schema import GESTURE, SEQUENCE_ID
+from bfrbctl.segments import Int64
 
 _log = logging.getLogger("bfrbctl.prediction")
 
@@ -60,6 +61,7 @@ def read_answers(path: Path) -> AnswerTable:
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".parquet"):
         raise UsageError(f"--answers {path}: expected a file that ends in .csv or .parquet")
+    ref = input_file_ref(path)
     try:
         there = pl.read_parquet_schema(path) if suffix == ".parquet" else pl.read_csv(path, n_rows=0).columns
         missing = [name for name in (SEQUENCE_ID, GESTURE) if name not in there]
@@ -82,10 +84,13 @@ def read_answers(path: Path) -> AnswerTable:
     known = table.drop_nulls().unique(maintain_order=True)
     twice = known.filter(pl.col(SEQUENCE_ID).is_duplicated())[SEQUENCE_ID].unique(maintain_order=True).to_list()
     if twice:
-        raise DataError(f"{path}: sequence {examples(twice)} has two gestures, expected one a sequence")
+        raise DataError(
+            f"{path}: has two gestures for sequence {examples(twice)}, expected one a sequence",
+            hint="keep the right one of each",
+        )
     if not known.height:
         raise DataError(f"{path}: has no answer", hint="give the table with a gesture for each sequence")
-    return AnswerTable(known, input_file_ref(path))
+    return AnswerTable(known, ref)
 
 
 def with_answers(predictions: pl.DataFrame, answers: AnswerTable) -> tuple[pl.DataFrame, list[str]]:
@@ -104,7 +109,7 @@ def with_answers(predictions: pl.DataFrame, answers: AnswerTable) -> tuple[pl.Da
         raise DataError(
             f"{answers.ref.name}: answers none of the {joined.height} sequences predicted; it knows {examples(extra)}, "
             f"predicted are {examples(unanswered)}",
-            hint="give the answers of this input, or predict without --answers",
+            hint="the predictions are kept: --resume with --answers of this input scores them",
         )
     warnings = []
     if unanswered:
@@ -153,6 +158,7 @@ def scored(
     told: dict[str, Any] = {
         "n_labelled": known.height,
         **_score(known, classes, targets),
+        "gestures": gesture_figures(*_positions(known, classes), classes),
         "labels": source,
         "n_unknown_gesture": strange.height,
         "in_sample": _in_sample(known),
@@ -165,9 +171,12 @@ def scored(
 
 
 def _score(table: pl.DataFrame, classes: Sequence[str], targets: Sequence[bool]) -> dict[str, float]:
-    truth = oof.class_positions(table[TRUTH].to_list(), classes)
-    answered = oof.class_positions(table[GESTURE].to_list(), classes)
-    return vars(hierarchical_f1(truth, answered, targets))
+    return vars(hierarchical_f1(*_positions(table, classes), targets))
+
+
+def _positions(table: pl.DataFrame, classes: Sequence[str]) -> tuple[Int64, Int64]:
+    truth, answered = (oof.class_positions(table[column].to_list(), classes) for column in (TRUTH, GESTURE))
+    return truth, answered
 
 
 def _in_sample(table: pl.DataFrame) -> dict[str, int | None]:

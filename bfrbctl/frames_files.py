@@ -102,7 +102,7 @@ class Notes:
         people = people.with_columns(pl.all().fill_nan(None))
         file = pl.lit(number, dtype=pl.Int32).alias("file")
         labels = pl.concat([cleaned.labels, people, _flags(batch)], how="horizontal").with_columns(file)
-        return cls([_by_itself(labels)], cleaned.quality, _live_sensors(batch), cleaned.faults)
+        return cls([_by_itself(labels)], cleaned.quality, live_sensors(batch), cleaned.faults)
 
     def add(self, other: "Notes") -> None:
         """Append the notes of the files that follow."""
@@ -181,7 +181,7 @@ def _flags(batch: RecordingBatch) -> pl.DataFrame:
     )
 
 
-def _live_sensors(batch: RecordingBatch) -> set[str]:
+def live_sensors(batch: RecordingBatch) -> set[str]:
     """Sensors with any valid frame in a batch."""
     thm = {f"thm_{n}" for n, values in zip(batch.layout.thm, batch.thm.T, strict=True) if not np.isnan(values).all()}
     tof = {f"tof_{n}" for k, n in enumerate(batch.layout.tof) if (batch.tof[:, k] != TOF_MISSING).any()}

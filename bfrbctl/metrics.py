@@ -105,6 +105,16 @@ def class_figures(truth: Int64, predicted: Int64, n_classes: int) -> ClassFigure
     return ClassFigures(precision, recall, f1_by_class(truth, predicted, n_classes), support.astype(np.int64))
 
 
+def gesture_figures(truth: Int64, predicted: Int64, classes: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
+    """Precision, recall, F1 and support of every gesture, non-targets apart; None where a figure is not defined."""
+    found = class_figures(truth, predicted, len(classes))
+    columns = {name: getattr(found, name).tolist() for name in ("precision", "recall", "f1", "support")}
+    return {
+        gesture: {name: None if np.isnan(values[place]) else values[place] for name, values in columns.items()}
+        for place, gesture in enumerate(classes)
+    }
+
+
 def hierarchical_f1(
     truth: Int64, predicted: Int64, targets: Sequence[bool], *, weights: AnyArray | None = None
 ) -> Score:

@@ -14,7 +14,7 @@ import polars as pl
 
 from bfrbctl.errors import ArtefactError, examples
 from bfrbctl.folders import Folder
-from bfrbctl.metrics import Score, class_figures, f1_by_class, hierarchical_f1, log_loss, merged_labels
+from bfrbctl.metrics import Score, f1_by_class, gesture_figures, hierarchical_f1, log_loss, merged_labels
 from bfrbctl.reprs import short_repr
 from bfrbctl.schema import GESTURE, NON_TARGET, SCENARIOS, SEQUENCE_ID, SUBJECT
 from bfrbctl.segments import Float32, Int64
@@ -172,7 +172,7 @@ def summarise(scenarios: Mapping[str, OofScenario], targets: Sequence[bool], cla
             "log_loss": log_loss(part.proba, part.truth),
             "n_sequences": len(part.truth),
             "f1": class_f1(part, targets, classes),
-            "gestures": gesture_figures(part, classes),
+            "gestures": gesture_figures(part.truth, part.predicted, classes),
         }
     for fold in sorted(set(scenarios[SCENARIOS[0]].folds.tolist())):
         row: dict[str, Any] = {"fold": fold}
@@ -188,16 +188,6 @@ def class_f1(part: OofScenario, targets: Sequence[bool], classes: Sequence[str])
     names = [name for name, target in zip(classes, targets, strict=True) if target] + [NON_TARGET]
     values = f1_by_class(merged_labels(part.truth, targets), merged_labels(part.predicted, targets), len(names))
     return {name: None if np.isnan(value) else float(value) for name, value in zip(names, values, strict=True)}
-
-
-def gesture_figures(part: OofScenario, classes: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
-    """Precision, recall, F1 and support of every gesture, non-targets apart; None where a figure is not defined."""
-    found = class_figures(part.truth, part.predicted, len(classes))
-    columns = {name: getattr(found, name).tolist() for name in ("precision", "recall", "f1", "support")}
-    return {
-        gesture: {name: None if np.isnan(values[place]) else values[place] for name, values in columns.items()}
-        for place, gesture in enumerate(classes)
-    }
 
 
 def mean_score(scores: Sequence[float]) -> float:

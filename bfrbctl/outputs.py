@@ -411,7 +411,7 @@ class Output:
                 hint=f"other versions may give other results: install those again, or {self._anew}",
             )
         if journal.command:  # of the run that chose the settings; this one may have said no more than --resume
-            self.job = replace(self.job, command=journal.command, options=journal.options)
+            self.job = replace(self.job, command=journal.command, options={**journal.options, **self.job.options})
         self.content, self.planned = journal.content, journal.planned
         self.pieces = {piece: dict(files) for piece, files in journal.pieces.items()}
 
@@ -530,5 +530,6 @@ def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
         ]
         return [line for key in keys for line in _differences(old.get(key), new.get(key), f"{prefix}{key}.")]
     if isinstance(old, list) and isinstance(new, list) and prefix == "inputs.":
-        return ["the input (its content changed)"]
-    return [f"{prefix.rstrip('.')} ({old!r} then, {new!r} now)"]
+        return ["the input (it is another one, or its content changed)"]
+    name = prefix.rstrip(".").removeprefix("config.").removeprefix("settings.")  # as the user gave it
+    return [f"{name} ({old!r} then, {new!r} now)"]

@@ -23,6 +23,7 @@ from bfrbctl.batches import Batch, Stored, dataset_batch, put_aside
 from bfrbctl.cleaning import CleanTable
 from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.folders import MANIFEST, PART, SEQUENCES, Folder, InputRef, Pinned, open_folder
+from bfrbctl.frames_files import live_sensors
 from bfrbctl.members import layout_told
 from bfrbctl.metrics import Score
 from bfrbctl.outputs import Output
@@ -80,6 +81,8 @@ class Input:
     n_batches: int
     layout: SensorLayout
     stored: tuple[Stored, ...] = ()
+    live: set[str] | None = None
+    """Sensors that measured anything in the batches read so far; None where all of `layout` did."""
 
     @property
     def fitting_workers(self) -> int:
@@ -148,21 +151,28 @@ def _prepared_input(dataset: Folder, split: str | None) -> Input:
 def _raw_input(split: RawSplit, predictor: Predictor) -> Input:
     schema = read_schema(split.frames)
     config = PrepareConfig(rate_hz=predictor.rate_hz, rows_per_file=_BATCH_FRAMES)
+    live: set[str] = set()
 
     def batches(on_bytes: OnFrames, gathered: bool) -> Iterator[Batch]:
         for cleaned in cleaned_tables(split, schema, config=config, gathered=gathered, on_bytes=on_bytes):
+            live.update(live_sensors(cleaned.batch))
             yield _as_batch(cleaned)
 
     size = split.frames.stat().st_size
-    return Input(size, "MB", 1e6, batches, size // _BATCH_BYTES[file_format(split.frames)] + 1, schema.layout)
+    n_batches = size // _BATCH_BYTES[file_format(split.frames)] + 1
+    return Input(size, "MB", 1e6, batches, n_batches, schema.layout, live=live)
 
 
-def sensor_warnings(layout: SensorLayout, predictor: Predictor) -> list[str]:
-    """Say which sensors of an input the model does not know, and which of the model's the input lacks."""
+def sensor_warnings(layout: SensorLayout, predictor: Predictor, *, live: set[str] | None = None) -> list[str]:
+    """Say which sensors of an input the model does not know, and which of the model's the input lacks.
+
+    A sensor of the input that is not among the `live` ones has columns and no value: the model loses nothing by it.
+    """
     names = {"thm": "thermopile", "tof": "ToF sensor"}
     model = {(kind, sensor) for kind in names for sensor in getattr(predictor.layout, kind)}
     given = {(kind, sensor) for kind in names for sensor in getattr(layout, kind)}
     lacking, unknown = ([f"{kind}_{n}" for kind, n in sorted(found)] for found in (model - given, given - model))
+    unknown = [name for name in unknown if live is None or name in live]
     warnings = []
     if lacking and not model & given:
         warnings.append(
@@ -236,7 +246,7 @@ def predict(
     except DataError as error:
         output.refuse_input(error)
         raise
-    warnings = sensor_warnings(source.layout, predictor)
+    warnings = sensor_warnings(source.layout, predictor, live=source.live)
     return _finish(table, predictor, output, answers=answers, warnings=warnings)
 
 
@@ -424,7 +434,7 @@ def _finish(
         content["answers"] = vars(answers.ref)
     if told is not None:
         content["score"] = {name: told[name] for name in Score.__dataclass_fields__}
-        content["in_sample"] = told["in_sample"]
+        content |= {name: told[name] for name in ("n_labelled", "in_sample")}
         files[METRICS] = encode_json(told)
     output.publish("tables", files)
     return output.finish(content)

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from bfrbctl.errors import ArtefactError
+from bfrbctl.reprs import written
 from bfrbctl.schema import SEQUENCE_ID, SUBJECT
 
 TRAINED_ON = "trained_on"
@@ -29,6 +30,10 @@ class TrainedOn:
 
     sequences: frozenset[str]
     subjects: frozenset[str]
+
+    def __repr__(self) -> str:
+        """Count them: a digest says nothing to a reader."""
+        return written("TrainedOn", {"n_sequences": len(self.sequences), "n_subjects": len(self.subjects)})
 
     def has_sequence(self, subject: str | None, sequence_id: str, n_frames: int) -> bool:
         """Whether training used this sequence."""

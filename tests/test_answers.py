@@ -16,7 +16,7 @@ from bfrbctl.errors import ArtefactError, BfrbError, DataError, UsageError
 from bfrbctl.folders import Folder
 from bfrbctl.inspection.artefacts import predictions_view
 from bfrbctl.inspection.options import Options
-from bfrbctl.metrics import hierarchical_f1
+from bfrbctl.metrics import gesture_figures, hierarchical_f1
 from bfrbctl.outputs import Job, open_output
 from bfrbctl.prediction import Predictor
 from bfrbctl.schema import SensorLayout
@@ -60,7 +60,15 @@ def test_answers_score_a_test_split_by_sequence_id(
     expected = vars(hierarchical_f1(*positions, predictor.targets))
     metrics = folder.read_json("metrics.json")
     assert {key: metrics[key] for key in expected} == folder.content["score"] == expected
-    assert metrics["n_labelled"] == 16
+    assert metrics["n_labelled"] == folder.content["n_labelled"] == 16
+    assert metrics["gestures"] == gesture_figures(*positions, predictor.classes)
+    rows = next(
+        table.rows
+        for table in predictions_view(folder, Options()).tables
+        if table.title == "scored gestures, worst first"
+    )
+    assert [row[2] for row in rows if row[0] == "Wave hello"] == [4]
+    assert [row[5] or 0.0 for row in rows if row[2]] == sorted(row[5] or 0.0 for row in rows if row[2])
     assert metrics["in_sample"]["sequences"] == 0
     assert folder.content["answers"]["name"] == name
     assert not [line for line in folder.content["warnings"] if "answer" in line]
@@ -98,7 +106,7 @@ def test_answers_of_another_input_are_refused(predictor: Predictor, raw_folder: 
         ("a.csv", {"id": ["A"], "gesture": ["x"]}, "lacks column sequence_id; it has id, gesture", DataError),
         ("a.csv", {"sequence_id": ["A"]}, "lacks column gesture", DataError),
         ("a.csv", {"sequence_id": ["A", None], "gesture": ["x", "y"]}, "1 of 2 rows have no sequence_id", DataError),
-        ("a.csv", {"sequence_id": ["A", "A"], "gesture": ["x", "y"]}, "sequence A has two gestures", DataError),
+        ("a.csv", {"sequence_id": ["A", "A"], "gesture": ["x", "y"]}, "has two gestures for sequence A", DataError),
         ("a.csv", {"sequence_id": ["A"], "gesture": [None]}, "has no answer", DataError),
         ("a.xlsx", {"sequence_id": ["A"], "gesture": ["x"]}, "ends in .csv or .parquet", UsageError),
     ],
@@ -190,6 +198,12 @@ def test_no_name_is_in_the_digests_and_all_folds_are(model_folders: tuple[Folder
     assert (len(told["sequences"]), len(told["subjects"])) == (48 * 16, 6 * 16)
 
 
+def test_digests_are_represented_by_their_number() -> None:
+    index = pl.DataFrame({"subject": ["a", "a"], "sequence_id": ["x", "y"], "n_frames": [3, 4]})
+    known = read_trained_on([{TRAINED_ON: training_digests(index)}], "m")
+    assert repr(known) == "TrainedOn(n_sequences=2, n_subjects=1)"
+
+
 def test_a_sequence_of_the_same_name_but_another_length_is_another_one() -> None:
     index = pl.DataFrame({"subject": ["S", None], "sequence_id": ["A", "B"], "n_frames": [30, 40]})
     known = read_trained_on([{TRAINED_ON: training_digests(index)}], "x")
@@ -219,6 +233,19 @@ def test_digests_that_cannot_be_are_refused(told: object) -> None:
 def test_sensors_that_do_not_fit_warn(predictor: Predictor, layout: SensorLayout, match: str) -> None:
     (found,) = sensor_warnings(layout, predictor)
     assert re.search(match, found)
+
+
+def test_columns_of_sensors_that_measured_nothing_do_not_warn(
+    predictor: Predictor, raw_folder: Path, tmp_path: Path
+) -> None:
+    plain = replace(predictor, layout=SensorLayout((), ()))
+    source = open_input(raw_folder, predictor, split="test")
+    assert source.live == set()
+    assert sensor_warnings(source.layout, plain, live=source.live) == []
+    assert len(list(source.batches(lambda _: None, False))) == 1
+    assert source.live == {*(f"thm_{n}" for n in source.layout.thm), *(f"tof_{n}" for n in source.layout.tof)}
+    (found,) = sensor_warnings(source.layout, plain, live=source.live)
+    assert "the model was trained without" in found
 
 
 def test_sensors_that_fit_do_not_warn(predictor: Predictor) -> None:

@@ -14,6 +14,9 @@ from bfrbctl.errors import BfrbError
 # In the order of the pipeline.
 VERBS = ("simulate", "prepare", "featurize", "train", "oof_blend", "predict", "pack", "serve", "inspect")
 
+RESUMABLE = frozenset({"prepare", "featurize", "train", "oof-blend", "predict"})
+"""Commands that have --resume."""
+
 INTERRUPTED = 130
 TERMINATED = 143
 
@@ -50,7 +53,7 @@ def main() -> NoReturn:
 
     def end(number: int, _frame: object) -> None:
         ended.append(number)
-        _say("terminated; what was finished is kept, --resume continues it")
+        _say(f"terminated{_kept()}")
         raise SystemExit(TERMINATED)
 
     signal.signal(signal.SIGTERM, end)
@@ -74,7 +77,7 @@ def _run() -> int | str:
     except BfrbError as error:
         code = _tell(error)
     except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted; what was finished is kept, --resume continues it")
+        _say(f"interrupted{_kept()}")
         code = INTERRUPTED
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
@@ -107,6 +110,13 @@ def _tell_unforeseen(error: Exception) -> int:
     _say(f"error: {type(error).__name__}: {error}")
     _say(" hint: this was not foreseen; BFRBCTL_DEBUG=1 shows where, please report it")
     return 1
+
+
+def _kept() -> str:
+    """Say what an interrupted command leaves: nothing unless it writes a folder that --resume continues."""
+    if RESUMABLE.isdisjoint(sys.argv[1:2]) or "--plan" in sys.argv:
+        return ""
+    return "; what was finished is kept, --resume continues it"
 
 
 def _debugging() -> bool:

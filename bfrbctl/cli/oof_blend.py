@@ -96,9 +96,12 @@ def _check_members(members: list[Path], target: Path, *, single: bool) -> None:
 
     if not members or (len(members) == 1 and not single):
         raise UsageError(
-            f"oof-blend: {len(members)} model and {target} to write, expected two models at least",
+            f"oof-blend: {'one model' if members else 'no model'} and {target} to write, expected two models at least",
             hint="name the folder to write last: oof-blend MODEL MODEL BLEND; --single takes one model by itself",
         )
+    twice = sorted({str(path) for path in members if [other.resolve() for other in members].count(path.resolve()) > 1})
+    if twice:
+        raise UsageError(f"oof-blend: model {', '.join(twice)} is given twice", hint="name each model once")
     if len(members) > 1 and single:
         raise UsageError(f"oof-blend --single: {len(members)} models, expected one", hint="leave --single out")
 

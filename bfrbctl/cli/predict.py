@@ -56,8 +56,10 @@ def predict(
     from bfrbctl.submission import input_refs, open_input
     from bfrbctl.submission import predict as run
 
+    begun = interrupted_run(out, "predictions", resume=resume)
+    remembered, answers = shared.remembered_path(begun, "answers", answers)
     given = read_answers(answers) if answers else None
-    earlier = interrupted_run(out, "predictions", resume=resume).config
+    earlier = begun.config
     split = earlier.get("split") if split is None else split
     strict = bool(earlier.get("strict") if strict is None else strict)
     without = list(earlier.get("without", ())) if without is None else without
@@ -65,7 +67,7 @@ def predict(
     source = open_input(recordings, predictor, split=split)
     refs = (*input_refs(recordings), open_folder(model).ref())
     config = {"split": split, "strict": strict, "without": list(predictor.left_out)}
-    job = Job("predictions", config, refs, shared.command_line())
+    job = Job("predictions", config, refs, shared.command_line(), options=remembered)
     processes = workers if scheduler or workers else source.fitting_workers
     with (
         shared.crew(processes, scheduler, quiet=quiet) as crew,
@@ -92,9 +94,10 @@ def _score_lines(content: Mapping[str, Any]) -> list[str]:
     if "score" not in content:
         return []
     source = content["answers"]["name"] if "answers" in content else "the labels in the input"
-    score = content["score"]
+    score, n_all = content["score"], content["n_sequences"]
+    part = f"; {content['n_labelled']} of {n_all} sequences scored" if content["n_labelled"] < n_all else ""
     counts = content["in_sample"]
     sort = "in-sample score" if counts["sequences"] or counts["of_known_subjects"] else "score"
     figures = f"{score['score']:.4f} (binary F1 {score['binary_f1']:.4f}, macro F1 {score['macro_f1']:.4f})"
     more = f"; macro F1 over all gestures {score['gesture_macro_f1']:.4f}"
-    return [f"      {sort} against {source}: {figures}{more}"]
+    return [f"      {sort} against {source}: {figures}{more}{part}"]

@@ -14,6 +14,7 @@ from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.view import Table, View, filled
 from bfrbctl.schema import GESTURE
 from bfrbctl.storage import file_sha256
+from bfrbctl.submission import METRICS
 
 MAX_LEVELS = 10
 
@@ -129,6 +130,7 @@ def predictions_view(folder: Folder, _: Options) -> View:
     problems = folder.read_parquet("problems.parquet") if "problems.parquet" in folder.files else pl.DataFrame()
     tables = (
         Table("gestures", (GESTURE, "kind", "sequences", "share"), rows),
+        _scored_gestures(folder, target),
         Table("problems", tuple(problems.columns), tuple(problems.iter_rows()), top=20),
     )
     figures = (
@@ -143,3 +145,19 @@ def predictions_view(folder: Folder, _: Options) -> View:
     return View(
         f"predictions {folder.path.name}", facts, filled(*tables), tuple(notes), figures if table.height else ()
     )
+
+
+def _scored_gestures(folder: Folder, target: Mapping[str, bool]) -> Table:
+    """Precision, recall and F1 of every gesture, as `inspect oof` orders them; no row where nothing was scored."""
+    summary = folder.read_json(METRICS) if METRICS in folder.files else {}
+    kinds = {name: "target" if flag else "non-target" for name, flag in target.items()}
+    try:
+        rows = [
+            (name, kinds[name], *(found[key] for key in ("support", "precision", "recall", "f1")))
+            for name, found in summary.get("gestures", {}).items()
+        ]
+        rows.sort(key=lambda row: (not row[2], row[5] or 0.0, row[0]))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ArtefactError(f"{folder.path / METRICS}: has no figures of its gestures", hint="predict again") from error
+    columns = (GESTURE, "kind", "sequences", "precision", "recall", "F1")
+    return Table("scored gestures, worst first", columns, tuple(rows))

@@ -52,7 +52,8 @@ def run_view(path: Path) -> View:
         Table("settings", ("setting", "value"), (("seed", str(journal.seed)), *settings)),
         Table("versions", ("library", "version"), tuple((journal.libraries or {}).items())),
     )
-    notes = [f"the run is unfinished: {facts['state']}; continue it with: {journal.continue_command}"]
+    when = "should it be interrupted, continue" if str(facts["state"]).startswith("in progress") else "continue"
+    notes = [f"the run is unfinished: {facts['state']}; {when} it with: {journal.continue_command}"]
     if not journal.command:
         notes.append("an earlier bfrbctl began it, which noted neither its command nor its library versions")
     return View(f"unfinished {journal.kind} {path.name}", facts, filled(*tables), tuple(notes))

@@ -230,6 +230,7 @@ def test_a_signal_ends_a_run_whatever_a_library_makes_of_it(
         if made_of_it:
             raise made_of_it
 
+    monkeypatch.setattr(sys, "argv", ["bfrbctl", "prepare"])
     handler = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr("bfrbctl.cli.app.app", swallowing)
     try:

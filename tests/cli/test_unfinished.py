@@ -1,19 +1,23 @@
 """Runs that were interrupted, as a user meets them: looked into, continued, given as an input, in the way."""
 
 import json
+import os
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from bfrbctl import training
 from bfrbctl.cli import main
-from bfrbctl.folders import JOURNAL, MANIFEST, Folder, open_folder, read_journal, sealed
+from bfrbctl.folders import JOURNAL, LOCK, MANIFEST, Folder, open_folder, read_journal, sealed
 from bfrbctl.models import FoldTask
+from bfrbctl.outputs import _differences
 from bfrbctl.storage import encode_json
 from tests.recordings import raw_frames, write_raw
 
@@ -157,10 +161,10 @@ def test_resume_alone_goes_on_with_the_settings_of_the_run(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("--set", "learning_rate=0.1"), "config.settings.learning_rate (0.2 then, 0.1 now)"),
+        (("--set", "learning_rate=0.1"), " learning_rate (0.2 then, 0.1 now)"),
         (("--seed", "6"), "seed (5 then, 6 now)"),
-        (("--labels", "joint"), "config.labels ('gesture' then, 'joint' now)"),
-        (("--folds", "0"), "config.folds ([] then, [0] now)"),
+        (("--labels", "joint"), " labels ('gesture' then, 'joint' now)"),
+        (("--folds", "0"), " folds ([] then, [0] now)"),
     ],
 )
 def test_a_setting_that_differs_is_refused_with_both_values(
@@ -175,13 +179,13 @@ def test_a_setting_that_differs_is_refused_with_both_values(
 
 def test_another_kind_of_model_is_not_a_run_to_continue(run: Run, half: Path, feature_folder: Folder) -> None:
     code, _, err = run("train", "keras", feature_folder.path, half, "--resume")
-    assert (code, "holds a lgbm model folder" in err) == (5, True), err
+    assert (code, "holds a lgbm model folder, and this command writes a keras model folder" in err) == (5, True), err
 
 
 def test_an_unfinished_folder_is_no_input(run: Run, half: Path, tmp_path: Path) -> None:
     for words in (
         ("predict", half, half, tmp_path / "p"),
-        ("oof-blend", half, half, tmp_path / "b"),
+        ("oof-blend", half, tmp_path / "b", "--single"),
         ("featurize", half, tmp_path / "f"),
         ("prepare", half, tmp_path / "d"),
         ("pack", half, tmp_path / "u", "--owner", "jane", "--slug", "tiny-blend", "--title", "Tiny blend"),
@@ -230,7 +234,7 @@ def test_every_command_that_resumes_remembers_its_settings(
     options = ("--families", "moments", "--for", "keras", "--no-tof-images", "--no-mirror-left", "--workers", 1)
     stopped(run, monkeypatch, "featurize", data, features, *options, at="frames-00000.parquet")
     code, _, err = run("featurize", data, features, "--resume", "--mirror-left")
-    assert (code, "config.mirror_left (False then, True now)" in err) == (5, True), err
+    assert (code, " mirror_left (False then, True now)" in err) == (5, True), err
     assert run("featurize", data, features, "--resume", "--workers", 1, "--quiet") == (0, "", "")
     config = open_folder(features).config
     assert (config["families"], config["table"], config["tof_images"]) == (["moments"], False, False)
@@ -239,13 +243,25 @@ def test_every_command_that_resumes_remembers_its_settings(
     assert run("oof-blend", model_folders[0].path, blend, "--resume", "--quiet") == (0, "", "")
     assert open_folder(blend).config["decode"] == "argmax"
 
-    options = ("--without", blend_folder.content["members"][1], "--split", "train", "--workers", 1)
+    ids = pl.read_parquet(open_folder(data).path / "sequences.parquet", columns=["sequence_id", "gesture"])
+    ids.write_csv(tmp_path / "answers.csv")
+    options = (
+        "--without",
+        blend_folder.content["members"][1],
+        "--split",
+        "train",
+        "--workers",
+        1,
+        "--answers",
+        tmp_path / "answers.csv",
+    )
     stopped(run, monkeypatch, "predict", data, blend_folder.path, out, *options, at="part-predictions-00000.parquet")
     code, _, err = run("predict", data, blend_folder.path, out, "--resume", "--strict")
-    assert (code, "config.strict (False then, True now)" in err) == (5, True), err
+    assert (code, " strict (False then, True now)" in err) == (5, True), err
     code, _, err = run("predict", data, blend_folder.path, out, "--resume", "--quiet", "--workers", 1)
     assert code == 0, err
     assert open_folder(out).config["split"] == "train"
+    assert open_folder(out).content["answers"]["name"] == "answers.csv"
     assert open_folder(out).config["without"] == [blend_folder.content["members"][1]]
 
 
@@ -253,12 +269,13 @@ def test_a_blend_without_its_output_destroys_no_model(
     run: Run, model_folders: tuple[Folder, Folder], tmp_path: Path
 ) -> None:
     first, second = model_folders
+    copy = shutil.copytree(first.path, tmp_path / "copy")
     before = (second.path / MANIFEST).read_bytes()
     for more in ((), ("--force",)):
         code, _, err = run("oof-blend", first.path, second.path, *more)
         assert (code, "expected two models at least" in err, "name the folder to write last" in err) == (2, True, True)
     for more in ((), ("--force",), ("--single", "--force")):
-        members = (first.path,) if "--single" in more else (first.path, first.path)
+        members = (first.path,) if "--single" in more else (first.path, copy)
         code, _, err = run("oof-blend", *members, second.path, *more)
         assert (code, "holds a toy model folder" in err, "--force" in err) == (5, True, False), err
     assert (second.path / MANIFEST).read_bytes() == before
@@ -278,3 +295,50 @@ def test_a_forced_training_that_fails_keeps_the_model_that_was_there(
         assert code != 0, (wrong, err)
         assert open_folder(model).sha256 == before, wrong
         assert not (model / JOURNAL).exists()
+
+
+def test_right_answers_score_what_a_run_with_wrong_ones_left(
+    run: Run, dataset_folder: Folder, blend_folder: Folder, tmp_path: Path
+) -> None:
+    told = dataset_folder.read_parquet("sequences.parquet").filter(pl.col("split") == "train")
+    told = told.select("sequence_id", "gesture")
+    told.head(5).write_csv(tmp_path / "right.csv")
+    told.with_columns(pl.col("sequence_id") + "x").write_csv(tmp_path / "wrong.csv")
+    words = ("predict", dataset_folder.path, blend_folder.path, tmp_path / "p", "--split", "train", "--workers", 1)
+    code, _, err = run(*words, "--answers", tmp_path / "wrong.csv")
+    assert (code, "--resume with --answers of this input" in err) == (3, True), err
+    code, out, err = run(*words, "--resume", "--answers", tmp_path / "right.csv")
+    assert (code, f"; 5 of {told.height} sequences scored" in out) == (0, True), (out, err)
+
+
+def test_a_blend_takes_a_model_once(run: Run, model_folders: tuple[Folder, Folder], tmp_path: Path) -> None:
+    path = model_folders[0].path
+    code, _, err = run("oof-blend", path, path.parent / "." / path.name, tmp_path / "b")
+    assert (code, "is given twice" in err) == (2, True), err
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_run_in_progress_is_not_to_be_continued_now(run: Run, half: Path) -> None:
+    (half / LOCK).write_text(f"{os.getpid()}\n")
+    notes = json.loads(run("inspect", "artefact", half, "--json")[1])["notes"]
+    assert "should it be interrupted, continue it with: bfrbctl train lgbm" in notes[0]
+
+
+def test_another_input_is_not_said_to_have_changed() -> None:
+    then, now = ({"inputs": [{"kind": "features", "sha256": digit * 64}]} for digit in "ab")
+    assert _differences(then, now) == ["the input (it is another one, or its content changed)"]
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [(("train", "lgbm"), True), (("train", "lgbm", "--plan"), False), (("inspect", "oof"), False)],
+)
+def test_only_what_can_be_resumed_is_said_to_be_kept(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], kept: bool
+) -> None:
+    def stopping(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bfrbctl.cli.app.app", stopping)
+    code, _, err = run(*words)
+    assert (code, "--resume continues it" in err) == (130, kept)

@@ -60,7 +60,7 @@ COMMANDS = {
     ),
     "train lgbm": Command(("train", "lgbm"), ("features",), LGBM),
     "train keras": Command(("train", "keras"), ("features",), KERAS),
-    "oof-blend": Command(("oof-blend",), ("lgbm", "lgbm")),
+    "oof-blend": Command(("oof-blend",), ("lgbm", "other")),
     "predict": Command(("predict",), ("raw", "blend")),
     "pack": Command(("pack",), ("blend",), ("--owner", "jane", "--slug", "tiny-blend", "--title", "Tiny blend")),
 }
@@ -68,6 +68,7 @@ MADE_BY = {
     "data": "prepare",
     "features": "featurize",
     "lgbm": "train lgbm",
+    "other": "train lgbm",
     "blend": "oof-blend",
     "keras": "train keras",
 }
