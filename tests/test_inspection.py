@@ -390,6 +390,20 @@ def test_a_history_that_cannot_be_is_refused(
         inspect("training", odd)
 
 
+@pytest.mark.parametrize("odd", [{"score": "high"}, {"score": {"score": "high"}}, {"warnings": 5}])
+def test_predictions_that_tell_no_score_are_refused(
+    blend_folder: Folder, raw_folder: Path, tmp_path: Path, odd: dict[str, Any]
+) -> None:
+    predictor = Predictor.open(blend_folder.path)
+    with open_output(tmp_path / "p", Job("predictions", {})) as output:
+        folder = predict(open_input(raw_folder, predictor, split="test"), predictor, output)
+    with open_output(tmp_path / "odd", Job("predictions", {})) as output:
+        output.publish("all", {name: folder.read(name) for name in folder.files})
+        output.finish({**folder.content, **odd})
+    with pytest.raises(ArtefactError, match="score or warnings are of another type"):
+        inspect("predictions", tmp_path / "odd")
+
+
 @pytest.mark.parametrize(("what", "name"), [("feature", "index"), ("dataset", "sequences")])
 def test_a_gesture_that_is_none_of_the_classes_is_refused(
     feature_folder: Folder, dataset_folder: Folder, tmp_path: Path, what: str, name: str

@@ -10,7 +10,7 @@ import polars as pl
 from bfrbctl import oof
 from bfrbctl.blending import nesting_note, read_mixtures
 from bfrbctl.dataset import FeatureBatch
-from bfrbctl.errors import ArtefactError, DataError, UsageError
+from bfrbctl.errors import ArtefactError, DataError, UsageError, examples
 from bfrbctl.feature_folder import read_features
 from bfrbctl.folders import Folder
 from bfrbctl.inspection.figures import Bars, Lines, Series
@@ -24,7 +24,7 @@ from bfrbctl.models import kind_module
 from bfrbctl.oof import OofScenario
 from bfrbctl.schema import ALL_SENSORS, scenarios_of
 from bfrbctl.segments import Float32, Float64, Int64
-from bfrbctl.storage import decode_parquet, parse_json
+from bfrbctl.storage import parse_json
 from bfrbctl.training import HISTORY, METRICS
 
 TOP = 20
@@ -155,10 +155,8 @@ def _read_importance(folder: Folder) -> tuple[list[str], pl.DataFrame]:
             f"{folder.path}: has no feature importances, since no tree model is in it ({_kinds(folder)})",
             hint="inspect the folder of a LightGBM model, or a blend with one in it",
         )
-    parts = [
-        decode_parquet(folder.read(name), str(folder.path / name)).with_columns(pl.lit(name).alias("file"))
-        for name in names
-    ]
+    columns = ("feature", "gain", "split", "fold", "family", "modality")
+    parts = [folder.read_parquet(name).select(*columns, pl.lit(name).alias("file")) for name in names]
     return names, pl.concat(parts).sort("file", "fold", "feature")
 
 
@@ -246,7 +244,10 @@ def _shap(folder: Folder, names: Sequence[str], table: pl.DataFrame, options: Op
             chosen = np.sort(rng.permutation(held)[: options.sample])
             for feature, value in _fold_shap(folder, f"{prefix}fold-{fold}.", batch.take(chosen)).items():
                 values[name, fold, feature] = value
-    keys = table.select("file", "fold", "feature").iter_rows()
+    keys = table.select("file", "fold", "feature").rows()
+    strange = [key[2] for key in keys if key not in values]
+    if strange:
+        raise ArtefactError(f"{folder.path}: no tree model has the feature {examples(strange)} of its importances")
     return np.array([values[key] for key in keys], dtype=np.float64)
 
 
