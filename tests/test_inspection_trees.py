@@ -157,6 +157,7 @@ def test_the_importance_of_a_feature_is_its_place_among_all(trees: Folder, featu
         (pl.lit("many").alias("gain"), "column gain is String"),
         (pl.lit(float("nan")).alias("gain"), "gain nan, .* cannot be"),
         (pl.lit(3).alias("feature"), "column feature is Int32"),
+        (pl.lit(-(2**60)).alias("split"), "splits cannot be"),
     ],
 )
 def test_importances_that_cannot_be_are_refused(trees: Folder, tmp_path: Path, odd: pl.Expr, match: str) -> None:
@@ -164,7 +165,7 @@ def test_importances_that_cannot_be_are_refused(trees: Folder, tmp_path: Path, o
     with open_output(tmp_path / "odd", Job("model", dict(trees.config))) as output:
         output.publish("all", {name: trees.read(name) for name in trees.files} | {"importance.parquet": table})
         output.finish(trees.content)
-    with pytest.raises(ArtefactError, match=rf"importance\.parquet: {match}"):
+    with pytest.raises(ArtefactError, match=match):
         inspect("feature-importance", tmp_path / "odd")
 
 

@@ -148,6 +148,8 @@ def _read_importance(folder: Folder) -> tuple[list[str], pl.DataFrame]:
     ------
     DataError
         When no tree model is in the folder.
+    ArtefactError
+        When the numbers cannot be.
     """
     names = folder.names(rf"{_OF_MEMBER}importance\.parquet")
     if not names:
@@ -157,7 +159,11 @@ def _read_importance(folder: Folder) -> tuple[list[str], pl.DataFrame]:
         )
     columns = ("feature", "gain", "split", "fold", "family", "modality")
     parts = [folder.read_parquet(name).select(*columns, pl.lit(name).alias("file")) for name in names]
-    return names, pl.concat(parts).sort("file", "fold", "feature")
+    table = pl.concat(parts).sort("file", "fold", "feature")
+    strange = table.filter(~pl.col("split").is_between(0, 2**31))["split"].to_list()
+    if strange:
+        raise ArtefactError(f"{folder.path}: {examples(strange)} splits cannot be, expected 0 to {2**31}")
+    return names, table
 
 
 def features_by_gain(folder: Folder) -> Table:
