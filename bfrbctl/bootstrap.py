@@ -13,6 +13,9 @@ from bfrbctl.segments import Float64, Int64
 N_DRAWS = 1000
 MEAN = "mean"
 
+_BLOCK = 1 << 20
+"""Subjects drawn at a time: recordings without a subject count as one each, and there may be 100,000 of them."""
+
 
 @dataclass(frozen=True)
 class Tally:
@@ -59,12 +62,21 @@ class Tally:
         return np.asarray(0.5 * (target_f1 + np.nanmean(f1, axis=1)))
 
 
-def drawings(n_subjects: int, seed: int) -> Int64:
-    """Draw subjects with replacement: int64 (1000, n_subjects), how often each was drawn."""
-    drawn = np.random.default_rng(seed).integers(0, n_subjects, (N_DRAWS, n_subjects))
-    times = np.zeros((N_DRAWS, n_subjects), dtype=np.int64)
-    np.add.at(times, (np.arange(N_DRAWS)[:, None], drawn), 1)
-    return times
+def drawn_scores(tallies: Sequence[Tally], seed: int) -> list[Float64]:
+    """Draw subjects with replacement, 1000 times, and score each of the tallies, which are of the same subjects.
+
+    Returns
+    -------
+    float64, (1000,), for each tally; the same drawing stands at the same place in all.
+    """
+    n_subjects, rng = len(tallies[0].binary), np.random.default_rng(seed)
+    n_rows = max(_BLOCK // n_subjects, 1)
+    blocks = []
+    for begin in range(0, N_DRAWS, n_rows):
+        drawn = rng.integers(0, n_subjects, (min(n_rows, N_DRAWS - begin), n_subjects))
+        times = np.array([np.bincount(row, minlength=n_subjects) for row in drawn])
+        blocks.append([tally.scores(times) for tally in tallies])
+    return [np.concatenate(each) for each in zip(*blocks, strict=True)]
 
 
 def interval(values: Float64) -> tuple[float, float]:
@@ -82,7 +94,6 @@ def score_intervals(
     of two independent ones.
     """
     tallies = {scenario: Tally.of(part, targets) for scenario, part in scenarios.items()}
-    times = drawings(len(next(iter(tallies.values())).binary), seed)
-    scores = {scenario: tally.scores(times) for scenario, tally in tallies.items()}
+    scores = dict(zip(tallies, drawn_scores(list(tallies.values()), seed), strict=True))
     scores[MEAN] = np.mean(list(scores.values()), axis=0)
     return {name: interval(values) for name, values in scores.items()}

@@ -349,7 +349,7 @@ def _prediction_rows(batch: Batch, predictor: Predictor) -> pl.DataFrame:
     best = [*answers.positions.tolist(), *([int(np.argmax(predictor.prior))] * n_problems)]
     ids = [*batch.labels[SEQUENCE_ID].to_list(), *(name for name, _ in batch.problems)]
     truth = [*batch.labels[GESTURE].to_list(), *([None] * n_problems)]
-    seen = {name: [*found, *([None] * n_problems)] for name, found in _seen(batch, predictor).items()}
+    seen = _seen(batch, predictor, n_problems)
     notes: list[str | None] = [*([None] * batch.labels.height), *(what for _, what in batch.problems)]
     targets = np.array(predictor.targets, dtype=np.bool_)
     front = {
@@ -373,16 +373,20 @@ def _prediction_rows(batch: Batch, predictor: Predictor) -> pl.DataFrame:
     )
 
 
-def _seen(batch: Batch, predictor: Predictor) -> dict[str, list[bool | None]]:
-    """Say of each recording whether training used it, and whether it used its subject; None where that is unknown."""
+def _seen(batch: Batch, predictor: Predictor, n_problems: int) -> dict[str, list[bool | None]]:
+    """Say of each recording whether training used it, and whether it used its subject; None where that is unknown.
+
+    The sequences that cannot be used come last; no training can have used them.
+    """
     recordings, known = batch.recordings, predictor.trained_on
     if known is None:
-        return dict.fromkeys((SEEN_SEQUENCE, SEEN_SUBJECT), [None] * recordings.n_sequences)
+        return dict.fromkeys((SEEN_SEQUENCE, SEEN_SUBJECT), [None] * (recordings.n_sequences + n_problems))
+    unused = [False] * n_problems
     lengths = np.diff(recordings.offsets).tolist()
     rows = zip(recordings.subjects, recordings.sequence_ids, lengths, strict=True)
     return {
-        SEEN_SEQUENCE: [known.has_sequence(*row) for row in rows],
-        SEEN_SUBJECT: [known.has_subject(subject) for subject in recordings.subjects],
+        SEEN_SEQUENCE: [*(known.has_sequence(*row) for row in rows), *unused],
+        SEEN_SUBJECT: [*(known.has_subject(subject) for subject in recordings.subjects), *unused],
     }
 
 

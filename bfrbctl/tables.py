@@ -37,6 +37,10 @@ _SEQUENCE: Types = {
     **{"fold": _SMALL, "file": _SMALL, "n_frames": _LARGE, "gesture_start": _LARGE},
     **_FLAGS,
 }
+_IMPORTANCE: Types = {
+    **dict.fromkeys(("feature", "family", "modality"), _TEXT),
+    **{"gain": pl.Float64(), "split": _LARGE, "fold": _SMALL},
+}
 _CATALOGUE_TEXT = ("table", "name", "family", "modality", "unit", "formula", "source")
 
 _REQUIRED: Mapping[tuple[str, str], Types] = {
@@ -49,10 +53,14 @@ _REQUIRED: Mapping[tuple[str, str], Types] = {
     ("features", r"sequences(-\d{5})?\.parquet"): {SEQUENCE_ID: _TEXT},
     ("features", r"frames-\d+\.parquet"): {SEQUENCE_ID: _TEXT, PHASE: pl.UInt8()},
     ("features", r"catalogue\.parquet"): {**dict.fromkeys(_CATALOGUE_TEXT, _TEXT), "when_missing": pl.Float64()},
+    ("model", r"importance\.parquet"): _IMPORTANCE,
+    ("blend", r"member-\d+\.importance\.parquet"): _IMPORTANCE,
+    ("predictions", r"predictions\.parquet"): {SEQUENCE_ID: _TEXT, GESTURE: _TEXT, "target_proba": pl.Float64()},
 }
 """Kind of folder and name of file -> columns that there must be."""
 
 _OTHERS: Mapping[tuple[str, str], tuple[tuple[str, pl.DataType], ...]] = {
+    ("predictions", r"predictions\.parquet"): ((r"p_\d+", _FLOAT),),
     ("dataset", r"frames-\d+\.parquet"): ((r"thm_\d+", _FLOAT), (r"tof_\d+_v\d+", pl.Int16())),
     ("features", r"sequences(-\d{5})?\.parquet"): ((r".*", _FLOAT),),
     ("features", r"frames-\d+\.parquet"): ((r"tof_\d+", pl.Array(pl.UInt8(), TOF_PIXELS)), (r".*", _FLOAT)),
@@ -60,8 +68,11 @@ _OTHERS: Mapping[tuple[str, str], tuple[tuple[str, pl.DataType], ...]] = {
 """What further columns are, by their names; those that match nothing may be anything."""
 
 _OOF: Types = {**dict.fromkeys((SEQUENCE_ID, SUBJECT, GESTURE, "scenario"), _TEXT), "fold": _SMALL}
-_NEVER_NULL = (SEQUENCE_ID, SUBJECT, "split", "scenario", "file", "n_frames", *_CATALOGUE_TEXT)
-_WITHIN = {"n_frames": (1, 2**31), "file": (0, 99_999), "fold": (0, 9_999)}
+_NEVER_NULL = (SEQUENCE_ID, SUBJECT, "split", "scenario", "file", "n_frames", "feature", "gain", *_CATALOGUE_TEXT)
+_WITHIN: Mapping[str, tuple[float, float]] = {
+    **{"n_frames": (1, 2**31), "file": (0, 99_999), "fold": (0, 9_999)},
+    **{"gain": (0, 1e300), "target_proba": (0, 1.001)},
+}
 
 
 def check_table(frame: pl.DataFrame, kind: str, name: str, what: str, *, whole: bool) -> None:
@@ -113,7 +124,7 @@ def _fits(key: tuple[str, str], kind: str, name: str) -> bool:
     return key[0] == kind and re.fullmatch(key[1], name) is not None
 
 
-def _check_bounds(column: pl.Series, low: int, high: int, *, what: str) -> None:
+def _check_bounds(column: pl.Series, low: float, high: float, *, what: str) -> None:
     bad = column.filter((column < low) | (column > high))
     if len(bad):
         raise ArtefactError(f"{what}: {column.name} {examples(bad.to_list())} cannot be, expected {low} to {high}")

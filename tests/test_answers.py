@@ -184,6 +184,17 @@ def test_a_model_that_does_not_tell_what_it_was_trained_on_is_said_not_to(
     assert "whether the score is in-sample is not known" in "\n".join(folder.content["warnings"])
 
 
+def test_a_sequence_that_cannot_be_used_was_in_no_training(predictor: Predictor, tmp_path: Path) -> None:
+    table, here = raw_frames(subjects=1, labelled=False), pl.col("sequence_id") == "SEQ_000002"
+    broken = table.with_columns(acc_x=pl.when(here).then(None).otherwise("acc_x"))
+    raw = write_raw(tmp_path / "raw", broken, split="test")
+    folder = scored(raw, predictor, tmp_path / "p", answered(raw, tmp_path / "a.csv"))
+    metrics = folder.read_json("metrics.json")
+    assert (metrics["n_labelled"], folder.content["n_problems"]) == (8, 1)
+    assert metrics["in_sample"] == {"sequences": 7, "of_known_subjects": 7}
+    assert "the model was trained on 7 of 8 sequences" in "\n".join(folder.content["warnings"])
+
+
 def test_a_folder_of_before_digests_opens(model_folders: tuple[Folder, Folder]) -> None:
     content = dict(model_folders[0].content)
     assert read_trained_on([content], "x") is not None

@@ -1,3 +1,4 @@
+import tracemalloc
 from collections.abc import Sequence
 
 import numpy as np
@@ -6,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bfrbctl.bootstrap import Tally, drawings, interval, score_intervals
+from bfrbctl import bootstrap
+from bfrbctl.bootstrap import Tally, drawn_scores, interval, score_intervals
 from bfrbctl.metrics import hierarchical_f1, score_proba
 from bfrbctl.oof import OofScenario
 
@@ -55,5 +57,17 @@ def test_sequences_without_a_subject_are_not_drawn_together() -> None:
     assert anonymous.groups.tolist() == [0, 0, 1, 2, 3, 4, 5, 1, 0, 6, 1, 0]
     tally = Tally.of(anonymous, [True, True, False, False])
     assert len(tally.binary) == 7
-    low, high = interval(tally.scores(drawings(7, seed=0)))
+    low, high = interval(drawn_scores([tally], seed=0)[0])
     assert low < high
+
+
+def test_many_sequences_without_a_subject_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    part, targets = scenario(np.random.default_rng(2), n=5_000), [True, True, False, False]
+    anonymous = OofScenario(part.keys.with_columns(subject=pl.lit("")), part.truth, part.proba)
+    tracemalloc.start()
+    found = score_intervals({"all": anonymous}, targets, seed=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6  # 1000 drawings of all of them take 40 MB, and were there three times
+    monkeypatch.setattr(bootstrap, "_BLOCK", 1 << 14)
+    assert score_intervals({"all": anonymous}, targets, seed=1) == found

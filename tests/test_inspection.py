@@ -1,6 +1,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -349,6 +350,69 @@ def test_scores_of_another_shape_are_refused(blend_folder: Folder, tmp_path: Pat
         output.finish(blend_folder.content)
     with pytest.raises(ArtefactError, match=r"metrics\.json: does not tell the scores of a blend"):
         inspect("blend", tmp_path / "odd")
+
+
+def changed(folder: Folder, path: Path, name: str, content: bytes) -> Path:
+    """Copy a folder, one file replaced, under a sound manifest."""
+    with open_output(path, Job(folder.kind, dict(folder.config))) as output:
+        output.publish("all", {each: folder.read(each) for each in folder.files} | {name: content})
+        output.finish(folder.content)
+    return path
+
+
+@pytest.mark.parametrize("key", ["score", "gain", "interval", "scenarios", "members", "rules", "optimistic"])
+def test_figures_of_a_blend_that_are_no_numbers_are_refused(blend_folder: Folder, tmp_path: Path, key: str) -> None:
+    def spoiled(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: spoiled(each) for name, each in value.items()}
+        return [{}, {}] if isinstance(value, list | tuple) else {"not": "a number"}
+
+    metrics = blend_folder.read_json("metrics.json")
+    metrics[key] = spoiled(metrics[key])
+    odd = changed(blend_folder, tmp_path / "odd", "metrics.json", encode_json(metrics))
+    with pytest.raises(ArtefactError, match=r"metrics\.json: does not tell the scores of a blend"):
+        write_report(odd, tmp_path / "odd.html")
+
+
+@pytest.mark.parametrize(
+    ("row", "match"),
+    [
+        ({"fold": 0, "score": 0.5, "score_all": 0.5}, "a row has no step"),
+        ({"fold": [0], "step": 1}, r"fold is \[0\], expected a number"),
+        ({"fold": 0, "step": 1, "score_all": "high"}, "score_all is high, expected a number"),
+    ],
+)
+def test_a_history_that_cannot_be_is_refused(
+    model_folders: tuple[Folder, Folder], tmp_path: Path, row: dict[str, Any], match: str
+) -> None:
+    odd = changed(model_folders[0], tmp_path / "odd", "history.jsonl", encode_json(row).replace(b"\n", b" "))
+    with pytest.raises(ArtefactError, match=rf"history\.jsonl: {match}"):
+        inspect("training", odd)
+
+
+@pytest.mark.parametrize("odd", [{"score": "high"}, {"score": {"score": "high"}}, {"warnings": 5}])
+def test_predictions_that_tell_no_score_are_refused(
+    blend_folder: Folder, raw_folder: Path, tmp_path: Path, odd: dict[str, Any]
+) -> None:
+    predictor = Predictor.open(blend_folder.path)
+    with open_output(tmp_path / "p", Job("predictions", {})) as output:
+        folder = predict(open_input(raw_folder, predictor, split="test"), predictor, output)
+    with open_output(tmp_path / "odd", Job("predictions", {})) as output:
+        output.publish("all", {name: folder.read(name) for name in folder.files})
+        output.finish({**folder.content, **odd})
+    with pytest.raises(ArtefactError, match="score or warnings are of another type"):
+        inspect("predictions", tmp_path / "odd")
+
+
+@pytest.mark.parametrize(("what", "name"), [("feature", "index"), ("dataset", "sequences")])
+def test_a_gesture_that_is_none_of_the_classes_is_refused(
+    feature_folder: Folder, dataset_folder: Folder, tmp_path: Path, what: str, name: str
+) -> None:
+    folder = feature_folder if what == "feature" else dataset_folder
+    table = folder.read_parquet(f"{name}.parquet").with_columns(gesture=pl.lit("Nap"))
+    odd = rewritten(folder, tmp_path / "odd", **{name: table})
+    with pytest.raises(ArtefactError, match=rf"{name}\.parquet: gesture Nap is not among the folder's classes"):
+        inspect(what, odd.path)
 
 
 def test_the_wrong_folder_is_refused(dataset_folder: Folder) -> None:

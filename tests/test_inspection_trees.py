@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from bfrbctl.errors import ArtefactError, DataError, UsageError
@@ -148,6 +149,24 @@ def test_the_importance_of_a_feature_is_its_place_among_all(trees: Folder, featu
     channel = explained(feature_folder, "acc_x", model=trees.path)
     assert "gain_share" not in channel.facts
     assert "a frame channel has no importance" in channel.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("odd", "match"),
+    [
+        (pl.lit("many").alias("gain"), "column gain is String"),
+        (pl.lit(float("nan")).alias("gain"), "gain nan, .* cannot be"),
+        (pl.lit(3).alias("feature"), "column feature is Int32"),
+        (pl.lit(-(2**60)).alias("split"), "splits cannot be"),
+    ],
+)
+def test_importances_that_cannot_be_are_refused(trees: Folder, tmp_path: Path, odd: pl.Expr, match: str) -> None:
+    table = trees.read_parquet("importance.parquet").with_columns(odd)
+    with open_output(tmp_path / "odd", Job("model", dict(trees.config))) as output:
+        output.publish("all", {name: trees.read(name) for name in trees.files} | {"importance.parquet": table})
+        output.finish(trees.content)
+    with pytest.raises(ArtefactError, match=match):
+        inspect("feature-importance", tmp_path / "odd")
 
 
 def test_a_name_that_is_not_there_is_refused_with_the_nearest(feature_folder: Folder) -> None:

@@ -18,6 +18,7 @@ from bfrbctl.inspection.page import MAX_ROWS, page
 from bfrbctl.inspection.report import CONTENTS, report, write_report
 from bfrbctl.outputs import Job, open_output
 from bfrbctl.prediction import Predictor
+from bfrbctl.simulation.gestures import GESTURES
 from bfrbctl.submission import open_input, predict
 
 EVIL = "<script>alert('x')</script>\" onload=\"x"
@@ -164,6 +165,14 @@ def test_a_table_is_stacked_on_screens_that_it_is_too_wide_for() -> None:
 
     assert [kinds(n, 0.25) for n in (3, 6, 10, 16)] == [[""], [' class="s1"'], [' class="s2"'], [' class="s3"']]
     assert kinds(3, "a text of some length to show") == [' class="s2"']
+
+
+def test_the_gestures_of_the_study_are_a_table_on_a_desk() -> None:
+    figures = ("precision all", "recall all", "F1 all", "precision imu", "recall imu", "F1 imu")
+    rows = tuple((gesture.name, "non-target", 96, *(0.25,) * 6) for gesture in GESTURES)
+    table = Table("gestures", ("gesture", "kind", "sequences", *figures), rows)
+    text = page("x", {"oof": View("x", {}, (table,))}, left_out={}, footer="")
+    assert '<table class="s2">' in text
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

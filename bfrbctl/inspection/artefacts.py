@@ -8,7 +8,7 @@ import polars as pl
 
 from bfrbctl import oof
 from bfrbctl.errors import ArtefactError, examples
-from bfrbctl.folders import Folder, open_folder
+from bfrbctl.folders import MANIFEST, Folder, open_folder
 from bfrbctl.inspection.figures import Bars
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.view import Table, View, filled
@@ -118,11 +118,14 @@ def predictions_view(folder: Folder, _: Options) -> View:
         facts["mean top probability"] = float(best.to_numpy().astype(float).mean())
     else:
         notes.append("the input had no sequence: nothing was predicted")
-    if "score" in content:
-        facts |= dict(content["score"])
-    else:
+    score, warnings = content.get("score", {}), content.get("warnings", [])
+    sound = isinstance(score, dict) and all(type(value) in (int, float) for value in score.values())
+    if not sound or not isinstance(warnings, list):
+        raise ArtefactError(f"{folder.path / MANIFEST}: score or warnings are of another type than expected")
+    facts |= score
+    if not score:
         notes.append("the input had no labels: there is nothing to score against")
-    notes += map(str, content.get("warnings", ()))
+    notes += map(str, warnings)
     counts = table.group_by(GESTURE).len().sort("len", GESTURE, descending=[True, False])
     rows = tuple((name, "target" if target.get(name) else "", n, n / table.height) for name, n in counts.iter_rows())
     sure = best.to_numpy().astype(float)

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from bfrbctl.blending import aligned_members
-from bfrbctl.bootstrap import Tally, drawings, interval
+from bfrbctl.bootstrap import Tally, drawn_scores, interval
 from bfrbctl.errors import UsageError
 from bfrbctl.folders import Folder
 from bfrbctl.inspection.figures import Bars
@@ -79,8 +79,8 @@ def _compared(
     tallies = [Tally.of(part, targets) for part in (a, b)]
     once = np.ones((1, len(tallies[0].binary)), dtype=np.int64)
     score_a, score_b = (float(tally.scores(once)[0]) for tally in tallies)
-    times = drawings(once.shape[1], seed)
-    gains = tallies[1].scores(times) - tallies[0].scores(times)
+    drawn_a, drawn_b = drawn_scores(tallies, seed)
+    gains = drawn_b - drawn_a
     gain, (low, high) = score_b - score_a, interval(gains)
     wide = with_training(gain, (low, high), seeds)
     share = float(np.mean((gains > 0) + 0.5 * (gains == 0)))

@@ -29,7 +29,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 def dataset_view(folder: Folder, _: Options) -> View:
     """Show people, gestures, lengths, missing sensors, repairs and folds of a prepared dataset."""
-    sequences = folder.read_together(SEQUENCES)
+    sequences = read_index(folder)
     quality = folder.read_together(QUALITY)
     content = folder.content
     lengths = sequences["n_frames"].to_numpy()

@@ -9,7 +9,7 @@ import polars as pl
 
 from bfrbctl.dataset import Column, frames_file
 from bfrbctl.errors import DataError, UsageError, examples
-from bfrbctl.feature_folder import CATALOGUE, INDEX, read_catalogue
+from bfrbctl.feature_folder import CATALOGUE, read_catalogue
 from bfrbctl.features.blocks import WINDOWS, window_bounds
 from bfrbctl.features.plan import window_of
 from bfrbctl.features.settings import FAMILIES
@@ -18,7 +18,7 @@ from bfrbctl.folders import SEQUENCES, Folder
 from bfrbctl.inspection.figures import Ranges
 from bfrbctl.inspection.models import features_by_gain
 from bfrbctl.inspection.options import Options
-from bfrbctl.inspection.scores import matching_index
+from bfrbctl.inspection.scores import matching_index, read_index
 from bfrbctl.inspection.view import Table, View, filled
 from bfrbctl.oof import read_oof
 from bfrbctl.schema import GESTURE, SCENARIOS, SEQUENCE_ID
@@ -37,14 +37,16 @@ def feature_view(folder: Folder, options: Options) -> View:
         When the folder has no feature or channel of that name; the hint has the nearest.
     DataError
         When the model given has no trees, or was trained on other recordings.
+    ArtefactError
+        As `read_index`.
     """
     features, channels = read_catalogue(folder)
     column = _find(folder, (*features, *channels), options.feature)
     of_frames = column not in features
-    index = folder.read_parquet(INDEX)
+    index = read_index(folder)
     values = _frame_values(folder, index, column.name) if of_frames else _sequence_values(folder, index, column.name)
     facts = {**_what(column, of_frames), **_window(column, of_frames, index, float(folder.content["rate_hz"]))}
-    facts["null_share"] = float(np.isnan(values["value"].to_numpy()).mean())
+    facts["null_share"] = float(np.isnan(values["value"].to_numpy()).mean()) if values.height else None
     notes = []
     if options.model is not None and of_frames:
         notes.append("a frame channel has no importance: trees read the sequence features")

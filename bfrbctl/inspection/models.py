@@ -10,7 +10,7 @@ import polars as pl
 from bfrbctl import oof
 from bfrbctl.blending import nesting_note, read_mixtures
 from bfrbctl.dataset import FeatureBatch
-from bfrbctl.errors import ArtefactError, DataError, UsageError
+from bfrbctl.errors import ArtefactError, DataError, UsageError, examples
 from bfrbctl.feature_folder import read_features
 from bfrbctl.folders import Folder
 from bfrbctl.inspection.figures import Bars, Lines, Series
@@ -24,7 +24,7 @@ from bfrbctl.models import kind_module
 from bfrbctl.oof import OofScenario
 from bfrbctl.schema import ALL_SENSORS, scenarios_of
 from bfrbctl.segments import Float32, Float64, Int64
-from bfrbctl.storage import decode_parquet, parse_json
+from bfrbctl.storage import parse_json
 from bfrbctl.training import HISTORY, METRICS
 
 TOP = 20
@@ -77,7 +77,17 @@ def _history(folder: Folder, name: str) -> list[dict[str, Any]]:
     rows = [parse_json(line, str(folder.path / name)) for line in folder.read(name).splitlines() if line]
     if not all(isinstance(row, dict) for row in rows):
         raise ArtefactError(f"{folder.path / name}: holds something else than objects")
+    for row in rows:
+        strange = [key for key in row if _is_number(key) and type(row[key]) not in (int, float, type(None))]
+        if strange or "step" not in row:
+            what = f"{strange[0]} is {str(row[strange[0]])[:60]}, expected a number" if strange else "a row has no step"
+            raise ArtefactError(f"{folder.path / name}: {what}", hint="train again, or download the folder again")
     return rows
+
+
+def _is_number(key: str) -> bool:
+    """Whether a column of the history holds numbers that we show."""
+    return key in ("fold", "seed", "member", "step", "seconds") or key.startswith("score")
 
 
 def _run_row(fold: Any, run: Any, steps: Sequence[Mapping[str, Any]], scenarios: Sequence[str]) -> tuple[Any, ...]:
@@ -99,7 +109,8 @@ def _curves(who: str, by_run: Mapping[tuple[Any, Any], Sequence[Mapping[str, Any
     series = []
     for (fold, run), steps in by_run.items():
         for scenario, label in zip(scenarios, for_each(scenarios, f"fold {fold}"), strict=True):
-            points = [(row["step"], row[f"score_{scenario}"]) for row in steps if f"score_{scenario}" in row]
+            told = ((row["step"], row.get(f"score_{scenario}")) for row in steps)
+            points = [(step, score) for step, score in told if None not in (step, score)]
             if points and run == 0:
                 x, y = zip(*points, strict=True)
                 colour = fold if isinstance(fold, int) else 0
@@ -137,6 +148,8 @@ def _read_importance(folder: Folder) -> tuple[list[str], pl.DataFrame]:
     ------
     DataError
         When no tree model is in the folder.
+    ArtefactError
+        When the numbers cannot be.
     """
     names = folder.names(rf"{_OF_MEMBER}importance\.parquet")
     if not names:
@@ -144,11 +157,13 @@ def _read_importance(folder: Folder) -> tuple[list[str], pl.DataFrame]:
             f"{folder.path}: has no feature importances, since no tree model is in it ({_kinds(folder)})",
             hint="inspect the folder of a LightGBM model, or a blend with one in it",
         )
-    parts = [
-        decode_parquet(folder.read(name), str(folder.path / name)).with_columns(pl.lit(name).alias("file"))
-        for name in names
-    ]
-    return names, pl.concat(parts).sort("file", "fold", "feature")
+    columns = ("feature", "gain", "split", "fold", "family", "modality")
+    parts = [folder.read_parquet(name).select(*columns, pl.lit(name).alias("file")) for name in names]
+    table = pl.concat(parts).sort("file", "fold", "feature")
+    strange = table.filter(~pl.col("split").is_between(0, 2**31))["split"].to_list()
+    if strange:
+        raise ArtefactError(f"{folder.path}: {examples(strange)} splits cannot be, expected 0 to {2**31}")
+    return names, table
 
 
 def features_by_gain(folder: Folder) -> Table:
@@ -235,7 +250,10 @@ def _shap(folder: Folder, names: Sequence[str], table: pl.DataFrame, options: Op
             chosen = np.sort(rng.permutation(held)[: options.sample])
             for feature, value in _fold_shap(folder, f"{prefix}fold-{fold}.", batch.take(chosen)).items():
                 values[name, fold, feature] = value
-    keys = table.select("file", "fold", "feature").iter_rows()
+    keys = table.select("file", "fold", "feature").rows()
+    strange = [key[2] for key in keys if key not in values]
+    if strange:
+        raise ArtefactError(f"{folder.path}: no tree model has the feature {examples(strange)} of its importances")
     return np.array([values[key] for key in keys], dtype=np.float64)
 
 
@@ -263,9 +281,9 @@ def blend_view(folder: Folder, _: Options) -> View:
     try:
         members, scores = _member_scores(names, mixtures, metrics), _blend_scores(metrics, scenarios)
         decoding = _decoding(metrics, scenarios)
-        facts = {
-            "score": metrics["score"],
-            "best_member": metrics["best_member"],
+        facts: dict[str, Any] = {
+            "score": float(metrics["score"]),
+            "best_member": str(metrics["best_member"]),
             "gain_over_best_member": float(metrics["gain"]),
             "pooling": mixtures[ALL_SENSORS].pooling,
         }
@@ -274,7 +292,7 @@ def blend_view(folder: Folder, _: Options) -> View:
             f"{folder.path / METRICS}: does not tell the scores of a blend ({error!r})",
             hint="blend again, or download the folder again",
         ) from error
-    notes = [] if metrics["gain"] > 0 else [f"the blend does not beat {metrics['best_member']}"]
+    notes = [] if facts["gain_over_best_member"] > 0 else [f"the blend does not beat {facts['best_member']}"]
     notes += [note for note in [nesting_note(metrics)] if note]
     removed = _removed(folder, names, mixtures)
     if removed is None and len(names) > 1:
@@ -290,11 +308,11 @@ def _decoding(metrics: Mapping[str, Any], scenarios: Sequence[str]) -> list[Tabl
     for scenario in scenarios:
         told = metrics["rules"][scenario]
         threshold = told["threshold"]
-        scores = [told["scores"][rule] for rule in RULES]
-        rows.append((scenario, *scores, told["chosen"], "-" if threshold is None else threshold))
+        scores = [float(told["scores"][rule]) for rule in RULES]
+        rows.append((scenario, *scores, str(told["chosen"]), "-" if threshold is None else float(threshold)))
     tables = [Table("decoding", ("scenario", *RULES, "chosen", "threshold"), tuple(rows))]
     assignment = [
-        (scenario, metrics["scenarios"][scenario]["score"], told["score"], *(each["score"] for each in told["orders"]))
+        (scenario, *map(float, (metrics["scenarios"][scenario]["score"], told["score"], *_scores_of(told["orders"]))))
         for scenario, told in metrics["assignment"].items()
         if scenario in scenarios
     ]
@@ -305,12 +323,16 @@ def _decoding(metrics: Mapping[str, Any], scenarios: Sequence[str]) -> list[Tabl
     return tables
 
 
+def _scores_of(told: Sequence[Mapping[str, Any]]) -> list[Any]:
+    return [each["score"] for each in told]
+
+
 def _member_scores(names: Sequence[str], mixtures: Mapping[str, Mixture], metrics: Mapping[str, Any]) -> Table:
     rows = []
     for number, name in enumerate(names):
         cells: list[Any] = [name]
         for scenario, mixture in mixtures.items():
-            score = metrics["members"][name][scenario]["score"]
+            score = float(metrics["members"][name][scenario]["score"])
             cells += [mixture.weights[number], mixture.temperatures[number], score]
         rows.append(tuple(cells))
     columns = for_each(mixtures, "weight", "temperature", "score")
@@ -320,8 +342,8 @@ def _member_scores(names: Sequence[str], mixtures: Mapping[str, Mixture], metric
 def _blend_scores(metrics: Mapping[str, Any], scenarios: Sequence[str]) -> Table:
     rows = []
     for scenario in scenarios:
-        low, high = metrics["interval"][scenario]
-        nested, optimistic = (metrics[key][scenario]["score"] for key in ("scenarios", "optimistic"))
+        low, high = map(float, metrics["interval"][scenario])
+        nested, optimistic = (float(metrics[key][scenario]["score"]) for key in ("scenarios", "optimistic"))
         rows.append((scenario, nested, low, high, optimistic))
     columns = ("scenario", "nested (honest)", "low 95", "high 95", "in-sample (optimistic)")
     return Table("scores", columns, tuple(rows))

@@ -23,6 +23,9 @@ _SEARCHED, _SCROLLED = 12, 25
 _LONG = 34
 """Characters from which a cell may be broken anywhere: digests, settings."""
 
+_BROKEN_PX = 192
+"""What is left of the width of such a cell where a table is short of it; 12rem in the style."""
+
 _SPARKS = frozenset("▁▂▃▄▅▆▇█ ")
 
 _STYLE = """
@@ -237,13 +240,14 @@ def _table(table: Table) -> str:
 def _screens(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Estimate how wide a table is, and give the class that stacks it where that is too wide; empty where nowhere.
 
-    Headings break between words, and so do texts longer than `_LONG`.
+    Headings break between words; texts longer than `_LONG` break too, down to `_BROKEN_PX`.
     """
     text = 0.0
     for position, name in enumerate(columns):
         head = max(map(len, name.split()), default=0) + 2
-        cells = max((min(len(cell_text(row[position])), _LONG) for row in rows), default=0)
-        text += max(9.4 * head, 8.2 * cells)
+        lengths = [len(cell_text(row[position])) for row in rows]
+        cells = max((_BROKEN_PX if length > _LONG else 8.2 * length for length in lengths), default=0.0)
+        text += max(9.4 * head, cells)
     widths = {"s1": text * 13 / 14 + 9.6 * len(columns), "s2": text + 19.2 * len(columns)}
     widths["s3"] = widths["s2"]
     return max((name for name, (most, _) in _NARROW.items() if widths[name] > most), default="")

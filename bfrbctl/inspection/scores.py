@@ -9,7 +9,7 @@ import polars as pl
 from bfrbctl import oof
 from bfrbctl.bootstrap import MEAN, score_intervals
 from bfrbctl.dataset import n_subjects
-from bfrbctl.errors import DataError, examples
+from bfrbctl.errors import ArtefactError, DataError, examples
 from bfrbctl.feature_folder import INDEX
 from bfrbctl.folders import SEQUENCES, Folder
 from bfrbctl.inspection.figures import Bars, Matrix
@@ -215,8 +215,22 @@ def matching_index(keys: pl.DataFrame, features: Folder) -> pl.DataFrame:
 
 
 def read_index(folder: Folder) -> pl.DataFrame:
-    """Read what a dataset or feature folder knows of its sequences."""
-    return folder.read_together(SEQUENCES) if folder.kind == "dataset" else folder.read_parquet(INDEX)
+    """Read what a dataset or feature folder knows of its sequences.
+
+    Raises
+    ------
+    ArtefactError
+        When a gesture is none of the folder's classes.
+    """
+    name = SEQUENCES if folder.kind == "dataset" else INDEX
+    index = folder.read_together(name) if folder.kind == "dataset" else folder.read_parquet(name)
+    strange = set(index[GESTURE].drop_nulls()) - set(folder.content["classes"])
+    if strange:
+        raise ArtefactError(
+            f"{folder.path / name}: gesture {examples(sorted(strange))} is not among the folder's classes",
+            hint="the folder does not hold together; make or download it again",
+        )
+    return index
 
 
 # ------------------------------------------------------------------------------------------------------- confusion
