@@ -20,7 +20,7 @@ from typing import Any
 import filelock
 
 from bfrbctl import __version__
-from bfrbctl.errors import ArtefactError, DataError, OutputError, examples
+from bfrbctl.errors import ArtefactError, DataError, OutputError, UsageError, examples
 from bfrbctl.folders import (
     ALONGSIDE,
     JOURNAL,
@@ -62,6 +62,9 @@ from bfrbctl.storage import (
 )
 
 _log = logging.getLogger("bfrbctl.outputs")
+
+_ASIDE = f"{SCRATCH}aside-"
+"""Prefix of scratch folders of an unfinished run that another run is to replace, until that one begins."""
 
 _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
@@ -264,12 +267,15 @@ class Output:
         folder = self.path / f"{SCRATCH}{piece}"
         replaced = not self.begun and folder.name not in self.scratches  # of the run that this one is to replace
         with writing(folder):
-            if folder.exists() and (replaced or not checkpoints):
+            aside = self.path / f"{_ASIDE}{piece}"
+            if replaced and folder.exists() and not aside.exists():
+                folder.rename(aside)
+            elif folder.exists() and (replaced or not checkpoints):
                 shutil.rmtree(folder)
+            self.scratches.add(folder.name)  # before it is there, so that whatever ends the run from here on removes it
             folder.mkdir(exist_ok=True)
             for left in folder.glob(f"{TEMPORARY}*"):
                 left.unlink()
-        self.scratches.add(folder.name)
         yield folder
         with writing(folder):
             shutil.rmtree(folder)
@@ -291,6 +297,7 @@ class Output:
             )
         elif unfinished and resume:
             _refuse_foreign(self.path)
+            self._put_back()
             self._continue()
             self.resumed = True
         elif unfinished:
@@ -309,8 +316,8 @@ class Output:
         """
         if self.begun:
             return
-        self.begun = True
         self._note()  # before anything is removed, so that a kill from here on leaves a folder known as ours
+        self.begun = True  # only now: where no journal could be written, the folder is still what it was
         with writing(self.path / MANIFEST):
             (self.path / MANIFEST).unlink(missing_ok=True)
         published = {name for files in self.pieces.values() for name in files}
@@ -368,17 +375,38 @@ class Output:
     def leave(self) -> None:
         """After an error: take along what holds no result, so that nobody needs --force for it.
 
-        Pieces and checkpoints stay for --resume.
+        Pieces and checkpoints stay for --resume; a file without content, such as one for progress to come, is neither.
         """
-        made = [self.path / name for name in self.scratches]
-        if self.begun and not self.pieces and not any(path.is_file() for folder in made for path in folder.rglob("*")):
+        made = [path for name in self.scratches for path in (self.path / name).rglob("*")]
+        if self.begun and not self.pieces and not any(path.is_file() and path.stat().st_size for path in made):
             self.discard()
 
     def withdraw(self) -> None:
-        """Leave a folder that was only to be replaced as it was, however the run ended."""
-        if not self.begun:
-            for name in self.scratches:
-                shutil.rmtree(self.path / name, ignore_errors=True)
+        """Leave a folder that was only to be replaced, or is refused, as it was, however the run ended.
+
+        What an earlier run left in it that was killed before it began goes too: without the lock file, readers would
+        refuse a finished folder with scratch folders in it.
+        """
+        if self.begun:
+            return
+        for name in self.scratches:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        if not kind_there(self.path):
+            return  # somebody else's
+        self._put_back()
+        if not (self.path / JOURNAL).exists():
+            for left in self.path.glob(f"{SCRATCH}*"):
+                shutil.rmtree(left, ignore_errors=True)
+        self._remove_temporary()
+
+    def _put_back(self) -> None:
+        """Give an unfinished run the scratch folders back that a run which was to replace it had put aside."""
+        with writing(self.path):
+            for aside in self.path.glob(f"{_ASIDE}*"):
+                folder = self.path / f"{SCRATCH}{aside.name.removeprefix(_ASIDE)}"
+                if folder.exists():
+                    shutil.rmtree(folder)
+                aside.rename(folder)
 
     @property
     def _before(self) -> set[str]:
@@ -430,7 +458,13 @@ def open_output(
     ------
     OutputError
         When the folder exists (and neither `force` nor `resume` fits), is locked, or cannot be written.
+    UsageError
+        When both `force` and `resume` are given: one would throw away what the other goes on with.
     """
+    if force and resume:
+        raise UsageError(
+            "--force and --resume exclude each other", hint="one replaces what is there, the other continues it"
+        )
     created = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -455,8 +489,9 @@ def open_output(
             ) from error
         raise
     finally:
-        output.withdraw()
-        with suppress(OSError):  # a disk that fails says so where it matters; a lock file left behind does no harm
+        with suppress(OSError, OutputError):  # a disk that fails says so where it matters
+            output.withdraw()
+        with suppress(OSError):  # as above; a lock file left behind does no harm
             (path / LOCK).unlink(missing_ok=True)
             if created and path.is_dir() and not any(path.iterdir()):
                 path.rmdir()

@@ -1,15 +1,19 @@
 """What --force replaces and what an error leaves: folders of the same kind alone, and nothing that was finished."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from bfrbctl.errors import ArtefactError, BfrbError, DataError, OutputError, UsageError
-from bfrbctl.folders import JOURNAL, MANIFEST, open_folder
+from bfrbctl.folders import JOURNAL, LOCK, MANIFEST, open_folder
 from bfrbctl.inspection.report import see_outside, write_report
 from bfrbctl.outputs import Job, Output, open_output
+from bfrbctl.storage import Content, temporary_path
+from bfrbctl.workers import Crew
 from tests.recordings import raw_frames, write_raw
 from tests.test_preparation import prepared
 
@@ -132,6 +136,112 @@ def test_an_unfinished_run_is_kept_until_the_one_that_replaces_it_has_a_piece(tm
         assert output.has("one")
 
 
+def names(path: Path) -> list[str]:
+    return sorted(str(entry.relative_to(path)) for entry in path.rglob("*"))
+
+
+def test_checkpoints_of_an_unfinished_run_are_kept_until_the_one_that_replaces_it_begins(tmp_path: Path) -> None:
+    stopped(tmp_path / "m", DataError("x"), work=checkpoint)
+    before = names(tmp_path / "m")
+    for work, error in ((interrupted_scratch, KeyboardInterrupt()), (checkpoint, DataError("x"))):
+        stopped(tmp_path / "m", error, force=True, work=work)
+        assert names(tmp_path / "m") == before
+    with open_output(tmp_path / "m", MODEL, force=True) as output:
+        with output.scratch("fold-0", checkpoints=True) as scratch:
+            assert list(scratch.iterdir()) == []
+            output.begin()
+            assert [path.name for path in output.path.glob("part-scratch-*")] == ["part-scratch-fold-0"]
+        one_piece(output)
+        output.finish({})
+
+
+def test_checkpoints_survive_a_kill_of_the_run_that_is_to_replace_them(tmp_path: Path) -> None:
+    stopped(tmp_path / "m", DataError("x"), work=checkpoint)
+    with open_output(tmp_path / "m", MODEL, force=True) as output, output.scratch("fold-0") as scratch:
+        (scratch / "state.npz").write_bytes(b"of the new run")
+        shutil.copytree(output.path, tmp_path / "killed")
+        one_piece(output)
+    with (
+        open_output(tmp_path / "killed", MODEL, resume=True) as output,
+        output.scratch("fold-0", checkpoints=True) as scratch,
+    ):
+        assert (scratch / "state.npz").read_bytes() == b"checkpoint"
+
+
+@pytest.mark.parametrize("error", [OutputError("the disk is full"), KeyboardInterrupt()])
+def test_a_run_that_cannot_note_that_it_begins_replaces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    make(tmp_path / "m")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with (
+        pytest.raises(type(error)),
+        open_output(tmp_path / "m", MODEL, force=True) as output,
+        output.scratch("fold-0") as scratch,
+    ):
+        (scratch / "progress.jsonl").write_text("{}")
+        monkeypatch.setattr("bfrbctl.outputs.write_bytes", fail)
+        output.begin()
+    assert names(tmp_path / "m") == ["a.txt", MANIFEST]
+    assert open_folder(tmp_path / "m").read("a.txt") == b"old"
+
+
+def test_files_that_workers_were_writing_do_not_stay_in_a_folder_that_was_only_to_be_replaced(tmp_path: Path) -> None:
+    make(tmp_path / "m")
+    stopped(tmp_path / "m", DataError("x"), force=True, work=lambda output: half_written(output.path))
+    assert names(tmp_path / "m") == ["a.txt", MANIFEST]
+
+
+def half_written(path: Path) -> None:
+    temporary_path(path / "b.parquet").write_bytes(b"half")
+
+
+@pytest.mark.parametrize("options", [{}, {"resume": True}, {"append": True}])
+def test_a_refused_run_leaves_readable_what_a_killed_one_was_to_replace(
+    tmp_path: Path, options: dict[str, bool]
+) -> None:
+    make(tmp_path / "m")
+    (tmp_path / "m" / LOCK).write_text("1\n")
+    (tmp_path / "m" / "part-scratch-fold-0").mkdir()
+    half_written(tmp_path / "m")
+    open_folder(tmp_path / "m")
+    with pytest.raises((OutputError, ArtefactError)):
+        make(tmp_path / "m", BLEND if options.get("append") else MODEL, **options)
+    assert names(tmp_path / "m") == ["a.txt", MANIFEST]
+    assert open_folder(tmp_path / "m").read("a.txt") == b"old"
+
+
+def test_nothing_is_cleared_up_in_a_folder_of_somebody_else(tmp_path: Path) -> None:
+    half_written(tmp_path)
+    (tmp_path / MANIFEST).write_text('{"name": "a web page"}')
+    (tmp_path / "part-scratch-fold-0").mkdir()
+    before = names(tmp_path)
+    with pytest.raises(OutputError):
+        make(tmp_path)
+    assert names(tmp_path) == before
+
+
+def test_a_file_of_progress_without_a_row_is_no_reason_to_keep_a_failed_run(tmp_path: Path) -> None:
+    def no_row(output: Output) -> None:
+        with output.scratch("fold-0", checkpoints=True) as scratch:
+            (scratch / "progress.jsonl").touch()
+            raise UsageError("a setting that the library refuses")
+
+    stopped(tmp_path / "m", UsageError("x"), work=no_row)
+    assert not (tmp_path / "m").exists()
+
+
+def test_force_and_resume_exclude_each_other(tmp_path: Path) -> None:
+    stopped(tmp_path / "m", KeyboardInterrupt(), work=one_piece)
+    before = names(tmp_path / "m")
+    with pytest.raises(UsageError, match="--force and --resume exclude each other"):
+        make(tmp_path / "m", force=True, resume=True)
+    assert names(tmp_path / "m") == before
+
+
 def test_the_old_folder_can_be_read_while_the_new_one_trains_its_first_round(tmp_path: Path) -> None:
     make(tmp_path / "m")
     with open_output(tmp_path / "m", MODEL, force=True) as output, output.scratch("fold-0"):
@@ -154,6 +264,29 @@ def test_recordings_that_cannot_be_used_leave_nothing_behind(tmp_path: Path) -> 
     raw = write_raw(tmp_path / "raw", frames)
     with pytest.raises(UsageError, match="no sequence of that name"):
         prepared(raw, tmp_path / "data", drop=("NONE",), rows_per_file=100)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_bad_row_behind_finished_files_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int
+) -> None:
+    """Alone by a block of rows, with workers by a file of its own: what came before it was published in any case."""
+    monkeypatch.setattr("bfrbctl.raw.CHUNK_BYTES", 20_000)
+    frames = raw_frames(subjects=4)
+    last = pl.col("sequence_id") == frames["sequence_id"].max()
+    bad = frames.with_columns(acc_y=pl.when(last).then(pl.lit("oops")).otherwise(pl.col("acc_y").cast(pl.String)))
+    raw, noted = write_raw(tmp_path / "raw", bad), []
+    publish = Output.publish
+
+    def note(output: Output, piece: str, files: dict[str, Content]) -> None:
+        publish(output, piece, files)
+        noted.append(piece)
+
+    monkeypatch.setattr(Output, "publish", note)
+    with pytest.raises(DataError, match="oops"):
+        prepared(raw, tmp_path / "data", crew=Crew(n), rows_per_file=100)
+    assert noted
     assert not (tmp_path / "data").exists()
 
 
