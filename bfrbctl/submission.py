@@ -331,7 +331,8 @@ def _predictor(recipe: Recipe) -> Predictor:
 
 
 def _part(number: int) -> str:
-    return f"{PART}predictions-{number:05d}.parquet"
+    """Name the file of a batch; parts of the name before this one do not say what training used, and are made again."""
+    return f"{PART}predicted-{number:05d}.parquet"
 
 
 def _refuse_problems(batch: Batch) -> None:

@@ -256,7 +256,7 @@ def test_every_command_that_resumes_remembers_its_settings(
         "--answers",
         tmp_path / "answers.csv",
     )
-    stopped(run, monkeypatch, "predict", data, blend_folder.path, out, *options, at="part-predictions-00000.parquet")
+    stopped(run, monkeypatch, "predict", data, blend_folder.path, out, *options, at="part-predicted-00000.parquet")
     code, _, err = run("predict", data, blend_folder.path, out, "--resume", "--strict")
     assert (code, " strict (False then, True now)" in err) == (5, True), err
     code, _, err = run("predict", data, blend_folder.path, out, "--resume", "--quiet", "--workers", 1)
