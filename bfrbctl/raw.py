@@ -323,8 +323,8 @@ def _parquet_chunks(path: Path, schema: RawSchema) -> Iterator[tuple[pl.DataFram
         for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS, columns=list(dtypes)):
             frame = pl.from_arrow(pa.Table.from_batches([batch]))
             assert isinstance(frame, pl.DataFrame)
-            typed = frame.select(pl.col(name).cast(dtype) for name, dtype in dtypes.items())
-            yield without_empty(typed), int(share * batch.num_rows)
+            typed = [pl.col(name).cast(dtype) for name, dtype in dtypes.items()]
+            yield without_empty(frame.select(typed)), int(share * batch.num_rows)  # kept by nobody but who gets it
     except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(
             f"{path}: is damaged ({str(error).splitlines()[0][:160]})", hint="download or write it again"
