@@ -1,6 +1,5 @@
 """Several workers here: the same bytes, kept state, no process left behind; and memory that does not grow."""
 
-import os
 import signal
 import os
 import subprocess
