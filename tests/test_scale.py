@@ -1,7 +1,7 @@
 """Several workers here: the same bytes, kept state, no process left behind; and memory that does not grow."""
 
-import signal
 import os
+import signal
 import subprocess
 import sys
 import time
