@@ -124,7 +124,7 @@ def test_resume_makes_a_damaged_piece_again(tmp_path: Path) -> None:
 
 def test_resume_with_other_settings_is_refused_and_names_them(tmp_path: Path) -> None:
     interrupted(tmp_path / "out")
-    with pytest.raises(OutputError, match=r"config.rate_hz \(10.0 then, 20.0 now\)"):
+    with pytest.raises(OutputError, match=r"differs in rate_hz \(10.0 then, 20.0 now\)"):
         make(tmp_path / "out", Job("dataset", {"rate_hz": 20.0}, seed=1), resume=True)
 
 
