@@ -24,7 +24,8 @@ class Score:
     macro_f1
         Mean F1 over the targets and the merged non-target class.
     score
-        Mean of the two: the competition metric.
+        The headline: mean of the two, the competition metric; where all classes are targets or none is, these two say
+        nothing, and it is `gesture_macro_f1`. `score_name` tells which.
     gesture_macro_f1
         Mean F1 over all gestures, non-targets apart.
     """
@@ -33,6 +34,19 @@ class Score:
     macro_f1: float
     score: float
     gesture_macro_f1: float
+
+
+COMPETITION_SCORE, GESTURE_SCORE = "score", "macro F1 over gestures"
+
+
+def has_two_sides(targets: Sequence[bool]) -> bool:
+    """Whether there are both targets and non-targets, so that telling them apart means something."""
+    return 0 < sum(map(bool, targets)) < len(targets)
+
+
+def score_name(targets: Sequence[bool]) -> str:
+    """Name the headline figure: the competition score, or macro F1 over gestures where all are of one side."""
+    return COMPETITION_SCORE if has_two_sides(targets) else GESTURE_SCORE
 
 
 def merged_labels(labels: Int64, targets: Sequence[bool]) -> Int64:
@@ -148,8 +162,9 @@ def hierarchical_f1(
         merged_labels(truth, targets), merged_labels(predicted, targets), int(flags.sum()) + 1, weights
     )
     gestures = f1_by_class(truth, predicted, len(flags), weights)
-    macro_f1 = float(np.nanmean(merged))
-    return Score(binary_f1, macro_f1, 0.5 * (binary_f1 + macro_f1), float(np.nanmean(gestures)))
+    macro_f1, gesture_macro_f1 = float(np.nanmean(merged)), float(np.nanmean(gestures))
+    score = 0.5 * (binary_f1 + macro_f1) if has_two_sides(targets) else gesture_macro_f1
+    return Score(binary_f1, macro_f1, score, gesture_macro_f1)
 
 
 def log_loss(proba: AnyArray, truth: Int64, *, epsilon: float = 1e-7) -> float:

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "bfrbctl"
 
 LAYERS = (
     {"errors", "schema", "reprs"},
-    {"segments", "rotation", "metrics"},
+    {"segments", "rotation", "metrics", "selection"},
     {
         "config",
         "memory",

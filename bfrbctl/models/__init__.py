@@ -17,6 +17,7 @@ from bfrbctl.errors import UsageError, missing_library
 from bfrbctl.metrics import Score, log_loss, pooled, score_proba
 from bfrbctl.reprs import short_repr
 from bfrbctl.segments import AnyArray, Float32, Float64, Int64
+from bfrbctl.selection import Curve
 
 HistoryRow = Mapping[str, float | int | str]
 """One line of history.jsonl: fold, step (round or epoch), losses, scores of both scenarios, seconds."""
@@ -35,7 +36,7 @@ class FoldTask:
     targets
         One flag a class: is it a target (body-focused repetitive behaviour)?
     train, valid
-        The sequences to learn from, and the held-out ones to stop on.
+        The sequences to learn from, and the held-out ones, which are scored after each step and decide nothing.
     train_labels, valid_labels
         int64, (n_sequences,): positions in `classes`.
     seed
@@ -55,6 +56,8 @@ class FoldTask:
         Names of the postures of the wearer that `train_orientation` speaks of; empty where they are not known.
     train_orientation
         int64, (n_sequences,): positions in `orientations`, -1 unknown; None where none is known. A label.
+    keep_steps
+        Whether every step is to be kept, as other folds will choose one: the model is then an `OfSteps`.
     """
 
     fold: int
@@ -72,6 +75,7 @@ class FoldTask:
     gesture_of: tuple[int, ...] = ()
     orientations: tuple[str, ...] = ()
     train_orientation: Int64 | None = None
+    keep_steps: bool = False
 
     __repr__ = short_repr
 
@@ -165,6 +169,18 @@ class FoldModel(Protocol):
 
 
 @runtime_checkable
+class OfSteps(FoldModel, Protocol):
+    """A fold's model of which every step is kept (`FoldTask.keep_steps`), so that other folds can choose one.
+
+    It predicts with its last step; `encode` gives the files that `Selecting.load_step` reads.
+    """
+
+    @property
+    def curve(self) -> Curve:
+        """Figures of the held-out sequences after every step; the mean over seeds where there are several."""
+
+
+@runtime_checkable
 class OfSeeds(FoldModel, Protocol):
     """A fold's model that averages models which differ in nothing but their seed."""
 
@@ -217,6 +233,21 @@ class Kind(Protocol):
 
     def load(self, files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> FoldModel:
         """Rebuild a model from what `encode` gave; ArtefactError when the bytes are not a sound model."""
+
+
+@runtime_checkable
+class Selecting(Kind, Protocol):
+    """A kind whose number of steps can be chosen: its `Config` has `select`, `rule` and `why_last`.
+
+    `select` is `other-folds` or `last`, `rule` a `selection.Rule`. `why_last` says, for the user, why these settings
+    allow nothing but the last step; it is empty where they allow a choice.
+    """
+
+    def load_step(self, files: Mapping[str, bytes], step: int, *, classes: tuple[str, ...]) -> FoldModel:
+        """Rebuild a model as it was after so many steps, from what `encode` of an `OfSteps` gave.
+
+        Its summary says of how many steps it is. ArtefactError when the bytes are not a sound model.
+        """
 
 
 @runtime_checkable
