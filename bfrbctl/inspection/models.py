@@ -69,9 +69,9 @@ def training_view(folder: Folder, _: Options) -> View:
         last = [row[3] for row in found if row[3] is not None]
         facts[f"mean last score {who}"] = float(np.mean(last)) if last else None
         figures += [figure for figure in (_curves(who, by_run, scenarios),) if figure.series]
-    notes = () if figures else ("the history tells no scores by scenario: there is no curve to draw",)
+    notes = [] if figures else ["the history tells no scores by scenario: there is no curve to draw"]
     notes += _selection_notes(folder)
-    return View(f"training of {folder.path.name}", facts, filled(*tables), notes, tuple(figures))
+    return View(f"training of {folder.path.name}", facts, filled(*tables), tuple(notes), tuple(figures))
 
 
 def _selection_notes(folder: Folder) -> tuple[str, ...]:

@@ -275,8 +275,8 @@ def fit(task: FoldTask, config: Config) -> LightGBMModel:
 
     Bins, the ranking of `top_features`, and the weights see the training sequences only; the held-out ones are scored
     after every round and decide nothing. The model has all rounds, so every one of them is kept. The data is binned
-    once for all seeds. The result depends on `task` and `config` but not on the number of threads. Of several seeds each is
-    kept in `task.scratch`, and those that are there are not trained again.
+    once for all seeds. The result depends on `task` and `config` but not on the number of threads. Of several seeds
+    each is kept in `task.scratch`, and those that are there are not trained again.
 
     Raises
     ------
