@@ -47,7 +47,7 @@ def build(
     """
     values: dict[str, Any] = {}
     for key, value in (earlier or {}).items():
-        _merge(values, _checked(cls, key, value, "the settings of the interrupted run"))
+        _merge(values, _checked_earlier(cls, key, value))
     if file is not None:
         for key, value in read_toml(file).items():
             _merge(values, _checked(cls, key, value, str(file)))
@@ -103,6 +103,17 @@ def _merge(values: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 def _names(cls: type[Any]) -> list[str]:
     return [item.name for item in fields(cls)]
+
+
+def _checked_earlier(cls: type[Any], key: str, value: Any) -> dict[str, Any]:
+    """Check a setting of the run that is continued, which another version may have begun with settings of its own."""
+    try:
+        return _checked(cls, key, value, "the interrupted run")
+    except UsageError as error:
+        raise UsageError(
+            f"the interrupted run has {key} = {value!r}, and this version cannot continue with that setting",
+            hint="start anew with --force, or continue it with the version that began it",
+        ) from error
 
 
 def _checked(cls: type[Any], key: str, value: Any, where: str) -> dict[str, Any]:

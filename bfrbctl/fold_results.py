@@ -43,7 +43,7 @@ IMPORTANCE = "importance.parquet"
 KEPT = ("rate_hz", "thm", "tof", "classes", "targets", "n_folds")
 """What the manifest of a model holds of that of its features."""
 
-_STEPS = "steps"
+STEPS = "steps"
 """Name of the parts that hold a model of all steps."""
 
 _SELECTED = "selected-"
@@ -72,7 +72,7 @@ def fold_files(job: "CrossValidation", task: FoldTask, index: pl.DataFrame, mode
     if not task.keep_steps:
         files |= _model_files(model, task.fold)
     else:
-        files |= {_part(_STEPS, task.fold, suffix): content for suffix, content in model.encode().items()}
+        files |= {_part(STEPS, task.fold, suffix): content for suffix, content in model.encode().items()}
         summary["curve"] = _curve(model).as_content()
     files[_part("summary", task.fold, "json")] = encode_json(summary)
     return {name: content if isinstance(content, bytes) else parquet_bytes(content) for name, content in files.items()}
@@ -207,10 +207,10 @@ class _StepFiles(Mapping[str, bytes]):
     def __getitem__(self, suffix: str) -> bytes:
         if suffix not in set(self):
             raise KeyError(suffix)
-        return self.output.read(_part(_STEPS, self.fold, suffix))
+        return self.output.read(_part(STEPS, self.fold, suffix))
 
     def __iter__(self) -> Iterator[str]:
-        prefix = _part(_STEPS, self.fold, "")
+        prefix = _part(STEPS, self.fold, "")
         return (
             name.removeprefix(prefix) for name in self.output.pieces[f"fold-{self.fold}"] if name.startswith(prefix)
         )

@@ -62,8 +62,14 @@ class Curve:
             ]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArtefactError(f"{what}: holds no curve of scores", hint="train again with --force") from error
-        shapes = {values.shape for part in parts for values in part.values()}
-        if len(shapes) != 1 or parts[0].keys() != parts[1].keys() or len(next(iter(shapes))) != 1 or shapes == {(0,)}:
+        figures = [values for part in parts for values in part.values()]
+        shapes = {values.shape for values in figures}
+        of_steps = len(shapes) == 1 and len(next(iter(shapes))) == 1 and shapes != {(0,)}
+        if (
+            not of_steps
+            or parts[0].keys() != parts[1].keys()
+            or not all(np.isfinite(values).all() for values in figures)
+        ):
             raise ArtefactError(f"{what}: holds no curve of scores", hint="train again with --force")
         return cls(*parts)
 

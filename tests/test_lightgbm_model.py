@@ -14,7 +14,7 @@ from bfrbctl.errors import ArtefactError, BfrbError, DataError, UsageError
 from bfrbctl.metrics import log_loss, score_proba
 from bfrbctl.models import FoldTask, HistoryRow, kind_module, lightgbm_training
 from bfrbctl.models.lightgbm_library import lgb
-from bfrbctl.models.lightgbm_model import NEEDS, Config, LightGBMModel, fit, load
+from bfrbctl.models.lightgbm_model import NEEDS, Config, LightGBMModel, fit, load, load_step
 from bfrbctl.models.lightgbm_training import augmented
 
 CLASSES = ("Cheek - pinch skin", "Eyebrow - pull hair", "Wave hello", "Text on phone")
@@ -170,66 +170,64 @@ def test_a_device_without_thermopiles_needs_no_copies() -> None:
 
 
 def test_dropout_helps_where_sensors_are_missing() -> None:
-    with_copies = fit(task(), quick(n_rounds=30, patience=0)).summary
-    without = fit(task(), quick(n_rounds=30, patience=0, modality_dropout=0.0)).summary
+    with_copies = fit(task(), quick(n_rounds=30)).summary
+    without = fit(task(), quick(n_rounds=30, modality_dropout=0.0)).summary
     assert with_copies["logloss_imu"] < without["logloss_imu"]
 
 
-# which round is kept
+# scores after every round
 
 
 def test_history_tells_the_metric_of_both_scenarios() -> None:
-    trained = fit(task(), quick(log_every=1, n_rounds=5, patience=0))
-    best = trained.summary["best_round"][0]
-    row = trained.history[best - 1]
-    valid = task().valid
-    assert row["step"] == best
+    trained = fit(task(), quick(log_every=1, n_rounds=5))
+    row, valid = trained.history[-1], task().valid
+    assert (row["step"], trained.summary["rounds"]) == (5, [5])
     for name, each in (("all", valid), ("imu", valid.imu_only())):
         proba = trained.predict_proba(each)
-        assert row[f"score_{name}"] == score_proba(proba, labels(70), TARGETS).score
+        assert row[f"score_{name}"] == trained.summary[f"score_{name}"] == score_proba(proba, labels(70), TARGETS).score
         assert row[f"valid_logloss_{name}"] == pytest.approx(log_loss(proba, labels(70)), rel=1e-6)
     assert row["score"] == 0.5 * (row["score_all"] + row["score_imu"])
 
 
-@pytest.mark.parametrize("tolerance", [0.0, 0.02])
-@pytest.mark.parametrize(
-    ("scenario", "keys"), [("mean", ("score_all", "score_imu")), ("all", ("score_all",)), ("imu", ("score_imu",))]
-)
-def test_of_the_best_scores_the_lowest_loss_is_kept(scenario: str, keys: tuple[str, ...], tolerance: float) -> None:
-    trained = fit(task(), quick(log_every=1, n_rounds=40, patience=0, scenario=scenario, tolerance=tolerance))
-    scores = np.array([np.mean([row[key] for key in keys]) for row in trained.history])
-    losses = np.array(
-        [np.mean([row[key.replace("score", "valid_logloss")] for key in keys]) for row in trained.history]
-    )
-    candidates = np.flatnonzero(scores >= scores.max() - tolerance)
-    assert trained.summary["best_round"] == [candidates[np.argmin(losses[candidates])] + 1]
-    assert len(trained.history) == 40
+def test_the_curve_has_the_figures_of_every_round_whatever_is_reported() -> None:
+    trained = fit(task(), quick(log_every=1, n_rounds=20))
+    seldom = fit(task(), quick(log_every=7, n_rounds=20))
+    assert trained.curve is not None and seldom.curve is not None
+    assert trained.curve.as_content() == seldom.curve.as_content()
+    for scenario in ("all", "imu"):
+        assert trained.curve.score[scenario].tolist() == [row[f"score_{scenario}"] for row in trained.history]
+        assert trained.curve.logloss[scenario].tolist() == [row[f"valid_logloss_{scenario}"] for row in trained.history]
 
 
-def test_the_lowest_loss_is_kept_when_asked() -> None:
-    trained = fit(task(), quick(log_every=1, n_rounds=40, patience=0, stop_on="logloss", learning_rate=0.5))
-    losses = [float(row["valid_logloss_all"]) + float(row["valid_logloss_imu"]) for row in trained.history]
-    assert trained.summary["best_round"] == [int(np.argmin(losses)) + 1]
-    assert trained.summary["best_round"] < [40]
+def test_the_curve_is_the_mean_over_seeds(tmp_path: Path) -> None:
+    trained = fit(task(scratch=tmp_path), quick(seeds=2))
+    assert trained.curve is not None
+    rows = [[row["valid_logloss_imu"] for row in trained.history if row["seed"] == seed] for seed in (0, 1)]
+    assert trained.curve.logloss["imu"] == pytest.approx(np.mean(rows, axis=0))
 
 
-def test_patience_ends_the_training() -> None:
-    trained = fit(task(), quick(log_every=1, n_rounds=400, patience=6, stop_on="logloss", learning_rate=0.5))
-    assert trained.history[-1]["step"] == trained.summary["best_round"][0] + 6
+def test_held_out_sequences_decide_nothing_of_their_model() -> None:
+    valid = batch(70, 2)
+    other = task(valid=replace(valid, table=valid.table[::-1].copy()), valid_labels=np.roll(labels(70), 1))
+    config = quick(n_rounds=30, learning_rate=0.5)
+    (expected, found) = (fit(each, config) for each in (task(), other))
+    assert found.texts == expected.texts
+    assert found.trees[0].n_rounds == 30
 
 
-def test_a_falling_loss_renews_the_patience_of_a_score_that_stays() -> None:
-    easy = batch(160, 1)
-    clear = replace(easy, table=(labels(160)[:, None] + np.zeros(N_FEATURES)).astype(np.float32))
-    held = replace(clear.take(np.arange(70)), sequence_ids=tuple(f"SEQ_{i}" for i in range(70)))
-    trained = fit(task(train=clear, valid=held), quick(log_every=1, n_rounds=30, patience=3, modality_dropout=0.0))
-    scores = [float(row["score"]) for row in trained.history]
-    assert int(np.argmax(scores)) + 1 + 3 < trained.history[-1]["step"]
+def test_training_ends_where_no_tree_can_be_grown_and_the_curve_goes_on() -> None:
+    constant = replace(batch(160, 1), table=np.zeros((160, N_FEATURES), np.float32))
+    held = replace(batch(70, 2), table=np.zeros((70, N_FEATURES), np.float32))
+    trained = fit(task(train=constant, valid=held), quick(n_rounds=6, modality_dropout=0.0))
+    assert trained.curve is not None
+    assert (trained.curve.n_steps, trained.trees[0].n_rounds) == (6, 1)
+    cut = load_step(trained.encode(), 5, classes=CLASSES)
+    assert np.array_equal(cut.predict_proba(held), trained.predict_proba(held))
 
 
 def test_rows_come_every_few_rounds_and_at_the_end() -> None:
     seen: list[HistoryRow] = []
-    trained = fit(task(on_progress=seen.append), quick(log_every=5, n_rounds=12, patience=0))
+    trained = fit(task(on_progress=seen.append), quick(log_every=5, n_rounds=12))
     assert [row["step"] for row in seen] == [5, 10, 12]
     assert seen == trained.history
     assert all(row["fold"] == 0 for row in seen)
@@ -238,10 +236,10 @@ def test_rows_come_every_few_rounds_and_at_the_end() -> None:
 def test_where_training_stands_is_told_between_far_rows_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lightgbm_training, "_SILENCE_S", 0.0)
     seen: list[HistoryRow] = []
-    trained = fit(task(on_progress=seen.append), quick(log_every=4, n_rounds=8, patience=0))
+    trained = fit(task(on_progress=seen.append), quick(log_every=4, n_rounds=8))
     assert [row["step"] for row in seen] == list(range(1, 9))
     assert [row["step"] for row in trained.history] == [4, 8]
-    assert set(seen[0]) == {"fold", "seed", "step", "best_step", "seconds"}
+    assert set(seen[0]) == {"fold", "seed", "step", "seconds"}
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, RuntimeError])
@@ -340,14 +338,15 @@ def test_a_gesture_that_training_never_saw_gets_no_probability() -> None:
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"modality_dropout": 1.5}, "modality_dropout is 1.5, expected 0..1"),
-        ({"stop_on": "loss"}, "did you mean logloss"),
+        ({"select": "others"}, "did you mean other-folds"),
+        ({"select_by": "loss"}, "did you mean logloss"),
         ({"scenario": "both"}, "expected mean or all or imu"),
         ({"class_weight": "even"}, "expected balanced, none, or weights"),
         ({"class_weight": {"Wave hello": -1.0}}, "expected a number from 0 on"),
         ({"params": {"feature_fractoin": 0.3}}, "did you mean feature_fraction"),
-        ({"params": {"patiense": 3}}, "did you mean patience"),
+        ({"params": {"selectby": 3}}, "did you mean select_by"),
         ({"params": {"eta": 0.3}}, "set learning_rate instead"),
-        ({"params": {"early_stopping_rounds": 3}}, "set patience instead"),
+        ({"params": {"early_stopping_rounds": 3}}, "trained for n_rounds, and `select` says how many are kept"),
         ({"params": {"objective": "binary"}}, "'objective' cannot be set"),
         ({"params": {"linear_tree": True}}, "constant leaves"),
         ({"params": {"cat_smooth": "3 num_class=5"}}, "without spaces"),
@@ -375,14 +374,20 @@ def test_parameters_with_a_value_a_feature_meet_the_data() -> None:
 
 @pytest.mark.parametrize("boosting", ["dart", "rf"])
 def test_other_kinds_of_boosting_can_be_saved_and_loaded(boosting: str) -> None:
-    config = quick(params={"boosting": boosting}, bagging_freq=1, bagging_fraction=0.6, patience=3)
+    config = quick(params={"boosting": boosting}, bagging_freq=1, bagging_fraction=0.6)
     trained = fit(task(), config)
     proba = trained.predict_proba(task().valid)
     assert np.array_equal(load(trained.encode(), classes=CLASSES).predict_proba(task().valid), proba)
     assert np.abs(proba.sum(axis=1) - 1).max() < 1e-5
-    if boosting == "dart":
-        assert trained.summary["best_round"] == [12]
+    assert trained.summary["rounds"] == [12]
     assert trained.history[-1]["score_all"] == pytest.approx(trained.summary["score_all"], abs=0.2)
+
+
+@pytest.mark.parametrize("name", ["boosting", "boosting_type", "boost"])
+@pytest.mark.parametrize("value", ["dart", "DART"])
+def test_no_round_of_dart_can_be_cut_off(name: str, value: str) -> None:
+    assert "changes earlier trees" in quick(params={name: value}).why_last
+    assert quick(params={name: "rf"}, bagging_freq=1, bagging_fraction=0.6).why_last == ""
 
 
 def test_an_abort_of_quantized_gradients_costs_no_fold(monkeypatch: pytest.MonkeyPatch) -> None:

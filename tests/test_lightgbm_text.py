@@ -13,7 +13,7 @@ from bfrbctl.errors import ArtefactError
 from bfrbctl.models import lightgbm_text
 from bfrbctl.models.lightgbm_config import Config
 from bfrbctl.models.lightgbm_library import lgb, silence
-from bfrbctl.models.lightgbm_text import MAX_BYTES, MAX_LEAVES, Trees, checked, trimmed
+from bfrbctl.models.lightgbm_text import MAX_BYTES, MAX_LEAVES, Trees, checked, first_rounds, trimmed
 
 N_FEATURES = 6
 N_CLASSES = 3
@@ -318,3 +318,48 @@ def test_no_mutant_crashes_a_process(seed: int) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 1500
+
+
+# the first rounds of a text
+
+ROUNDS = 7
+BOOSTINGS = {
+    "gbdt": Config(num_leaves=5, min_data_in_leaf=5),
+    "random forest": Config(num_leaves=5, bagging_freq=1, bagging_fraction=0.6, params={"boosting": "rf"}),
+    "extra trees": Config(num_leaves=5, min_data_in_leaf=5, extra_trees=True, feature_fraction=0.5),
+    "trees of one leaf": Config(num_leaves=5, min_data_in_leaf=5, min_gain_to_split=3.0),
+    "goss": Config(num_leaves=4, params={"data_sample_strategy": "goss"}),
+}
+
+
+@cache
+def boosted(name: str) -> lgb.Booster:
+    silence()
+    labels = np.random.default_rng(4).permutation(np.repeat(np.arange(N_CLASSES), (100, 40, 10)))
+    params = {**BOOSTINGS[name].lightgbm(), "num_class": N_CLASSES, "num_threads": 1}
+    return lgb.train(params, lgb.Dataset(table(), labels, params=params), ROUNDS, keep_training_booster=True)
+
+
+@pytest.mark.parametrize("name", BOOSTINGS)
+def test_the_first_rounds_are_what_lightgbm_writes_of_them(name: str) -> None:
+    booster = boosted(name)
+    whole = trimmed(booster.model_to_string(num_iteration=-1)).encode("ascii")
+    for n_rounds in range(1, ROUNDS + 3):
+        expected = trimmed(booster.model_to_string(num_iteration=n_rounds)).encode("ascii")
+        cut = first_rounds(whole, n_rounds, n_classes=N_CLASSES)
+        assert cut == expected
+        found = checked(cut, n_features=N_FEATURES, n_classes=N_CLASSES)
+        assert found.n_rounds == min(n_rounds, booster.current_iteration())
+        loaded = lgb.Booster(model_str=cut.decode("ascii"))
+        assert np.array_equal(loaded.predict(table()), booster.predict(table(), num_iteration=n_rounds))
+
+
+def test_random_forests_and_trees_of_one_leaf_are_among_them() -> None:
+    assert b"\naverage_output\n" in trimmed(boosted("random forest").model_to_string()).encode("ascii")
+    assert "num_leaves=1\n" in boosted("trees of one leaf").model_to_string(num_iteration=-1)
+
+
+def test_a_text_of_fewer_rounds_stays_as_it_is() -> None:
+    whole = sound().encode("ascii")
+    assert first_rounds(whole, 3, n_classes=N_CLASSES) is whole
+    assert first_rounds(whole, 10**9, n_classes=N_CLASSES) is whole

@@ -67,25 +67,28 @@ def test_time_memory_and_disk_follow_from_what_was_measured(
         return TAKEN, 0.0
 
     monkeypatch.setattr(rehearsal, "_measure", measure)
-    found = estimate(job(feature_folder, n_rounds=20, patience=4), ALONE)
+    found = estimate(job(feature_folder, n_rounds=20), ALONE)
     assert [task[-1] for task in asked] == [0]
     assert found.seconds == pytest.approx(3 + 5 + 3 * (2 + 10 + 1), abs=0.5)
-    assert found.seconds_at_least == pytest.approx(3 + 5 + 3 * (2 + 2.5 + 1), abs=0.5)
-    assert (found.folder_bytes, found.disk_bytes, found.memory_bytes) == (300, 1310, 7)
+    assert (found.folder_bytes, found.disk_bytes, found.memory_bytes) == (300, 1330, 7)
     assert (found.n_folds, found.n_members, found.at_once, found.n_steps) == (3, 1, 1, 20)
+    last = estimate(job(feature_folder, n_rounds=20, select="last"), ALONE)
+    assert last.disk_bytes == 1310, "of other folds, one at a time is kept"
 
 
 def test_a_training_that_is_as_short_as_the_trial_has_the_size_that_was_told(
     feature_folder: Folder, tmp_path: Path
 ) -> None:
-    run = job(feature_folder, n_rounds=ROUNDS - 2, patience=0, seeds=2, tolerance=0.0, modality_dropout=0.0)
+    run = job(feature_folder, n_rounds=ROUNDS - 2, seeds=2, modality_dropout=0.0, select="last")
     found = estimate(run, ALONE)
     with open_output(tmp_path / "model", Job("model", run.settings)) as output:
         assert len(list(cross_validate(run, output))) == 3
     size = sum(path.stat().st_size for path in (tmp_path / "model").iterdir())
-    # Rounds after the best one are cut off, and manifest, metrics and history are not counted.
+    # Manifest, metrics and history are not counted.
     assert 0.5 * size < found.folder_bytes < 2 * size
     assert found.disk_bytes > found.folder_bytes  # two seeds are kept apart until their fold is done
+    choosing = estimate(replace(run, config=replace(run.config, select="other-folds")), ALONE)
+    assert choosing.disk_bytes > 1.3 * found.disk_bytes  # all folds are kept whole until the rounds are chosen
     assert found.memory_bytes > 2**20
     assert 0 < found.seconds < 60
 
@@ -163,4 +166,4 @@ def test_plan_prints_a_table_and_writes_nothing(
             assert told["seconds"] > 0 and told["memory_bytes"] > 0 and told["disk_free_bytes"] > 0
         else:
             assert [line.split()[0] for line in out.splitlines()[1:3]] == ["models", "time"]
-            assert "which is not written" in out and "s a round, at most 5 a model" in out
+            assert "which is not written" in out and "s a round, 5 a model" in out and "patience" not in out

@@ -194,10 +194,10 @@ class FoldTable:
 
         told = self.pace.told()
         caption = f"{self.n_done} of {self.n_folds} folds{f', {told}' if told else ''}"
-        table = Table(title=f"train {self.label}", caption=caption, title_justify="left", caption_justify="left")
         if self.pace.steps.provisional:
             name = self.pace.steps.name
-            caption += f"\nscores of finished folds are of the last {name}: it is chosen when all folds are trained"
+            caption += f"\nfinished folds: scores after the last {name}; how many are kept is chosen at the end"
+        table = Table(title=f"train {self.label}", caption=caption, title_justify="left", caption_justify="left")
         final = self.scenarios if len(self.scenarios) > 1 else ("final",)
         table.add_column("fold", justify="right")
         table.add_column("state")

@@ -76,8 +76,16 @@ def training_view(folder: Folder, _: Options) -> View:
 
 def _selection_notes(folder: Folder) -> tuple[str, ...]:
     """Say which steps a finished model kept, and why; nothing of blends and of models that an earlier version made."""
-    selection = folder.read_json(METRICS).get("selection") if METRICS in folder.files else None
-    return (selection_line(selection),) if isinstance(selection, Mapping) and folder.kind == "model" else ()
+    if folder.kind != "model" or METRICS not in folder.files:
+        return ()
+    try:
+        selection = folder.read_json(METRICS).get("selection")
+        return (selection_line(selection),) if selection is not None else ()
+    except (AttributeError, KeyError, TypeError, IndexError) as error:
+        raise ArtefactError(
+            f"{folder.path / METRICS}: does not tell how many steps were kept ({error!r})",
+            hint="train again, or download the folder again",
+        ) from error
 
 
 def _history(folder: Folder, name: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import polars as pl
 
 from bfrbctl import oof
 from bfrbctl.errors import ArtefactError, DataError
-from bfrbctl.fold_results import HISTORY
+from bfrbctl.fold_results import HISTORY, STEPS
 from bfrbctl.folders import LOCK, PART, SCRATCH, Folder
 from bfrbctl.inspection.view import Table, View, filled
 from bfrbctl.journals import Journal, open_journal
@@ -54,6 +54,11 @@ def run_view(path: Path) -> View:
     )
     when = "should it be interrupted, continue" if str(facts["state"]).startswith("in progress") else "continue"
     notes = [f"the run is unfinished: {facts['state']}; {when} it with: {journal.continue_command}"]
+    if any(name.startswith(f"{PART}{STEPS}-") for piece in done for name in journal.pieces[piece]):
+        notes.append(
+            "finished folds are scored after their last round or epoch; "
+            "how many of them to keep is chosen by the other folds, when all folds are trained"
+        )
     if not journal.command:
         notes.append("an earlier bfrbctl began it, which noted neither its command nor its library versions")
     return View(f"unfinished {journal.kind} {path.name}", facts, filled(*tables), tuple(notes))

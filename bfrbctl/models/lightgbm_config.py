@@ -224,7 +224,8 @@ min_data_in_bin
     def why_last(self) -> str:
         """Say why no round but the last can be kept; empty where one can."""
         boosting = {canonical(name): value for name, value in self.params.items()}.get("boosting")
-        return "boosting=dart changes earlier trees in later rounds" if boosting == "dart" else ""
+        dart = str(boosting).lower() == "dart"  # LightGBM takes it in capitals too
+        return "boosting=dart changes earlier trees in later rounds" if dart else ""
 
     def lightgbm(self) -> dict[str, Value]:
         """Give what LightGBM is told, but for the task's own: classes, seed and threads."""

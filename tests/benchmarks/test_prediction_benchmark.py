@@ -36,7 +36,7 @@ STEPS = (
     ("simulate", "raw", "--subjects", "8"),
     ("prepare", "raw", "data"),
     ("featurize", "data", "features"),
-    ("train", "lgbm", "features", "lgbm", "--set", "n_rounds=150", "--set", "patience=0"),
+    ("train", "lgbm", "features", "lgbm", "--set", "n_rounds=150", "--select", "last"),
     ("train", "keras", "features", "keras", "--set", "network=two-branch", "--set", "epochs=1"),
     ("oof-blend", "lgbm", "keras", "blend"),
 )

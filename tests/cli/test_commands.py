@@ -119,7 +119,9 @@ def test_options_of_training_reach_the_model(run, base: Path, tmp_path: Path) ->
     options = [
         "--seeds",
         2,
-        "--stop-on",
+        "--select",
+        "last",
+        "--select-by",
         "logloss",
         "--scenario",
         "imu",
@@ -132,7 +134,8 @@ def test_options_of_training_reach_the_model(run, base: Path, tmp_path: Path) ->
     code, _, err = run("train", "lgbm", base / "features", tmp_path / "m", *quick, *options, *weights)
     assert code == 0, err
     settings = open_folder(tmp_path / "m").config["settings"]
-    expected = {"seeds": 2, "stop_on": "logloss", "scenario": "imu", "modality_dropout": 0.25, "top_features": 9}
+    expected = {"seeds": 2, "select": "last", "select_by": "logloss", "scenario": "imu", "modality_dropout": 0.25}
+    expected["top_features"] = 9
     assert {key: settings[key] for key in expected} == expected
     assert settings["class_weight"] == {"Wave hello": 2.5}
     code, _, err = run("train", "lgbm", base / "features", tmp_path / "n", *quick, "--class-weight", tmp_path / "none")

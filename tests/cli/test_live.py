@@ -37,22 +37,38 @@ def done(fold: int, *, reused: bool = False) -> FoldResult:
     return FoldResult(fold, {"all": 0.8, "imu": 0.7}, {}, reused)
 
 
-def test_the_table_tells_the_best_step_the_pace_and_what_is_left() -> None:
+def test_the_table_tells_the_latest_score_the_pace_and_what_is_left() -> None:
     clock = Clock()
-    table = FoldTable("keras", 3, Steps(1, 10, "epoch"), clock)
+    table = FoldTable("keras", 3, Steps(1, 10, "epoch", "macro F1"), clock)
     assert table.pace.seconds_left is None
     for step, score in ((1, 0.5), (2, 0.75), (3, 0.625)):
         clock.now = 20.0 * step
         table.on_row({"fold": 0, "step": step, "score": score, "seconds": 20.0})
-    assert "0 of 3 folds, 20 s an epoch, at most 9:00 left" in drawn(table)
+    assert "0 of 3 folds, 20 s an epoch, about 9:00 left" in drawn(table)
     table.on_fold(done(0))
     clock.now = 80.0
     table.on_row({"fold": 1, "step": 1, "score": 0.25, "seconds": 20.0})
     text = drawn(table)
-    assert "1 of 3 folds, 20 s an epoch, about 1:40 left" in text  # 3 epochs a fold, as the first one took
+    assert "1 of 3 folds, 20 s an epoch, about 6:20 left" in text
+    assert "macro F1" in text and "last epoch" not in text
     finished, training = (line.replace("│", " ").split() for line in text.splitlines() if line.startswith("│"))
-    assert finished == ["0", "done", "3", "0.6250", "0.7500", "2", "0.8000", "0.7000", "1:00"]
-    assert training == ["1", "training", "1", "0.2500", "0.2500", "1", "20", "s"]
+    assert finished == ["0", "done", "3", "0.6250", "0.8000", "0.7000", "1:00"]
+    assert training == ["1", "training", "1", "0.2500", "20", "s"]
+
+
+def test_scores_of_finished_folds_are_said_to_be_of_the_last_step(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = Steps(1, 10, "round", "macro F1", provisional=True)
+    table = FoldTable("lgbm", 2, steps)
+    table.on_fold(done(0))
+    assert "finished folds: scores after the last round; how many are kept is chosen" in " ".join(drawn(table).split())
+    one = FoldResult(1, {"all": 0.8}, {}, True)
+    with shared.watch_folds("lgbm", n_folds=2, quiet=False, steps=steps) as (_, on_fold):
+        on_fold(done(0))
+        on_fold(one)
+    assert capsys.readouterr().err.splitlines() == [
+        "lgbm fold 0: all 0.8000, imu 0.7000 after the last round",
+        "lgbm fold 1 (reused): macro F1 0.8000 after the last round",
+    ]
 
 
 def test_what_is_left_is_known_after_the_first_step_and_runs_down() -> None:
@@ -63,17 +79,17 @@ def test_what_is_left_is_known_after_the_first_step_and_runs_down() -> None:
     assert pace.seconds_left == 76.0
     clock.now = 102.0
     assert pace.seconds_left == 74.0
-    assert pace.told() == "4 s an epoch, at most 1:14 left"
+    assert pace.told() == "4 s an epoch, about 1:14 left"
 
 
 def test_rounds_that_count_from_their_start_give_the_pace_too() -> None:
     clock = Clock()
     pace = Pace(2, Steps(1, 400, "round"), clock)
-    pace.on_row({"fold": 0, "step": 50, "best_step": 40, "seconds": 5.0})
+    pace.on_row({"fold": 0, "seed": 0, "step": 50, "seconds": 5.0})
     assert pace.seconds_left == 75.0
     clock.now = 10.0
-    pace.on_row({"fold": 0, "step": 100, "best_step": 90, "seconds": 10.0})
-    assert pace.told() == "0.2 s a round, at most 2:20 left"
+    pace.on_row({"fold": 0, "seed": 0, "step": 100, "seconds": 10.0})
+    assert pace.told() == "0.2 s a round, about 2:20 left"
 
 
 def test_a_model_that_goes_on_from_a_checkpoint_counts_what_it_did_now() -> None:
@@ -103,9 +119,8 @@ def test_reused_folds_do_not_count_for_the_pace() -> None:
     table.on_fold(done(0, reused=True))
     assert table.pace.seconds_left is None
     clock.now = 10.0
-    table.on_row({"fold": 1, "step": 5, "best_step": 5, "seconds": 10.0})
+    table.on_row({"fold": 1, "seed": 0, "step": 5, "seconds": 10.0})
     assert table.pace.seconds_left == 10.0
-    assert table.pace.at_most
     table.on_fold(done(1))
     assert table.pace.seconds_left == 0.0
     assert "2 of 2 folds" in drawn(table)
@@ -120,15 +135,12 @@ def test_a_log_gets_a_line_at_once_and_then_one_a_minute(
     with shared.watch_folds("lgbm", n_folds=2, quiet=False, steps=Steps(3, 100, "round")) as (on_row, on_fold):
         for step in range(1, 14):
             clock.now = 10.0 * step
-            on_row({"fold": 0, "seed": 1, "step": step, "best_step": 1, "seconds": clock.now, "score": 0.5})
+            on_row({"fold": 0, "seed": 1, "step": step, "seconds": clock.now, "score": 0.5})
         on_fold(done(0))
     assert capsys.readouterr().err.splitlines() == [
-        "lgbm fold 0 model 2 of 3: round 1 of at most 100, best score 0.5000 at 1; 0 of 2 folds done; "
-        "10 s a round, at most 1:39:50 left",
-        "lgbm fold 0 model 2 of 3: round 7 of at most 100, best score 0.5000 at 1; 0 of 2 folds done; "
-        "10 s a round, at most 1:38:50 left",
-        "lgbm fold 0 model 2 of 3: round 13 of at most 100, best score 0.5000 at 1; 0 of 2 folds done; "
-        "10 s a round, at most 1:37:50 left",
+        "lgbm fold 0 model 2 of 3: round 1 of 100, score 0.5000; 0 of 2 folds done; 10 s a round, about 1:39:50 left",
+        "lgbm fold 0 model 2 of 3: round 7 of 100, score 0.5000; 0 of 2 folds done; 10 s a round, about 1:38:50 left",
+        "lgbm fold 0 model 2 of 3: round 13 of 100, score 0.5000; 0 of 2 folds done; 10 s a round, about 1:37:50 left",
         "lgbm fold 0: all 0.8000, imu 0.7000",
     ]
 
@@ -138,7 +150,7 @@ from bfrbctl.cli import shared
 from bfrbctl.training import FoldResult
 with shared.watch_folds("keras", n_folds=1, quiet=False) as (on_row, on_fold):
     on_row({"fold": 0, "step": 7, "score": 0.5})
-    on_fold(FoldResult(0, {"all": 0.875, "imu": 0.75}, {"best_step": 7}, False))
+    on_fold(FoldResult(0, {"all": 0.875, "imu": 0.75}, {"epochs": 7}, False))
 shared.tell({}, lines=["wrote it"], next_command="bfrbctl predict", as_json=False, quiet=False)
 """
 
@@ -166,7 +178,6 @@ def test_a_terminal_gets_a_table_and_a_panel_and_a_pipe_gets_lines() -> None:
     assert "next: bfrbctl predict" in text
     piped = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     assert piped.stderr == (
-        "keras fold 0: step 7, best score 0.5000 at 7; 0 of 1 folds done\n"
-        "keras fold 0: all 0.8750, imu 0.7500; best_step 7\n"
+        "keras fold 0: step 7, score 0.5000; 0 of 1 folds done\nkeras fold 0: all 0.8750, imu 0.7500\n"
     )
     assert piped.stdout == "wrote it\n next: bfrbctl predict\n"

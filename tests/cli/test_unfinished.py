@@ -93,6 +93,7 @@ def test_inspect_oof_shows_the_scores_of_finished_folds(run: Run, half: Path) ->
     assert "unfinished" in view["title"]
     assert any("only 1 of 3 folds" in note for note in view["notes"])
     assert any("the run is unfinished" in note for note in view["notes"])
+    assert any("finished folds are scored after their last round" in note for note in view["notes"])
     code, out, err = run("inspect", "oof", half)
     assert (code, err) == (0, "")
     assert "--resume" in out
