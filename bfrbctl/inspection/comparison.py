@@ -8,11 +8,12 @@ from scipy.stats import t as student
 
 from bfrbctl.blending import aligned_members
 from bfrbctl.bootstrap import Ranking, Scorer, Tally, auc_interval, drawn_scores, interval
-from bfrbctl.discrimination import positive_side
+from bfrbctl.discrimination import positive_side, ranking_figures
 from bfrbctl.errors import UsageError
 from bfrbctl.folders import Folder
 from bfrbctl.inspection.figures import Bars
 from bfrbctl.inspection.options import Options
+from bfrbctl.inspection.ranking import ranking_differences
 from bfrbctl.inspection.scores import Scenarios, by_class
 from bfrbctl.inspection.view import Table, View, for_each
 from bfrbctl.metrics import has_two_sides, hierarchical_f1, score_name
@@ -49,6 +50,7 @@ def compare_view(folder: Folder, options: Options) -> View:
     tables = (
         Table(what, (*columns, *trained), tuple(rows)),
         *_auc_table(ours, theirs, classes, targets, seed=options.seed),
+        *ranking_differences(*(_ranking(part, classes, targets) for part in (ours, theirs))),
         Table("sequences", ("scenario", "both right", "only A right", "only B right", "both wrong"), tuple(moves)),
         *_seed_table(seeds, scenarios, score_name(targets)),
         _class_differences(ours, theirs, classes, targets),
@@ -96,6 +98,13 @@ def _paired(scorers: Sequence[Scorer], seed: int) -> tuple[float, float, Float64
 
 def _share_ahead(gains: Float64) -> float:
     return float(np.mean((gains > 0) + 0.5 * (gains == 0)))
+
+
+def _ranking(scenarios: Scenarios, classes: Sequence[str], targets: Sequence[bool]) -> dict[str, dict[str, Any]]:
+    return {
+        name: ranking_figures(part.truth, part.predicted, part.proba, classes, targets, groups=part.groups)
+        for name, part in scenarios.items()
+    }
 
 
 def _auc_table(

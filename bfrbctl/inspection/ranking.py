@@ -37,7 +37,7 @@ def ranking_tables(told: Told, intervals: Intervals) -> list[Table]:
     intervals
         Scenario -> 95 % interval of the pooled AUC, or None.
     """
-    return [_detection(told, intervals), _gestures(told), *_operating_points(told)]
+    return [_detection(told, intervals), _within_subjects(told), _gestures(told), *_operating_points(told)]
 
 
 def _detection(told: Told, intervals: Intervals) -> Table:
@@ -45,14 +45,24 @@ def _detection(told: Told, intervals: Intervals) -> Table:
     for scenario, figures in told.items():
         found = figures["detection"]
         if found:
-            within = found["auc_within_subjects"] or {}
-            spread = (within.get(key) for key in ("mean", "sd", "n_subjects"))
             bounds = intervals[scenario] or (None, None)
-            pooled = (found["auc"], *bounds, found["average_precision"], found["share"])
-            rows.append((scenario, found["positive"], *pooled, *spread))
-    columns = ("scenario", "detected", "AUC", "low 95", "high 95", "average precision", "share of sequences")
-    within_columns = ("AUC within subjects", "standard deviation", "subjects with both")
-    return Table("detection", (*columns, *within_columns), tuple(rows))
+            rows.append(
+                (scenario, found["positive"], found["share"], found["auc"], *bounds, found["average_precision"])
+            )
+    columns = ("scenario", "detected", "share of sequences", "AUC", "low 95", "high 95", "average precision")
+    return Table("detection", columns, tuple(rows))
+
+
+def _within_subjects(told: Told) -> Table:
+    """List the mean AUC within subjects: of what is detected, over those with both sides, and of the gestures."""
+    rows = []
+    for scenario, figures in told.items():
+        found = (figures["detection"] or {}).get("auc_within_subjects") or {}
+        spread = tuple(found.get(key) for key in ("mean", "sd", "n_subjects"))
+        rows.append((scenario, *spread, figures["macro_auc_within_subjects"]))
+    columns = ("scenario", "detection", "standard deviation", "subjects with both", "mean over gestures")
+    known = any(value is not None for row in rows for value in row[1:])
+    return Table("AUC within subjects", columns, tuple(rows) if known else ())
 
 
 def _gestures(told: Told) -> Table:
@@ -79,6 +89,39 @@ def _operating_points(told: Told) -> list[Table]:
         for title, figures in zip(titles, told.values(), strict=True)
         if figures["detection"]
     ]
+
+
+def ranking_differences(ours: Told, theirs: Told) -> list[Table]:
+    """Compare how A and B rank, on the sequences that there are: what is detected, and each gesture against the rest.
+
+    Parameters
+    ----------
+    ours, theirs
+        Scenario -> figures of A and of B, from `ranking_figures`.
+    """
+    rows: list[tuple[Any, ...]] = []
+    for scenario, a in ours.items():
+        b = theirs[scenario]
+        for name, key in (("average precision", "average_precision"), ("AUC within subjects", "auc_within_subjects")):
+            pair = [(each["detection"] or {}).get(key) for each in (a, b)]
+            pair = [value["mean"] if isinstance(value, Mapping) else value for value in pair]
+            rows.append((scenario, f"{name}, detection", *_pair(*pair)))
+        for key in ("macro_auc", "macro_average_precision", "macro_auc_within_subjects"):
+            name = key.removeprefix("macro_").replace("_", " ").replace("auc", "AUC")
+            rows.append((scenario, f"{name}, mean over gestures", *_pair(a[key], b[key])))
+    known = tuple(row for row in rows if row[2:4] != (None, None))
+    gestures = []
+    for name in next(iter(ours.values()))["gestures"]:
+        cells = [_pair(ours[each]["gestures"][name]["auc"], theirs[each]["gestures"][name]["auc"]) for each in ours]
+        gestures.append((name, *(value for cell in cells for value in cell)))
+    return [
+        Table("ranking", ("scenario", "figure", "A", "B", "B - A"), known),
+        Table("each gesture against the rest", (GESTURE, *for_each(ours, "AUC A", "AUC B", "B - A")), tuple(gestures)),
+    ]
+
+
+def _pair(a: float | None, b: float | None) -> tuple[float | None, float | None, float | None]:
+    return a, b, None if a is None or b is None else b - a
 
 
 def roc_figure(scenarios: Mapping[str, OofScenario], classes: Sequence[str], targets: Sequence[bool]) -> list[Lines]:
