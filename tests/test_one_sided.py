@@ -99,7 +99,7 @@ def test_a_blend_of_an_earlier_version_is_shown_by_what_means_something(
         "score": 0.5,
         "gain": 0.0,
         "best_member": "soft",
-        "interval": dict.fromkeys(metrics["interval"], [0.5, 0.5]),
+        "interval": {name: [0.5, 0.5] for name in metrics["interval"]},
     }
     old = rewritten(blended["blend"], tmp_path / "blend", metrics=metrics, score=0.5)
     now, then = (inspect("blend", folder.path) for folder in (blended["blend"], old))

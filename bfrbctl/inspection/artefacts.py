@@ -115,7 +115,8 @@ def predictions_view(folder: Folder, _: Options) -> View:
     facts: dict[str, Any] = {"sequences": table.height, "answered with the prior": content["n_problems"]}
     notes = []
     if table.height:
-        facts["mean target probability"] = float(table["target_proba"].to_numpy().astype(float).mean())
+        if has_two_sides(content["targets"]):
+            facts["mean target probability"] = float(table["target_proba"].to_numpy().astype(float).mean())
         facts["mean top probability"] = float(best.to_numpy().astype(float).mean())
     else:
         notes.append("the input had no sequence: nothing was predicted")
