@@ -13,9 +13,10 @@ from typing import Any
 import polars as pl
 
 from bfrbctl import oof
+from bfrbctl.discrimination import ranking_figures
 from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.folders import InputRef, input_file_ref
-from bfrbctl.metrics import gesture_figures, hierarchical_f1
+from bfrbctl.metrics import hierarchical_f1, score_name, score_values
 from bfrbctl.reprs import short_repr
 from bfrbctl.schema import GESTURE, SEQUENCE_ID
 from bfrbctl.segments import Int64
@@ -132,7 +133,7 @@ def scored(
     Parameters
     ----------
     table
-        sequence_id, gesture, truth (null: unknown), and whether training used the sequence or its subject.
+        sequence_id, gesture, truth (null: unknown), p_0 ..., and whether training used the sequence or its subject.
     classes, targets
         Gestures that the model knows, and one flag each.
     source
@@ -158,7 +159,8 @@ def scored(
     told: dict[str, Any] = {
         "n_labelled": known.height,
         **_score(known, classes, targets),
-        "gestures": gesture_figures(*_positions(known, classes), classes),
+        "headline": score_name(targets),
+        **_ranking(known, classes, targets),
         "labels": source,
         "n_unknown_gesture": strange.height,
         "in_sample": _in_sample(known),
@@ -170,8 +172,14 @@ def scored(
     return told, warnings
 
 
-def _score(table: pl.DataFrame, classes: Sequence[str], targets: Sequence[bool]) -> dict[str, float]:
-    return vars(hierarchical_f1(*_positions(table, classes), targets))
+def _score(table: pl.DataFrame, classes: Sequence[str], targets: Sequence[bool]) -> dict[str, float | None]:
+    return score_values(hierarchical_f1(*_positions(table, classes), targets), targets)
+
+
+def _ranking(table: pl.DataFrame, classes: Sequence[str], targets: Sequence[bool]) -> dict[str, Any]:
+    truth, answered = _positions(table, classes)
+    proba = table.select(oof.proba_columns(len(classes))).to_numpy()
+    return ranking_figures(truth, answered, proba, classes, targets)
 
 
 def _positions(table: pl.DataFrame, classes: Sequence[str]) -> tuple[Int64, Int64]:

@@ -5,7 +5,7 @@ where there is one fold only; the in-sample one stands beside it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,12 @@ import polars as pl
 
 from bfrbctl import oof
 from bfrbctl.assignment import joint_proba, score_orders
-from bfrbctl.bootstrap import score_intervals
+from bfrbctl.bootstrap import auc_intervals, score_intervals
 from bfrbctl.config import as_mapping
 from bfrbctl.errors import ArtefactError, DataError, UsageError, examples
 from bfrbctl.folders import Folder
 from bfrbctl.labels import JOINT_OOF, JointLabels, read_joint
-from bfrbctl.metrics import hierarchical_f1, score_proba
+from bfrbctl.metrics import hierarchical_f1, score_proba, score_values
 from bfrbctl.mixing import RULES, BlendConfig, Mixture, decide, fit_mixture, nested, nesting_groups
 from bfrbctl.oof import OofScenario
 from bfrbctl.outputs import Output
@@ -125,16 +125,17 @@ def blend(folders: Sequence[Folder], output: Output, config: BlendConfig) -> Fol
         part, mixture, rules = _fit_scenario(probas, tables[0][scenario], targets, config, fixed=fixed)
         mixtures[scenario], honest[scenario] = mixture, part
         told["rules"][scenario] = rules
-        told["optimistic"][scenario] = asdict(_decided(mixture, probas, part, targets).score(targets))
+        told["optimistic"][scenario] = score_values(_decided(mixture, probas, part, targets).score(targets), targets)
         for name, member in zip(names, probas, strict=True):
-            told["members"][name][scenario] = asdict(score_proba(member, part.truth, targets))
+            told["members"][name][scenario] = score_values(score_proba(member, part.truth, targets), targets)
         if joint:
             spread = joint_proba(part.proba, within[scenario], joint)
             scores = score_orders(part, spread, joint, targets, seed=config.seed)
-            told["assignment"][scenario] = {"orders": [asdict(score) for score in scores]} | {
+            told["assignment"][scenario] = {"orders": [score_values(score, targets) for score in scores]} | {
                 "score": float(np.mean([score.score for score in scores]))
             }
     told["interval"] = score_intervals(honest, targets, seed=config.seed)
+    told["auc_interval"] = auc_intervals(honest, classes, targets, seed=config.seed)
     summary = {**oof.summarise(honest, targets, classes), **told, "nesting": nesting}
     summary["best_member"] = max(names, key=lambda name: _mean_of(told["members"][name]))
     summary["gain"] = summary["score"] - _mean_of(told["members"][summary["best_member"]])

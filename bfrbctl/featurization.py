@@ -110,7 +110,10 @@ def featurize(
     output.publish("tables", files)
     kept = ("rate_hz", "thm", "tof", "classes", "targets", "n_folds", "n_frames", "n_files", "n_sequences")
     counts = {"n_features": len(columns) if table else 0, "n_channels": len(channels)}
-    return output.finish({**{key: dataset.content[key] for key in kept}, **counts})
+    content = {key: dataset.content[key] for key in kept}
+    if "sequence_types" in dataset.content:  # datasets of earlier versions do not have it
+        content["sequence_types"] = dataset.content["sequence_types"]
+    return output.finish({**content, **counts})
 
 
 def with_flips(dataset: Folder, config: features.FeatureConfig) -> features.FeatureConfig:

@@ -4,12 +4,15 @@ score = 0.5 x binary F1 (target or not, positive = target) + 0.5 x macro F1 over
 `non_target` class, both with zero_division=0; macro over the classes present in truth or prediction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from bfrbctl.errors import examples
 from bfrbctl.reprs import short_repr
+from bfrbctl.schema import NON_TARGET, NON_TARGET_TYPE, SEQUENCE_TYPE, TARGET_TYPE
 from bfrbctl.segments import AnyArray, Bool, Float64, Int64
 
 
@@ -49,6 +52,52 @@ def score_name(targets: Sequence[bool]) -> str:
     return COMPETITION_SCORE if has_two_sides(targets) else GESTURE_SCORE
 
 
+def score_column(targets: Sequence[bool]) -> str:
+    """Name the headline figure where a table has little room."""
+    return COMPETITION_SCORE if has_two_sides(targets) else "gesture F1"
+
+
+def score_values(score: Score, targets: Sequence[bool]) -> dict[str, float | None]:
+    """Give the figures of a score by name; None for those that mean nothing where all classes are of one side."""
+    if has_two_sides(targets):
+        return dict(vars(score))
+    return {**vars(score), "binary_f1": None, "macro_f1": None}
+
+
+def headline(values: Mapping[str, Any], targets: Sequence[bool]) -> float:
+    """Read the headline figure from the figures of a score in metrics.json.
+
+    Folders of earlier versions tell a competition score there where all classes are of one side.
+    """
+    return float(values["score" if has_two_sides(targets) else "gesture_macro_f1"])
+
+
+def one_sided_note(content: Mapping[str, Any]) -> str | None:
+    """Say that target or not cannot be scored, why, and what is scored instead.
+
+    Parameters
+    ----------
+    content
+        Of the manifest of a dataset or feature folder: `classes`, `targets`, and, unless an earlier version wrote it,
+        `sequence_types`: the values of sequence_type of its labelled sequences.
+
+    Returns
+    -------
+    None where there are targets and non-targets, or no labels.
+    """
+    targets = content.get("targets") or []
+    if not targets or has_two_sides(targets):
+        return None
+    met = content.get("sequence_types")
+    known = f"{SEQUENCE_TYPE} is {examples(met)}" if met else f"column {SEQUENCE_TYPE} is missing or empty"
+    why = f" ({known})" if isinstance(met, list) else ""
+    return (
+        f"{'all gestures are targets' if targets[0] else 'no gesture is a target'}{why}: target or not cannot be "
+        f"scored, and the headline figure is {GESTURE_SCORE}. To score it, prepare recordings with a column "
+        f"{SEQUENCE_TYPE} that is {TARGET_TYPE} or {NON_TARGET_TYPE}"
+    )
+
+
 def merged_labels(labels: Int64, targets: Sequence[bool]) -> Int64:
     """Merge all non-target gestures into one class.
 
@@ -66,6 +115,18 @@ def merged_labels(labels: Int64, targets: Sequence[bool]) -> Int64:
     flags = np.asarray(targets, dtype=np.bool_)
     lookup = np.where(flags, np.cumsum(flags) - 1, int(flags.sum()))
     return np.asarray(lookup[labels], dtype=np.int64)
+
+
+def scored_names(classes: Sequence[str], targets: Sequence[bool]) -> list[str]:
+    """Name what the headline figure counts: the targets and the merged non-target class; else all gestures."""
+    if not has_two_sides(targets):
+        return list(classes)
+    return [*(name for name, target in zip(classes, targets, strict=True) if target), NON_TARGET]
+
+
+def scored_labels(labels: Int64, targets: Sequence[bool]) -> Int64:
+    """Give int64, (n_sequences,): positions among `scored_names` of labels that are positions in the class list."""
+    return merged_labels(labels, targets) if has_two_sides(targets) else labels
 
 
 def f1_by_class(truth: Int64, predicted: Int64, n_classes: int, weights: AnyArray | None = None) -> Float64:

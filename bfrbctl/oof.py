@@ -6,17 +6,29 @@ once a scenario.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from bfrbctl.discrimination import ranking_figures
 from bfrbctl.errors import ArtefactError, examples
 from bfrbctl.folders import Folder
-from bfrbctl.metrics import Score, f1_by_class, gesture_figures, hierarchical_f1, log_loss, merged_labels
+from bfrbctl.metrics import (
+    COMPETITION_SCORE,
+    GESTURE_SCORE,
+    Score,
+    f1_by_class,
+    hierarchical_f1,
+    log_loss,
+    score_name,
+    score_values,
+    scored_labels,
+    scored_names,
+)
 from bfrbctl.reprs import short_repr
-from bfrbctl.schema import GESTURE, NON_TARGET, SCENARIOS, SEQUENCE_ID, SUBJECT
+from bfrbctl.schema import GESTURE, SCENARIOS, SEQUENCE_ID, SUBJECT
 from bfrbctl.segments import Float32, Int64
 
 OOF = "oof.parquet"
@@ -166,13 +178,12 @@ def summarise(scenarios: Mapping[str, OofScenario], targets: Sequence[bool], cla
     """Score out-of-fold predictions in both scenarios, overall, by fold and by class; JSON values only."""
     told: dict[str, Any] = {"scenarios": {}, "folds": []}
     for scenario, part in scenarios.items():
-        score = part.score(targets)
         told["scenarios"][scenario] = {
-            **asdict(score),
+            **score_values(part.score(targets), targets),
             "log_loss": log_loss(part.proba, part.truth),
             "n_sequences": len(part.truth),
             "f1": class_f1(part, targets, classes),
-            "gestures": gesture_figures(part.truth, part.predicted, classes),
+            **ranking_figures(part.truth, part.predicted, part.proba, classes, targets, groups=part.groups),
         }
     for fold in sorted(set(scenarios[SCENARIOS[0]].folds.tolist())):
         row: dict[str, Any] = {"fold": fold}
@@ -180,18 +191,19 @@ def summarise(scenarios: Mapping[str, OofScenario], targets: Sequence[bool], cla
             row[scenario] = part.score(targets, fold=fold).score
         told["folds"].append(row)
     told["score"] = mean_score([told["scenarios"][scenario]["score"] for scenario in scenarios])
+    told["headline"] = score_name(targets)
     return told
 
 
 def class_f1(part: OofScenario, targets: Sequence[bool], classes: Sequence[str]) -> dict[str, float | None]:
-    """F1 of every target and of the merged non-target class; None where a class is absent altogether."""
-    names = [name for name, target in zip(classes, targets, strict=True) if target] + [NON_TARGET]
-    values = f1_by_class(merged_labels(part.truth, targets), merged_labels(part.predicted, targets), len(names))
+    """F1 of each of the `scored_names`; None where one is absent altogether."""
+    names = scored_names(classes, targets)
+    values = f1_by_class(scored_labels(part.truth, targets), scored_labels(part.predicted, targets), len(names))
     return {name: None if np.isnan(value) else float(value) for name, value in zip(names, values, strict=True)}
 
 
 def mean_score(scores: Sequence[float]) -> float:
-    """Mean of the scenarios' competition scores: half of the study's test is IMU-only."""
+    """Mean of the scenarios' headline scores: half of the study's test is IMU-only."""
     return float(np.mean(scores))
 
 
@@ -202,11 +214,10 @@ def score_line(summary: Mapping[str, Any], scenarios: Sequence[str] = SCENARIOS)
     if "interval" in summary:
         low, high = summary["interval"]["mean"]
         parts.insert(0, f"95 % by subject {low:.4f} to {high:.4f}")
-    gestures = [f"{values['gesture_macro_f1']:.4f}" for values in told.values()]
     about = f" ({', '.join(parts)})" if parts else ""
-    return f"score {summary['score']:.4f}{about}; macro F1 over all gestures {' / '.join(gestures)}"
-
-
-def as_score(values: Mapping[str, float]) -> Score:
-    """Rebuild a Score from metrics.json."""
-    return Score(**{name: float(values[name]) for name in Score.__dataclass_fields__})
+    name = summary.get("headline", COMPETITION_SCORE)
+    line = f"{name} {summary['score']:.4f}{about}"
+    if name == GESTURE_SCORE:
+        return line
+    gestures = [f"{values['gesture_macro_f1']:.4f}" for values in told.values()]
+    return f"{line}; macro F1 over all gestures {' / '.join(gestures)}"

@@ -12,10 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bfrbctl import __version__
+from bfrbctl import __version__, oof
+from bfrbctl.blending import METRICS
 from bfrbctl.errors import UsageError
 from bfrbctl.folders import MANIFEST, METADATA, PACK, Folder, sealed
+from bfrbctl.metrics import has_two_sides, headline, score_name
 from bfrbctl.outputs import Output
+from bfrbctl.schema import SCENARIOS
 from bfrbctl.storage import MAX_JSON_BYTES, FileEntry, encode_json, read_regular
 from bfrbctl.wheel import build_wheel
 
@@ -179,7 +182,10 @@ def _submission(folder: Folder, config: PackConfig, wheel_name: str, wheel: byte
 def _readme(folder: Folder, config: PackConfig, wheel_name: str) -> str:
     content: Mapping[str, Any] = folder.content
     members = ", ".join(content["members"]) if folder.kind == "blend" else content["model"]
-    score = content.get("score")
+    score, targets = content.get("score"), content["targets"]
+    if isinstance(score, float) and not has_two_sides(targets):  # earlier versions keep another figure there
+        told = folder.read_json(METRICS)["scenarios"]
+        score = oof.mean_score([headline(told[scenario], targets) for scenario in SCENARIOS])
     values = {
         "TITLE": config.title,
         "SLUG": config.slug,
@@ -187,6 +193,7 @@ def _readme(folder: Folder, config: PackConfig, wheel_name: str) -> str:
         "KIND": folder.kind,
         "MEMBERS": members,
         "N_CLASSES": str(len(content["classes"])),
+        "SCORE_NAME": score_name(targets),
         "SCORE": f"{score:.4f}" if isinstance(score, float) else "not told",
         "WHEEL_NAME": wheel_name,
         "MODEL_DIGEST": folder.sha256,
@@ -259,7 +266,7 @@ A <<KIND>> of bfrbctl <<VERSION>> that tells <<N_CLASSES>> gestures apart, packe
 |---|---|
 | dataset | `<<ID>>` |
 | members | <<MEMBERS>> |
-| out-of-fold score | <<SCORE>> |
+| out-of-fold <<SCORE_NAME>> | <<SCORE>> |
 | digest | `<<MODEL_DIGEST>>` |
 
 In a notebook of the competition, with internet off and this dataset as an input, one line answers the gateway:

@@ -45,11 +45,10 @@ from bfrbctl.schema import (
     TARGET_TYPE,
     SensorLayout,
 )
+from bfrbctl.sequence_types import TYPED, one_sided_findings, refuse_mixed_types, refuse_strange_types
 from bfrbctl.workers import ALONE, Crew
 
 OnBytes = Callable[[int], None]
-
-_TYPED = (GESTURE, SEQUENCE_TYPE)
 
 _MANY = 1 << 20
 """More parts than there are workers: whether a crew of so many is this process alone tells that it always is."""
@@ -306,9 +305,10 @@ def prepare(
     except DataError as error:
         output.refuse_input(error)
         raise
+    content = _content(pl.concat([*before.sequences, sequences]), layout, config)
+    results[splits[0].name].quality.rows += one_sided_findings(content)
     quality = pl.concat([_split_quality(split, schemas[split.name], results[split.name]) for split in splits])
     output.publish("tables", {before.name(SEQUENCES): sequences, before.name(QUALITY): quality})
-    content = _content(pl.concat([*before.sequences, sequences]), layout, config)
     content["n_findings"] = quality.height + before.n_findings
     if output.onto:
         content["sources"] = [*before.sources, source(sequences, output.job)]
@@ -453,6 +453,7 @@ def _refuse_faults(splits: Sequence[RawSplit], results: Mapping[str, Notes]) -> 
             bare = labels.filter(pl.col(GESTURE).is_null())[SEQUENCE_ID].to_list()
             result.faults += [Fault(name, "has no gesture, while others have one") for name in bare]
             result.faults += _without_subject(split, labels)
+            refuse_strange_types(labels, what=str(split.frames))
         if result.faults:
             options = " ".join(f"--drop {fault.sequence_id}" for fault in result.faults[:3])
             more = "" if len(result.faults) <= 3 else f" ... ({len(result.faults)} in all)"
@@ -510,21 +511,9 @@ def _sequence_table(
         folds = extend_folds(*who, before=before.folds(), n_folds=config.folds, seed=config.seed)
         where = labelled.arg_true()
         table = table.with_columns(table["fold"].scatter(where, pl.Series(folds, dtype=pl.Int32)))
-        _refuse_mixed_types(pl.concat([table.select(_TYPED) for table in (*before.sequences, part)]))
+        refuse_mixed_types(pl.concat([table.select(TYPED) for table in (*before.sequences, part)]))
     front = [SEQUENCE_ID, "split", SUBJECT, GESTURE, SEQUENCE_TYPE]
     return table.select(*front, pl.exclude(front))
-
-
-def _refuse_mixed_types(labelled: pl.DataFrame) -> None:
-    """See that a gesture is always, or never, a target."""
-    kinds = (
-        labelled.drop_nulls(GESTURE)
-        .select(GESTURE, (pl.col(SEQUENCE_TYPE) == TARGET_TYPE).fill_null(False).alias("t"))
-        .unique()
-    )
-    mixed = kinds.filter(pl.col(GESTURE).is_duplicated())[GESTURE].unique().sort().to_list()
-    if mixed:
-        raise DataError(f"gesture {examples(mixed)} is a target in some sequences and not in others")
 
 
 def _split_quality(split: RawSplit, schema: RawSchema, result: Notes) -> pl.DataFrame:
@@ -548,6 +537,7 @@ def _content(sequences: pl.DataFrame, layout: SensorLayout, config: PrepareConfi
         "tof": list(layout.tof),
         "classes": gestures,
         "targets": [gesture in targets for gesture in gestures],
+        "sequence_types": labelled[SEQUENCE_TYPE].drop_nulls().unique().sort().to_list(),
         "n_folds": config.folds if gestures else 0,
         "n_sequences": dict(sequences["split"].value_counts().sort("split").iter_rows()),
         "n_frames": int(sequences["n_frames"].sum()),

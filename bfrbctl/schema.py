@@ -28,8 +28,8 @@ PHASE = "phase"
 LABELS = (SEQUENCE_TYPE, ORIENTATION, BEHAVIOR, PHASE, GESTURE)
 """Columns that only labelled recordings have; none of them may reach a feature."""
 
-TARGET_TYPE = "Target"
-"""The sequence_type of body-focused repetitive behaviours; every other value is a non-target."""
+TARGET_TYPE, NON_TARGET_TYPE = "Target", "Non-Target"
+"""The two values of sequence_type: body-focused repetitive behaviours, and everything else."""
 
 GESTURE_PHASE = "Gesture"
 """The phase of the frames in which the gesture itself is done."""

@@ -439,7 +439,7 @@ def _finish(
         content["answers"] = vars(answers.ref)
     if told is not None:
         content["score"] = {name: told[name] for name in Score.__dataclass_fields__}
-        content |= {name: told[name] for name in ("n_labelled", "in_sample")}
+        content |= {name: told[name] for name in ("headline", "n_labelled", "in_sample")}
         files[METRICS] = encode_json(told)
     output.publish("tables", files)
     return output.finish(content)

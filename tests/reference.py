@@ -1,9 +1,11 @@
 """Slow, plain versions of what the feature engine computes: the oracle of its tests, one signal at a time.
 
 A function of a family takes one 1-D float64 array (NaN where missing) and the rate, and answers a dict from statistic
-to value; NaN where the statistic is not measurable. Nothing is shared with the engine but the definitions.
+to value; NaN where the statistic is not measurable. Nothing is shared with the engine but the definitions. At the end
+stand figures of the evaluation, counted one sequence at a time.
 """
 
+from collections.abc import Sequence
 from itertools import groupby, pairwise
 
 import numpy as np
@@ -304,3 +306,28 @@ def motion(acc: AnyArray, rot: AnyArray, rate_hz: float) -> list[dict[str, AnyAr
             }
         )
     return out
+
+
+# ------------------------------------------------------------------------------------------------------ evaluation
+
+
+def macro_f1(truth: Sequence[int], predicted: Sequence[int], times: Sequence[int]) -> float:
+    """Mean F1 over the classes in truth or prediction, each sequence counted as often as told."""
+    counted = [(t, p) for t, p, n in zip(truth, predicted, times, strict=True) for _ in range(n)]
+    found = []
+    for label in sorted({label for pair in counted for label in pair}):
+        hits = sum(t == p == label for t, p in counted)
+        found.append(2 * hits / sum((t == label) + (p == label) for t, p in counted))
+    return sum(found) / len(found)
+
+
+def auc(truth: Sequence[bool], values: Sequence[float], times: Sequence[int] | None = None) -> float:
+    """Share of the pairs of a positive and a negative sequence that are in order, ties half; NaN without a pair."""
+    rows = list(zip(truth, values, times or [1] * len(truth), strict=True))
+    wins, pairs = 0.0, 0
+    for a_true, a, n_a in rows:
+        for b_true, b, n_b in rows:
+            if a_true and not b_true:
+                wins += n_a * n_b * (1.0 if a > b else 0.5 if a == b else 0.0)
+                pairs += n_a * n_b
+    return wins / pairs if pairs else NAN

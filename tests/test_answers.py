@@ -12,11 +12,12 @@ import pytest
 
 from bfrbctl import answers, oof
 from bfrbctl.answers import read_answers
+from bfrbctl.discrimination import ranking_figures
 from bfrbctl.errors import ArtefactError, BfrbError, DataError, UsageError
 from bfrbctl.folders import Folder
 from bfrbctl.inspection.artefacts import predictions_view
 from bfrbctl.inspection.options import Options
-from bfrbctl.metrics import gesture_figures, hierarchical_f1
+from bfrbctl.metrics import hierarchical_f1
 from bfrbctl.outputs import Job, open_output
 from bfrbctl.prediction import Predictor
 from bfrbctl.schema import SensorLayout
@@ -61,7 +62,10 @@ def test_answers_score_a_test_split_by_sequence_id(
     metrics = folder.read_json("metrics.json")
     assert {key: metrics[key] for key in expected} == folder.content["score"] == expected
     assert metrics["n_labelled"] == folder.content["n_labelled"] == 16
-    assert metrics["gestures"] == gesture_figures(*positions, predictor.classes)
+    proba = folder.read_parquet("predictions.parquet").select(oof.proba_columns(4)).to_numpy()
+    ranked = ranking_figures(*positions, proba, predictor.classes, predictor.targets)
+    assert {key: metrics[key] for key in ranked} == ranked
+    assert metrics["headline"] == folder.content["headline"] == "score"
     rows = next(
         table.rows
         for table in predictions_view(folder, Options()).tables

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "bfrbctl"
 
 LAYERS = (
     {"errors", "schema", "reprs"},
-    {"segments", "rotation", "metrics", "selection"},
+    {"segments", "rotation", "metrics", "discrimination", "selection"},
     {
         "config",
         "memory",
@@ -32,9 +32,20 @@ LAYERS = (
         "feature_folder",
         "raw",
         "raw_sequences",
+        "sequence_types",
         "trained_on",
     },
-    {"cleaning", "folds", "appending", "frames_files", "preparation", "simulation", "features", "featurization"},
+    {
+        "sequence_types",
+        "cleaning",
+        "folds",
+        "appending",
+        "frames_files",
+        "preparation",
+        "simulation",
+        "features",
+        "featurization",
+    },
     {"models"},
     {"labels", "oof", "seed_answers", "bootstrap", "mixing", "assignment"},
     {

@@ -360,7 +360,7 @@ def changed(folder: Folder, path: Path, name: str, content: bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize("key", ["score", "gain", "interval", "scenarios", "members", "rules", "optimistic"])
+@pytest.mark.parametrize("key", ["interval", "scenarios", "members", "rules", "optimistic"])
 def test_figures_of_a_blend_that_are_no_numbers_are_refused(blend_folder: Folder, tmp_path: Path, key: str) -> None:
     def spoiled(value: Any) -> Any:
         if isinstance(value, dict):

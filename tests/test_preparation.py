@@ -14,6 +14,7 @@ from bfrbctl.errors import DataError, UsageError
 from bfrbctl.folders import Folder, open_folder
 from bfrbctl.folds import assign_folds
 from bfrbctl.frames_files import Made, Recipe, make_file
+from bfrbctl.metrics import one_sided_note
 from bfrbctl.outputs import Job, Output, open_output
 from bfrbctl.preparation import PrepareConfig, fitting_workers, prepare, split_refs
 from bfrbctl.raw import find_splits
@@ -159,6 +160,43 @@ def test_a_gesture_that_is_target_and_not_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="Cheek - pinch skin is a target in some sequences"):
         prepared(write_raw(tmp_path / "raw", mixed), tmp_path / "data")
+
+
+@pytest.mark.parametrize("odd", ["target", "Targets", " Target", "non-target", "", "ADL"])
+def test_a_sequence_type_that_is_neither_value_never_counts_as_non_target(tmp_path: Path, odd: str) -> None:
+    types = pl.when(pl.col("gesture") == "Neck - scratch").then(pl.lit(odd)).otherwise("sequence_type")
+    raw = write_raw(tmp_path / "raw", TRAIN.with_columns(sequence_type=types))
+    some = "sequence SEQ_000001, SEQ_000005" if odd == "" else f"sequence_type is {odd} in 8 of 32 sequences"
+    with pytest.raises(DataError, match=some) as caught:
+        prepared(raw, tmp_path / "data")
+    assert caught.value.hint == "write Target or Non-Target in every row, or leave the column out"
+
+
+@pytest.mark.parametrize(
+    ("kind", "types", "why"),
+    [
+        ("Target", ["Target"], "all gestures are targets (sequence_type is Target)"),
+        ("Non-Target", ["Non-Target"], "no gesture is a target (sequence_type is Non-Target)"),
+        (None, [], "no gesture is a target (column sequence_type is missing or empty)"),
+    ],
+)
+def test_one_sided_labels_are_warned_of_and_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str | None, types: list[str], why: str
+) -> None:
+    table = TRAIN.drop("sequence_type") if kind is None else TRAIN.with_columns(sequence_type=pl.lit(kind))
+    data = prepared(write_raw(tmp_path / "raw", table), tmp_path / "data")
+    assert data.content["sequence_types"] == types
+    assert why in caplog.text and "headline figure is macro F1 over gestures" in caplog.text
+    assert why in str(one_sided_note(data.content))
+    quality = data.read_parquet("quality.parquet")
+    assert "target or not is not scored" in quality.filter(column="sequence_type")["action"].to_list()
+    assert data.content["n_findings"] == quality.height
+
+
+def test_two_sides_are_kept_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = prepared(write_raw(tmp_path / "raw", TRAIN), tmp_path / "data")
+    assert data.content["sequence_types"] == ["Non-Target", "Target"]
+    assert caplog.text == "" and one_sided_note(data.content) is None
 
 
 def test_people_that_nobody_knows_are_told(tmp_path: Path) -> None:

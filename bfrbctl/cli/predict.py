@@ -97,7 +97,9 @@ def _score_lines(content: Mapping[str, Any]) -> list[str]:
     score, n_all = content["score"], content["n_sequences"]
     part = f"; {content['n_labelled']} of {n_all} sequences scored" if content["n_labelled"] < n_all else ""
     counts = content["in_sample"]
-    sort = "in-sample score" if counts["sequences"] or counts["of_known_subjects"] else "score"
-    figures = f"{score['score']:.4f} (binary F1 {score['binary_f1']:.4f}, macro F1 {score['macro_f1']:.4f})"
-    more = f"; macro F1 over all gestures {score['gesture_macro_f1']:.4f}"
-    return [f"      {sort} against {source}: {figures}{more}{part}"]
+    sort = "in-sample " if counts["sequences"] or counts["of_known_subjects"] else ""
+    figures = f"{score['score']:.4f}"
+    if score["binary_f1"] is not None:
+        figures += f" (binary F1 {score['binary_f1']:.4f}, macro F1 {score['macro_f1']:.4f})"
+        figures += f"; macro F1 over all gestures {score['gesture_macro_f1']:.4f}"
+    return [f"      {sort}{content['headline']} against {source}: {figures}{part}"]

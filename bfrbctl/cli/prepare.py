@@ -54,6 +54,7 @@ def prepare(
     from bfrbctl.appending import settings_of
     from bfrbctl.errors import UsageError
     from bfrbctl.journals import interrupted_run
+    from bfrbctl.metrics import one_sided_note
     from bfrbctl.outputs import Job, open_output
     from bfrbctl.preparation import PrepareConfig, fitting_workers, split_refs
     from bfrbctl.preparation import prepare as run
@@ -86,6 +87,7 @@ def prepare(
         folder = run(splits, output, config, crew=crew, on_bytes=advance)
         reused = [name for name in output.reused if name.startswith("frames")]
     content = folder.content
+    note = one_sided_note(content)
     counts = ", ".join(f"{n} {name}" for name, n in content["n_sequences"].items())
     lines = [
         f"wrote {data}: {counts} sequences of {content['n_subjects']} subjects, {content['n_frames']} frames, "
@@ -94,7 +96,7 @@ def prepare(
         *([f"      reused {len(reused)} files of the earlier run"] if reused else []),
     ]
     shared.tell(
-        {"output": data, **content, "reused": reused},
+        {"output": data, **content, "reused": reused, "warnings": [note] if note else []},
         lines=lines,
         as_json=as_json,
         quiet=quiet,

@@ -12,6 +12,7 @@ from bfrbctl.folders import MANIFEST, Folder, open_folder
 from bfrbctl.inspection.figures import Bars
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.view import Table, View, filled
+from bfrbctl.metrics import has_two_sides, headline, score_name
 from bfrbctl.schema import GESTURE
 from bfrbctl.storage import file_sha256
 from bfrbctl.submission import METRICS
@@ -114,15 +115,16 @@ def predictions_view(folder: Folder, _: Options) -> View:
     facts: dict[str, Any] = {"sequences": table.height, "answered with the prior": content["n_problems"]}
     notes = []
     if table.height:
-        facts["mean target probability"] = float(table["target_proba"].to_numpy().astype(float).mean())
+        if has_two_sides(content["targets"]):
+            facts["mean target probability"] = float(table["target_proba"].to_numpy().astype(float).mean())
         facts["mean top probability"] = float(best.to_numpy().astype(float).mean())
     else:
         notes.append("the input had no sequence: nothing was predicted")
     score, warnings = content.get("score", {}), content.get("warnings", [])
-    sound = isinstance(score, dict) and all(type(value) in (int, float) for value in score.values())
+    sound = isinstance(score, dict) and all(type(value) in (int, float, type(None)) for value in score.values())
     if not sound or not isinstance(warnings, list):
         raise ArtefactError(f"{folder.path / MANIFEST}: score or warnings are of another type than expected")
-    facts |= score
+    facts |= _score_facts(score, content["targets"])
     if not score:
         notes.append("the input had no labels: there is nothing to score against")
     notes += map(str, warnings)
@@ -148,6 +150,13 @@ def predictions_view(folder: Folder, _: Options) -> View:
     return View(
         f"predictions {folder.path.name}", facts, filled(*tables), tuple(notes), figures if table.height else ()
     )
+
+
+def _score_facts(score: Mapping[str, Any], targets: Sequence[bool]) -> dict[str, Any]:
+    """Name the figures of a score that mean something, the headline first."""
+    if not score or has_two_sides(targets):
+        return dict(score)
+    return {score_name(targets): headline(score, targets)}
 
 
 def _scored_gestures(folder: Folder, target: Mapping[str, bool]) -> Table:

@@ -7,14 +7,16 @@ import numpy as np
 from scipy.stats import t as student
 
 from bfrbctl.blending import aligned_members
-from bfrbctl.bootstrap import Tally, drawn_scores, interval
+from bfrbctl.bootstrap import Ranking, Scorer, Tally, auc_interval, drawn_scores, interval
+from bfrbctl.discrimination import positive_side, ranking_figures
 from bfrbctl.errors import UsageError
 from bfrbctl.folders import Folder
 from bfrbctl.inspection.figures import Bars
 from bfrbctl.inspection.options import Options
+from bfrbctl.inspection.ranking import ranking_differences
 from bfrbctl.inspection.scores import Scenarios, by_class
 from bfrbctl.inspection.view import Table, View, for_each
-from bfrbctl.metrics import hierarchical_f1
+from bfrbctl.metrics import has_two_sides, hierarchical_f1, score_name
 from bfrbctl.oof import OofScenario
 from bfrbctl.schema import scenarios_of
 from bfrbctl.seed_answers import read_seed_answers
@@ -44,15 +46,18 @@ def compare_view(folder: Folder, options: Options) -> View:
         moves.append((scenario, *both))
     columns = ("scenario", "A", "B", "B - A", "low 95", "high 95", "share of draws B is ahead")
     trained = ("low 95 with training", "high 95 with training")
+    what = "scores" if has_two_sides(targets) else score_name(targets)
     tables = (
-        Table("scores", (*columns, *trained), tuple(rows)),
+        Table(what, (*columns, *trained), tuple(rows)),
+        *_auc_table(ours, theirs, classes, targets, seed=options.seed),
+        *ranking_differences(*(_ranking(part, classes, targets) for part in (ours, theirs))),
         Table("sequences", ("scenario", "both right", "only A right", "only B right", "both wrong"), tuple(moves)),
-        *_seed_table(seeds, scenarios),
+        *_seed_table(seeds, scenarios, score_name(targets)),
         _class_differences(ours, theirs, classes, targets),
     )
     bars = Bars(
         "B - A, with 95 % interval by subject",
-        "difference of scores",
+        f"difference of {what}",
         tuple(row[0] for row in rows),
         (("B - A", tuple(row[3] for row in rows)),),
         tuple((row[4], row[5]) for row in rows),
@@ -76,16 +81,46 @@ def seed_scores(folder: Folder, scenarios: Sequence[str]) -> SeedScores | None:
 def _compared(
     a: OofScenario, b: OofScenario, targets: Sequence[bool], seeds: Sequence[Float64 | None], *, seed: int
 ) -> tuple[tuple[Any, ...], str]:
-    tallies = [Tally.of(part, targets) for part in (a, b)]
-    once = np.ones((1, len(tallies[0].binary)), dtype=np.int64)
-    score_a, score_b = (float(tally.scores(once)[0]) for tally in tallies)
-    drawn_a, drawn_b = drawn_scores(tallies, seed)
-    gains = drawn_b - drawn_a
+    score_a, score_b, gains = _paired([Tally.of(part, targets) for part in (a, b)], seed)
     gain, (low, high) = score_b - score_a, interval(gains)
     wide = with_training(gain, (low, high), seeds)
-    share = float(np.mean((gains > 0) + 0.5 * (gains == 0)))
-    row = (score_a, score_b, gain, low, high, share, *(wide or (None, None)))
+    row = (score_a, score_b, gain, low, high, _share_ahead(gains), *(wide or (None, None)))
     return row, verdict_of((low, high), wide)
+
+
+def _paired(scorers: Sequence[Scorer], seed: int) -> tuple[float, float, Float64]:
+    """Score A and B on the sequences that there are, and give B - A of each drawing of subjects."""
+    once = np.ones((1, scorers[0].n_subjects), dtype=np.int64)
+    score_a, score_b = (float(scorer.scores(once)[0]) for scorer in scorers)
+    drawn_a, drawn_b = drawn_scores(scorers, seed)
+    return score_a, score_b, drawn_b - drawn_a
+
+
+def _share_ahead(gains: Float64) -> float:
+    return float(np.mean((gains > 0) + 0.5 * (gains == 0)))
+
+
+def _ranking(scenarios: Scenarios, classes: Sequence[str], targets: Sequence[bool]) -> dict[str, dict[str, Any]]:
+    return {
+        name: ranking_figures(part.truth, part.predicted, part.proba, classes, targets, groups=part.groups)
+        for name, part in scenarios.items()
+    }
+
+
+def _auc_table(
+    ours: Scenarios, theirs: Scenarios, classes: Sequence[str], targets: Sequence[bool], *, seed: int
+) -> list[Table]:
+    """Compare the pooled AUC of what is to be detected, by the drawings that the scores are compared by."""
+    side = positive_side(classes, targets)
+    rows = []
+    for scenario in ours if side else ():
+        rankings = [Ranking.of(part[scenario], side[1]) for part in (ours, theirs)]  # type: ignore[index]
+        auc_a, auc_b, gains = _paired(rankings, seed)
+        bounds = auc_interval(gains)
+        if bounds is not None:
+            rows.append((scenario, auc_a, auc_b, auc_b - auc_a, *bounds, _share_ahead(gains[~np.isnan(gains)])))
+    columns = ("scenario", "A", "B", "B - A", "low 95", "high 95", "share of draws B is ahead")
+    return [Table(f"AUC, detection of {side[0]}", columns, tuple(rows))] if side and rows else []
 
 
 def with_training(
@@ -137,7 +172,7 @@ def _ahead(bounds: tuple[float, float]) -> str | None:
     return "B" if bounds[0] > 0 else "A" if bounds[1] < 0 else None
 
 
-def _seed_table(seeds: Sequence[SeedScores | None], scenarios: Sequence[str]) -> list[Table]:
+def _seed_table(seeds: Sequence[SeedScores | None], scenarios: Sequence[str], score: str) -> list[Table]:
     """List how the seeds of each model scored by themselves, where that is known."""
     rows = []
     for name, scores in zip("AB", seeds, strict=True):
@@ -146,7 +181,7 @@ def _seed_table(seeds: Sequence[SeedScores | None], scenarios: Sequence[str]) ->
             spread = float(np.std(values, ddof=1))
             rows.append((name, scenario, len(values), float(values.min()), float(values.max()), spread))
     columns = ("model", "scenario", "seeds", "lowest", "highest", "standard deviation")
-    return [Table("score of one seed by itself", columns, tuple(rows))] if rows else []
+    return [Table(f"{score} of one seed by itself", columns, tuple(rows))] if rows else []
 
 
 def _notes(seeds: Sequence[SeedScores | None], folders: Sequence[Folder]) -> list[str]:

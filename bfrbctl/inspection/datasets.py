@@ -15,6 +15,7 @@ from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Seri
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.scores import read_index
 from bfrbctl.inspection.view import Table, View, filled
+from bfrbctl.metrics import one_sided_note
 from bfrbctl.schema import DEMOGRAPHICS, GESTURE, ORIENTATION, SCENARIOS, SEQUENCE_ID, SUBJECT, TOF_MAX, TOF_MISSING
 from bfrbctl.segments import Float64
 
@@ -52,6 +53,7 @@ def dataset_view(folder: Folder, _: Options) -> View:
         figures += _gesture_orientation(sequences, content["classes"])
     else:
         notes.append("no gesture labels: this dataset can be predicted, not trained on")
+    notes += [note for note in [one_sided_note(content)] if note]
     notes += [f"no {name}: the recordings have no such sensor" for name in ("thm", "tof") if not content[name]]
     if not quality.height:
         notes.append("nothing was repaired or refused")

@@ -9,6 +9,7 @@ import polars as pl
 
 from bfrbctl import oof
 from bfrbctl.blending import nesting_note, read_mixtures
+from bfrbctl.bootstrap import score_intervals
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import ArtefactError, DataError, UsageError, examples
 from bfrbctl.feature_folder import read_features
@@ -19,11 +20,11 @@ from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.scores import matching_index
 from bfrbctl.inspection.view import Table, View, filled, for_each
 from bfrbctl.labels import read_joint
-from bfrbctl.metrics import hierarchical_f1
+from bfrbctl.metrics import has_two_sides, headline, hierarchical_f1, score_column, score_name
 from bfrbctl.mixing import RULES, Mixture, decide
 from bfrbctl.models import kind_module
 from bfrbctl.oof import OofScenario
-from bfrbctl.schema import ALL_SENSORS, scenarios_of
+from bfrbctl.schema import ALL_SENSORS, SCENARIOS, scenarios_of
 from bfrbctl.segments import Float32, Float64, Int64
 from bfrbctl.storage import parse_json
 
@@ -294,20 +295,17 @@ def _fold_shap(folder: Folder, prefix: str, batch: FeatureBatch) -> dict[str, fl
 # ----------------------------------------------------------------------------------------------------------- blend
 
 
-def blend_view(folder: Folder, _: Options) -> View:
+def blend_view(folder: Folder, options: Options) -> View:
     """Show weights, temperatures, scores of the members and of the blend, and what each member adds."""
     scenarios, metrics = scenarios_of(folder.content), folder.read_json(METRICS)
+    targets = folder.content["targets"]
     mixtures = {scenario: mixture for scenario, mixture in read_mixtures(folder).items() if scenario in scenarios}
     names = [str(name) for name in folder.content["members"]]
     try:
-        members, scores = _member_scores(names, mixtures, metrics), _blend_scores(metrics, scenarios)
-        decoding = _decoding(metrics, scenarios)
-        facts: dict[str, Any] = {
-            "score": float(metrics["score"]),
-            "best_member": str(metrics["best_member"]),
-            "gain_over_best_member": float(metrics["gain"]),
-            "pooling": mixtures[ALL_SENSORS].pooling,
-        }
+        members = _member_scores(names, mixtures, metrics, targets)
+        scores = _blend_scores(metrics, _intervals(folder, metrics, options), scenarios, targets)
+        decoding = _decoding(metrics, scenarios, targets)
+        facts = {**_gain(metrics, names, targets), "pooling": mixtures[ALL_SENSORS].pooling}
     except (KeyError, TypeError, ValueError) as error:
         raise ArtefactError(
             f"{folder.path / METRICS}: does not tell the scores of a blend ({error!r})",
@@ -319,55 +317,79 @@ def blend_view(folder: Folder, _: Options) -> View:
     if removed is None and len(names) > 1:
         notes.append("what each member adds is not known: this blend was written without its members' predictions")
     tables = (members, scores, *decoding, *([removed] if removed else []))
-    figures = [_weight_bars(names, mixtures)] + ([_removed_bars(removed, scenarios)] if removed else [])
+    figures = [_weight_bars(names, mixtures)]
+    figures += [_removed_bars(removed, scenarios, score_name(targets))] if removed else []
     return View(f"blend {folder.path.name}", facts, filled(*tables), tuple(notes), tuple(figures))
 
 
-def _decoding(metrics: Mapping[str, Any], scenarios: Sequence[str]) -> list[Table]:
-    """Scores of the decoding rules, and of the assignment of joint labels where there is one; all honest."""
+def _gain(metrics: Mapping[str, Any], names: Sequence[str], targets: Sequence[bool]) -> dict[str, Any]:
+    """Tell the headline figure of a blend, and how far it is ahead of its best member."""
+
+    def mean(told: Mapping[str, Any]) -> float:
+        return oof.mean_score([headline(told[scenario], targets) for scenario in SCENARIOS])
+
+    score, each = mean(metrics["scenarios"]), {name: mean(metrics["members"][name]) for name in names}
+    best = max(names, key=lambda name: each[name])
+    return {score_name(targets): score, "best_member": best, "gain_over_best_member": score - each[best]}
+
+
+def _intervals(folder: Folder, metrics: Mapping[str, Any], options: Options) -> Mapping[str, Any]:
+    """Give the interval of each scenario's headline figure; earlier versions kept that of another where it differs."""
+    if "headline" in metrics or has_two_sides(folder.content["targets"]):
+        return dict(metrics["interval"])
+    return score_intervals(oof.read_oof(folder), folder.content["targets"], seed=options.seed)
+
+
+def _decoding(metrics: Mapping[str, Any], scenarios: Sequence[str], targets: Sequence[bool]) -> list[Table]:
+    """Scores of the decoding rules, and of the assignment of joint labels where there is one; all honest.
+
+    Where all classes are of one side there is one rule: the most probable gesture.
+    """
     rows = []
-    for scenario in scenarios:
+    for scenario in scenarios if has_two_sides(targets) else ():
         told = metrics["rules"][scenario]
         threshold = told["threshold"]
         scores = [float(told["scores"][rule]) for rule in RULES]
         rows.append((scenario, *scores, str(told["chosen"]), "-" if threshold is None else float(threshold)))
     tables = [Table("decoding", ("scenario", *RULES, "chosen", "threshold"), tuple(rows))]
-    assignment = [
-        (scenario, *map(float, (metrics["scenarios"][scenario]["score"], told["score"], *_scores_of(told["orders"]))))
-        for scenario, told in metrics["assignment"].items()
-        if scenario in scenarios
-    ]
+    assignment = []
+    for scenario, told in metrics["assignment"].items():
+        if scenario in scenarios:
+            orders = [headline(each, targets) for each in told["orders"]]
+            without = headline(metrics["scenarios"][scenario], targets)
+            assignment.append((scenario, without, oof.mean_score(orders), *orders))
     if assignment:
-        orders = [f"order {number + 1}" for number in range(len(assignment[0]) - 3)]
-        columns = ("scenario", "without", "with, mean", *orders)
-        tables.append(Table("causal assignment", columns, tuple(assignment)))
+        numbered = [f"order {number + 1}" for number in range(len(assignment[0]) - 3)]
+        columns = ("scenario", "without", "with, mean", *numbered)
+        figure = "" if has_two_sides(targets) else f", {score_name(targets)}"
+        tables.append(Table(f"causal assignment{figure}", columns, tuple(assignment)))
     return tables
 
 
-def _scores_of(told: Sequence[Mapping[str, Any]]) -> list[Any]:
-    return [each["score"] for each in told]
-
-
-def _member_scores(names: Sequence[str], mixtures: Mapping[str, Mixture], metrics: Mapping[str, Any]) -> Table:
+def _member_scores(
+    names: Sequence[str], mixtures: Mapping[str, Mixture], metrics: Mapping[str, Any], targets: Sequence[bool]
+) -> Table:
     rows = []
     for number, name in enumerate(names):
         cells: list[Any] = [name]
         for scenario, mixture in mixtures.items():
-            score = float(metrics["members"][name][scenario]["score"])
+            score = headline(metrics["members"][name][scenario], targets)
             cells += [mixture.weights[number], mixture.temperatures[number], score]
         rows.append(tuple(cells))
-    columns = for_each(mixtures, "weight", "temperature", "score")
+    columns = for_each(mixtures, "weight", "temperature", score_column(targets))
     return Table("members", ("member", *columns), tuple(rows))
 
 
-def _blend_scores(metrics: Mapping[str, Any], scenarios: Sequence[str]) -> Table:
+def _blend_scores(
+    metrics: Mapping[str, Any], intervals: Mapping[str, Any], scenarios: Sequence[str], targets: Sequence[bool]
+) -> Table:
     rows = []
     for scenario in scenarios:
-        low, high = map(float, metrics["interval"][scenario])
-        nested, optimistic = (float(metrics[key][scenario]["score"]) for key in ("scenarios", "optimistic"))
+        low, high = map(float, intervals[scenario])
+        nested, optimistic = (headline(metrics[key][scenario], targets) for key in ("scenarios", "optimistic"))
         rows.append((scenario, nested, low, high, optimistic))
     columns = ("scenario", "nested (honest)", "low 95", "high 95", "in-sample (optimistic)")
-    return Table("scores", columns, tuple(rows))
+    return Table("scores" if has_two_sides(targets) else score_name(targets), columns, tuple(rows))
 
 
 def _removed(folder: Folder, names: Sequence[str], mixtures: Mapping[str, Mixture]) -> Table | None:
@@ -387,7 +409,7 @@ def _removed(folder: Folder, names: Sequence[str], mixtures: Mapping[str, Mixtur
             without = _score(mixture.only(rest), [probas[i] for i in rest], truth, targets)
             cells += [without, whole - without]
         rows.append(tuple(cells))
-    columns = for_each(mixtures, "score without it", "it adds")
+    columns = for_each(mixtures, f"{score_column(targets)} without it", "it adds")
     return Table("what each member adds", ("member", *columns), tuple(rows))
 
 
@@ -407,10 +429,10 @@ def _weight_bars(names: Sequence[str], mixtures: Mapping[str, Mixture]) -> Bars:
     return Bars("Weights of the members", "weight", tuple(names), groups)
 
 
-def _removed_bars(table: Table, scenarios: Sequence[str]) -> Bars:
+def _removed_bars(table: Table, scenarios: Sequence[str], score: str) -> Bars:
     labels = tuple(row[0] for row in table.rows)
     groups = tuple(
         (f"scenario {scenario}", tuple(row[table.columns.index(name)] for row in table.rows))
         for scenario, name in zip(scenarios, for_each(scenarios, "it adds"), strict=True)
     )
-    return Bars("What each member adds", "score lost without it", labels, groups)
+    return Bars("What each member adds", f"{score} lost without it", labels, groups)

@@ -7,13 +7,14 @@ import numpy as np
 import polars as pl
 
 from bfrbctl import oof
-from bfrbctl.bootstrap import MEAN, score_intervals
+from bfrbctl.bootstrap import MEAN, auc_intervals, score_intervals
 from bfrbctl.dataset import n_subjects
 from bfrbctl.errors import ArtefactError, DataError, examples
 from bfrbctl.feature_folder import INDEX
 from bfrbctl.folders import SEQUENCES, Folder
-from bfrbctl.inspection.figures import Bars, Matrix
+from bfrbctl.inspection.figures import Bars, Figure, Matrix
 from bfrbctl.inspection.options import Options
+from bfrbctl.inspection.ranking import ranking_tables, roc_figure
 from bfrbctl.inspection.view import (
     SCENARIO_NAMES,
     Table,
@@ -23,9 +24,17 @@ from bfrbctl.inspection.view import (
     of_scenario,
     score_columns,
 )
-from bfrbctl.metrics import class_figures, hierarchical_f1, merged_labels
+from bfrbctl.metrics import (
+    class_figures,
+    has_two_sides,
+    hierarchical_f1,
+    score_column,
+    score_name,
+    scored_labels,
+    scored_names,
+)
 from bfrbctl.oof import OofScenario
-from bfrbctl.schema import ALL_SENSORS, GESTURE, NON_TARGET, ORIENTATION, SEQUENCE_ID, SUBJECT, scenarios_of
+from bfrbctl.schema import ALL_SENSORS, GESTURE, ORIENTATION, SEQUENCE_ID, SUBJECT, scenarios_of
 from bfrbctl.segments import AnyArray, Int64
 
 Scenarios = Mapping[str, OofScenario]
@@ -51,18 +60,34 @@ def oof_view(folder: Folder, options: Options) -> View:
     classes, targets = folder.content["classes"], folder.content["targets"]
     summary = oof.summarise(scenarios, targets, classes)
     intervals = score_intervals(scenarios, targets, seed=options.seed)
-    facts: dict[str, Any] = {"score": summary["score"]}
-    facts["score_low_95"], facts["score_high_95"] = intervals[MEAN]
+    headline = score_name(targets)
+    facts: dict[str, Any] = {headline: summary["score"]}
+    facts[f"{headline}_low_95"], facts[f"{headline}_high_95"] = intervals[MEAN]
     facts |= {"sequences": len(part.truth), "subjects": part.keys.select(n_subjects()).item()}
     gestures, merged = by_gesture(scenarios, classes, targets), by_class(scenarios, classes, targets)
     subjects = _by_subject(scenarios, targets)
     facts |= {"worst_gesture": gestures.rows[0][0], "worst_subject": subjects.rows[0][0] if subjects.rows else None}
     by_orientation, notes = _by_orientation(scenarios, targets, options)
-    folds = Table("folds", ("fold", *score_columns(scenarios)), tuple(tuple(row.values()) for row in summary["folds"]))
-    tables = (_scores(summary, intervals), gestures, merged, folds, subjects, *by_orientation)
+    columns = ("fold", *score_columns(scenarios, targets))
+    folds = Table("folds", columns, tuple(tuple(row.values()) for row in summary["folds"]))
+    ranking = ranking_tables(summary["scenarios"], auc_intervals(scenarios, classes, targets, seed=options.seed))
+    classes_apart = [merged] if has_two_sides(targets) else []
+    tables = (
+        _scores(summary, intervals, targets),
+        gestures,
+        *classes_apart,
+        *ranking,
+        folds,
+        subjects,
+        *by_orientation,
+    )
     notes += _oof_notes(folder, scenarios, gestures, n_folds=len(folds.rows))
-    figures = [_gesture_bars(scenarios, gestures, merged), *_subject_bars(scenarios, subjects)]
-    figures += [_score_bars("Score by orientation", scenarios, table.rows) for table in by_orientation]
+    figures: list[Figure] = [
+        _gesture_bars(scenarios, gestures, merged, targets),
+        *roc_figure(scenarios, classes, targets),
+    ]
+    figures += _subject_bars(scenarios, subjects, targets)
+    figures += [_score_bars("by orientation", scenarios, table.rows, targets) for table in by_orientation]
     return View(f"out-of-fold predictions of {folder.path.name}", facts, filled(*tables), tuple(notes), tuple(figures))
 
 
@@ -79,9 +104,11 @@ def _oof_notes(folder: Folder, scenarios: Scenarios, gestures: Table, *, n_folds
     return notes
 
 
-def _scores(summary: Mapping[str, Any], intervals: Mapping[str, tuple[float, float]]) -> Table:
+def _scores(summary: Mapping[str, Any], intervals: Mapping[str, tuple[float, float]], targets: Sequence[bool]) -> Table:
     """List the figures of each scenario, then their mean where there are several."""
-    keys = ("binary_f1", "macro_f1", "gesture_macro_f1", "log_loss")
+    keys = {"binary_f1": "binary F1", "macro_f1": "macro F1", "gesture_macro_f1": "gesture F1", "log_loss": "log-loss"}
+    if not has_two_sides(targets):
+        keys = {"log_loss": "log-loss"}
     told = summary["scenarios"]
     rows = [
         (scenario, values["score"], *intervals[scenario], *(values[key] for key in keys))
@@ -90,7 +117,7 @@ def _scores(summary: Mapping[str, Any], intervals: Mapping[str, tuple[float, flo
     if len(rows) > 1:
         means = [float(np.mean([values[key] for values in told.values()])) for key in keys]
         rows.append((MEAN, summary["score"], *intervals[MEAN], *means))
-    columns = ("scenario", "score", "low 95", "high 95", "binary F1", "macro F1", "gesture F1", "log-loss")
+    columns = ("scenario", score_column(targets), "low 95", "high 95", *keys.values())
     return Table("scores", columns, tuple(rows))
 
 
@@ -105,10 +132,10 @@ def by_gesture(scenarios: Scenarios, classes: Sequence[str], targets: Sequence[b
 
 
 def by_class(scenarios: Scenarios, classes: Sequence[str], targets: Sequence[bool]) -> Table:
-    """Precision, recall and F1 of each target and of the merged non-target class, scenarios side by side."""
-    names = [*(name for name, target in zip(classes, targets, strict=True) if target), NON_TARGET]
+    """Precision, recall and F1 of each class that the headline figure counts, scenarios side by side."""
+    names = scored_names(classes, targets)
     pairs = {
-        scenario: (merged_labels(part.truth, targets), merged_labels(part.predicted, targets))
+        scenario: (scored_labels(part.truth, targets), scored_labels(part.predicted, targets))
         for scenario, part in scenarios.items()
     }
     rows = [(row[0], *row[2:]) for row in _class_rows(pairs, names, names)]
@@ -128,9 +155,9 @@ def _class_rows(
     return rows
 
 
-def _gesture_bars(scenarios: Scenarios, gestures: Table, merged: Table) -> Bars:
+def _gesture_bars(scenarios: Scenarios, gestures: Table, merged: Table, targets: Sequence[bool]) -> Bars:
     """Draw the F1 of every gesture, and of all non-targets as the one class that the competition metric sees."""
-    others = merged.rows[-1:] if any(row[1] == "non-target" for row in gestures.rows) else ()
+    others = merged.rows[-1:] if has_two_sides(targets) else ()
     labels = [*(row[0] for row in gestures.rows), *(f"{row[0]} (merged)" for row in others)]
     groups = tuple(
         (SCENARIO_NAMES[scenario], (*(row[5 + 3 * n] for row in gestures.rows), *(row[4 + 3 * n] for row in others)))
@@ -139,18 +166,19 @@ def _gesture_bars(scenarios: Scenarios, gestures: Table, merged: Table) -> Bars:
     return Bars("F1 by gesture, worst first", "F1", tuple(labels), groups)
 
 
-def _score_bars(title: str, scenarios: Scenarios, rows: Sequence[tuple[Any, ...]]) -> Bars:
-    """Draw the scores of groups of sequences: rows are label, sequences, a score a scenario."""
+def _score_bars(groups_of: str, scenarios: Scenarios, rows: Sequence[tuple[Any, ...]], targets: Sequence[bool]) -> Bars:
+    """Draw the headline figure of groups of sequences: rows are label, sequences, a figure a scenario."""
     groups = tuple(
         (SCENARIO_NAMES[scenario], tuple(row[2 + n] for row in rows)) for n, scenario in enumerate(scenarios)
     )
-    return Bars(title, "score", tuple(row[0] for row in rows), groups)
+    name = score_name(targets)
+    return Bars(f"{name[0].upper()}{name[1:]} {groups_of}", name, tuple(row[0] for row in rows), groups)
 
 
-def _subject_bars(scenarios: Scenarios, subjects: Table) -> list[Bars]:
+def _subject_bars(scenarios: Scenarios, subjects: Table, targets: Sequence[bool]) -> list[Bars]:
     n_all, shown = len(subjects.rows), subjects.rows[:MOST_SUBJECTS]
     which = f"the {MOST_SUBJECTS} worst of {n_all}" if n_all > MOST_SUBJECTS else "worst first"
-    return [_score_bars(f"Score by subject, {which}", scenarios, shown)] if shown else []
+    return [_score_bars(f"by subject, {which}", scenarios, shown, targets)] if shown else []
 
 
 def _group_scores(scenarios: Scenarios, labels: AnyArray, targets: Sequence[bool]) -> list[tuple[Any, ...]]:
@@ -172,7 +200,7 @@ def _by_subject(scenarios: Scenarios, targets: Sequence[bool]) -> Table:
     subjects = scenarios[ALL_SENSORS].keys[SUBJECT].fill_null("").to_numpy()
     rows = [row for row in _group_scores(scenarios, subjects, targets) if row[0]]
     rows.sort(key=lambda row: (sum(row[2:]), row[0]))
-    columns = (SUBJECT, "sequences", *score_columns(scenarios))
+    columns = (SUBJECT, "sequences", *score_columns(scenarios, targets))
     return Table("subjects, worst first", columns, tuple(rows), top=10)
 
 
@@ -183,7 +211,7 @@ def _by_orientation(
         return (), ["a model does not know orientations: give --features FOLDER to see the scores by orientation"]
     known = matching_index(scenarios[ALL_SENSORS].keys, options.features)
     rows = _group_scores(scenarios, known[ORIENTATION].fill_null("unknown").to_numpy(), targets)
-    columns = (ORIENTATION, "sequences", *score_columns(scenarios))
+    columns = (ORIENTATION, "sequences", *score_columns(scenarios, targets))
     return (Table("orientations", columns, tuple(rows)),), []
 
 
@@ -261,7 +289,7 @@ def confusion(part: OofScenario, n_classes: int) -> Int64:
 def _confused(counts: Int64, classes: Sequence[str], targets: Sequence[bool], *, title: str) -> Table:
     there = counts.sum(axis=1)
     rows = [
-        (classes[i], classes[j], int(counts[i, j]), float(counts[i, j] / there[i]), _cost(targets[i], targets[j]))
+        (classes[i], classes[j], int(counts[i, j]), float(counts[i, j] / there[i]), _cost(targets, i, j))
         for i, j in zip(*np.nonzero(counts), strict=True)
         if i != j
     ]
@@ -270,10 +298,13 @@ def _confused(counts: Int64, classes: Sequence[str], targets: Sequence[bool], *,
     return Table(title, columns, tuple(rows), top=15)
 
 
-def _cost(truth: bool, predicted: bool) -> str:
-    if truth == predicted:
-        return "among targets" if truth else "among non-targets (free)"
-    return "target missed" if truth else "false alarm"
+def _cost(targets: Sequence[bool], truth: int, predicted: int) -> str:
+    """Say what confusing one class with another is, where there are targets and non-targets."""
+    if not has_two_sides(targets):
+        return "among gestures"
+    if targets[truth] == targets[predicted]:
+        return "among targets" if targets[truth] else "among non-targets (free)"
+    return "target missed" if targets[truth] else "false alarm"
 
 
 def _confusion_figure(counts: Int64, classes: Sequence[str], title: str) -> Matrix:

@@ -1,10 +1,11 @@
 """What there is to see in a folder, as data: facts, tables, figures, and notes on what is missing."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bfrbctl.inspection.figures import Figure
+from bfrbctl.metrics import has_two_sides, score_column
 from bfrbctl.reprs import short_repr
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
 
@@ -102,9 +103,15 @@ def for_each(scenarios: Collection[str], *names: str) -> list[str]:
     return [f"{name} {scenario}" if len(scenarios) > 1 else name for scenario in scenarios for name in names]
 
 
-def score_columns(scenarios: Collection[str]) -> tuple[str, ...]:
-    """Name the columns that hold the scenarios' scores: by the scenarios, or `score` where there is one."""
-    return tuple(scenarios) if len(scenarios) > 1 else ("score",)
+def score_columns(scenarios: Collection[str], targets: Sequence[bool]) -> tuple[str, ...]:
+    """Name the columns that hold the scenarios' headline figures: by the scenario, or by the figure.
+
+    >>> score_columns(["all", "imu"], [False, False]), score_columns(["all"], [False, False])
+    (('gesture F1 all', 'gesture F1 imu'), ('gesture F1',))
+    """
+    if len(scenarios) > 1 and has_two_sides(targets):
+        return tuple(scenarios)
+    return tuple(for_each(scenarios, score_column(targets)))
 
 
 def of_scenario(text: str, scenario: str, scenarios: Collection[str]) -> str:

@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from bfrbctl.errors import UsageError
 from bfrbctl.reprs import short_repr
-from bfrbctl.schema import ACC, GESTURE_PHASE, LABELS, ROT, STUDY_LAYOUT, TARGET_TYPE, TOF_MISSING
+from bfrbctl.schema import ACC, GESTURE_PHASE, LABELS, NON_TARGET_TYPE, ROT, STUDY_LAYOUT, TARGET_TYPE, TOF_MISSING
 from bfrbctl.segments import Float64, Int64, offsets_of, segment_ids
 from bfrbctl.simulation import device
 from bfrbctl.simulation.faults import Measured, draw_faults, spoil
@@ -171,7 +171,7 @@ def _tables(person: Person, session: Session, measured: Measured, number: int, s
     counter = np.arange(offsets[-1]) - offsets[sequence]
     ids = np.array([f"SEQ_{number * SEQUENCES_PER_SUBJECT + i:06d}" for i in range(n_sequences)])
     gestures = [GESTURES[g] for g in session.gesture]
-    kinds = [TARGET_TYPE if gesture.target else "Non-Target" for gesture in gestures]
+    kinds = [TARGET_TYPE if gesture.target else NON_TARGET_TYPE for gesture in gestures]
     answers = pl.DataFrame(
         {
             "sequence_id": ids,
