@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from bfrbctl import oof
-from bfrbctl.bootstrap import score_intervals
+from bfrbctl.bootstrap import auc_intervals, score_intervals
 from bfrbctl.cache import Cache
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.feature_folder import read_features
@@ -310,6 +310,7 @@ def _summary(
     scenarios = oof.split_scenarios(table, classes)
     summary = oof.summarise(scenarios, targets, classes)
     summary["interval"] = score_intervals(scenarios, targets, seed=job.seed)
+    summary["auc_interval"] = auc_intervals(scenarios, classes, targets, seed=job.seed)
     models = [
         parse_json(output.read(_part(f"{prefix}summary", fold, "json")), f"fold {fold}")["summary"] for fold in folds
     ]

@@ -8,6 +8,7 @@ nothing but the seed) is a piece of work of its own, which is left in the fold's
 are there, putting the fold together is a piece too.
 """
 
+import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -26,12 +27,14 @@ from bfrbctl.feature_folder import read_features
 from bfrbctl.fold_results import KEPT, finish, fold_files, fold_oof, fold_summary, keeps_steps, labelling
 from bfrbctl.folders import Folder, Pinned
 from bfrbctl.labels import Sort, postures
-from bfrbctl.metrics import score_proba
+from bfrbctl.metrics import one_sided_note, score_proba
 from bfrbctl.models import FoldTask, HistoryRow, InMembers, Kind, kind_module, n_members
 from bfrbctl.outputs import Output
 from bfrbctl.pieces import Pieces, Rows, progress_path, written_rows
 from bfrbctl.schema import GESTURE, SEQUENCE_ID, SUBJECT, scenarios_of
 from bfrbctl.workers import ALONE, Crew
+
+_log = logging.getLogger("bfrbctl.training")
 
 OnProgress = Callable[[HistoryRow], None]
 
@@ -160,6 +163,9 @@ def cross_validate(
             "the same person may be in several folds",
             hint="fill in the subject, or leave such sequences out with prepare --drop",
         )
+    note = one_sided_note(job.features.content)
+    if note:
+        _log.warning("%s: %s", job.features.path, note)
     chosen = chosen_folds(job, index)
     job = replace(job, keep_steps=keeps_steps(job, chosen))
     content = {key: job.features.content[key] for key in KEPT}
@@ -170,12 +176,12 @@ def cross_validate(
             yield _fold_result(output, fold, job.features.content, reused=True)
     train = _train_here if crew.here(len(todo) * n_members(job.kind, job.config)) else _train_elsewhere
 
-    def note(row: HistoryRow) -> None:
+    def on_row(row: HistoryRow) -> None:
         output.begin()  # it learns: from now on the run is worth more than what it is to replace
         if on_progress:
             on_progress(row)
 
-    with closing(train(job, output, todo, crew=crew, on_progress=note)) as folds:
+    with closing(train(job, output, todo, crew=crew, on_progress=on_row)) as folds:
         for fold in folds:
             yield _fold_result(output, fold, job.features.content, reused=False)
     finish(job, output, chosen, index)

@@ -56,7 +56,7 @@ def training_view(folder: Folder, _: Options) -> View:
             f"{folder.path}: has no training history", hint="inspect the folders of the models that were blended"
         )
     tables, figures, facts = [], [], {}
-    scenarios = scenarios_of(folder.content)
+    scenarios, score = scenarios_of(folder.content), score_column(folder.content["targets"])
     for name in names:
         who = _member_name(folder, name)
         rows = _history(folder, name)
@@ -65,10 +65,10 @@ def training_view(folder: Folder, _: Options) -> View:
             by_run.setdefault((row.get("fold"), row.get("seed", row.get("member", 0))), []).append(row)
         each = scenarios if len(scenarios) > 1 else ()
         found = tuple(_run_row(fold, run, steps, each) for (fold, run), steps in by_run.items())
-        columns = ("fold", "run", "steps", "last score", *(f"last {s}" for s in each), "seconds")
+        columns = ("fold", "run", "steps", f"last {score}", *(f"last {s}" for s in each), "seconds")
         tables.append(Table(f"training of {who}", columns, found))
         last = [row[3] for row in found if row[3] is not None]
-        facts[f"mean last score {who}"] = float(np.mean(last)) if last else None
+        facts[f"mean last {score} {who}"] = float(np.mean(last)) if last else None
         figures += [figure for figure in (_curves(who, by_run, scenarios),) if figure.series]
     notes = [] if figures else ["the history tells no scores by scenario: there is no curve to draw"]
     notes += _selection_notes(folder)

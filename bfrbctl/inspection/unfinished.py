@@ -16,6 +16,7 @@ from bfrbctl.fold_results import HISTORY, STEPS
 from bfrbctl.folders import LOCK, PART, SCRATCH, Folder
 from bfrbctl.inspection.view import Table, View, filled
 from bfrbctl.journals import Journal, open_journal
+from bfrbctl.metrics import COMPETITION_SCORE, score_column
 from bfrbctl.models import HistoryRow
 from bfrbctl.pieces import latest_rows
 from bfrbctl.storage import MAX_JSON_BYTES, FileEntry, decode_parquet, parquet_bytes, parse_json, read_regular
@@ -46,8 +47,10 @@ def run_view(path: Path) -> View:
         "bytes": sum(entry.size for piece in done for entry in journal.pieces[piece].values()),
     }
     settings = tuple((key, json.dumps(value, ensure_ascii=False)) for key, value in _flat(journal.config))
+    targets = journal.content.get("targets") if journal.content else None
+    score = score_column(targets) if targets else COMPETITION_SCORE
     tables = (
-        Table("folds", ("fold", "state", "step", "latest score"), tuple(_fold_rows(path, journal, done))),
+        Table("folds", ("fold", "state", "step", f"latest {score}"), tuple(_fold_rows(path, journal, done))),
         Table("pieces done", ("piece", "files"), tuple((piece, ", ".join(journal.pieces[piece])) for piece in done)),
         Table("settings", ("setting", "value"), (("seed", str(journal.seed)), *settings)),
         Table("versions", ("library", "version"), tuple((journal.libraries or {}).items())),
