@@ -5,7 +5,7 @@ It learns in steps: after step i of n its means are those of the first i/n of th
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,7 +23,7 @@ class Config:
     stop_at_fold: int = -1
     n_steps: int = 1
     select: Select = "last"
-    rule: Rule = Rule()
+    rule: Rule = field(default_factory=Rule)
     why_last: str = ""
 
     STEP: ClassVar[str] = "step"
