@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from bfrbctl import oof
-from bfrbctl.blending import nesting_note, read_mixtures
+from bfrbctl.blending import notes_of, read_mixtures
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import ArtefactError, DataError, UsageError, examples
 from bfrbctl.feature_folder import read_features
@@ -293,7 +293,7 @@ def blend_view(folder: Folder, _: Options) -> View:
             hint="blend again, or download the folder again",
         ) from error
     notes = [] if facts["gain_over_best_member"] > 0 else [f"the blend does not beat {facts['best_member']}"]
-    notes += [note for note in [nesting_note(metrics)] if note]
+    notes += notes_of(metrics)
     removed = _removed(folder, names, mixtures)
     if removed is None and len(names) > 1:
         notes.append("what each member adds is not known: this blend was written without its members' predictions")
@@ -303,14 +303,17 @@ def blend_view(folder: Folder, _: Options) -> View:
 
 
 def _decoding(metrics: Mapping[str, Any], scenarios: Sequence[str]) -> list[Table]:
-    """Scores of the decoding rules, and of the assignment of joint labels where there is one; all honest."""
+    """Scores of each decoding rule, and of the assignment of joint labels where there is one; all nested."""
     rows = []
     for scenario in scenarios:
         told = metrics["rules"][scenario]
         threshold = told["threshold"]
         scores = [float(told["scores"][rule]) for rule in RULES]
-        rows.append((scenario, *scores, str(told["chosen"]), "-" if threshold is None else float(threshold)))
-    tables = [Table("decoding", ("scenario", *RULES, "chosen", "threshold"), tuple(rows))]
+        by_group = list(dict(told.get("by_group", {})).values())  # not in folders of earlier versions
+        agree = f"{by_group.count(told['chosen'])} of {len(by_group)}" if by_group else "-"
+        rows.append((scenario, *scores, str(told["chosen"]), agree, "-" if threshold is None else float(threshold)))
+    about = ("scenario", *RULES, "chosen", "groups that chose it", "threshold")
+    tables = [Table("decoding", about, tuple(rows))]
     assignment = [
         (scenario, *map(float, (metrics["scenarios"][scenario]["score"], told["score"], *_scores_of(told["orders"]))))
         for scenario, told in metrics["assignment"].items()
@@ -367,7 +370,7 @@ def _removed(folder: Folder, names: Sequence[str], mixtures: Mapping[str, Mixtur
             cells += [without, whole - without]
         rows.append(tuple(cells))
     columns = for_each(mixtures, "score without it", "it adds")
-    return Table("what each member adds", ("member", *columns), tuple(rows))
+    return Table("what each member adds, in-sample", ("member", *columns), tuple(rows))
 
 
 def _score(mixture: Mixture, probas: Sequence[Float32], truth: Int64, targets: Sequence[bool]) -> float:
@@ -392,4 +395,4 @@ def _removed_bars(table: Table, scenarios: Sequence[str]) -> Bars:
         (f"scenario {scenario}", tuple(row[table.columns.index(name)] for row in table.rows))
         for scenario, name in zip(scenarios, for_each(scenarios, "it adds"), strict=True)
     )
-    return Bars("What each member adds", "score lost without it", labels, groups)
+    return Bars("What each member adds, in-sample", "score lost without it", labels, groups)
