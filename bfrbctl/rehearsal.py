@@ -23,10 +23,11 @@ from bfrbctl.cache import Cache
 from bfrbctl.config import as_mapping, from_mapping
 from bfrbctl.errors import UsageError
 from bfrbctl.feature_folder import read_features
+from bfrbctl.fold_results import fold_files, keeps_steps
 from bfrbctl.folders import Pinned
 from bfrbctl.labels import Sort
 from bfrbctl.models import Rehearsing, kind_module, n_members
-from bfrbctl.training import CrossValidation, chosen_folds, fold_files, fold_task, settings_elsewhere
+from bfrbctl.training import CrossValidation, chosen_folds, fold_task, settings_elsewhere
 from bfrbctl.workers import Crew
 
 
@@ -45,7 +46,7 @@ class Measured:
     fold_bytes
         Files of a finished fold.
     kept_bytes
-        What each model keeps in the fold's scratch folder meanwhile.
+        What each model keeps meanwhile: in the fold's scratch folder, and of all steps until one is chosen.
     mapped_bytes
         Features in mapped files beside the model, beyond `--cache-mb`.
     memory_bytes
@@ -74,9 +75,9 @@ class Estimate:
     at_once, threads
         Tasks that run at the same time, and the threads of each.
     n_steps
-        Steps of a model at most.
-    seconds, seconds_at_least
-        When all steps are taken, and when each model stops as early as patience may let it.
+        Steps of a model.
+    seconds
+        Of the whole training.
     seconds_a_step
         Of one model.
     memory_bytes
@@ -93,7 +94,6 @@ class Estimate:
     threads: int
     n_steps: int
     seconds: float
-    seconds_at_least: float
     seconds_a_step: float
     memory_bytes: int
     folder_bytes: int
@@ -135,26 +135,21 @@ def estimate(job: CrossValidation, crew: Crew) -> Estimate:
     took = time.perf_counter() - began
     measured = _average([each for each, _ in found])
     begin_s = max(took - max(inside for _, inside in found), 0.0)
-    n_steps, patience = int(job.config.n_steps), int(job.config.patience)
-    fewest = min(patience + 1, n_steps) if patience else n_steps
-    most_s, least_s = (
-        begin_s + _seconds(measured, steps, n_folds=len(folds), members=members, at_once=0 if here else at_once)
-        for steps in (n_steps, fewest)
-    )
+    n_steps = int(job.config.n_steps)
     size = len(folds) * measured.fold_bytes
-    open_at_once = min(len(folds), -(-at_once // members))
+    keeping = len(folds) if keeps_steps(job, folds) else min(len(folds), -(-at_once // members))
     return Estimate(
         n_folds=len(folds),
         n_members=members,
         at_once=at_once,
         threads=crew.threads(n_tasks),
         n_steps=n_steps,
-        seconds=most_s,
-        seconds_at_least=least_s,
+        seconds=begin_s
+        + _seconds(measured, n_steps, n_folds=len(folds), members=members, at_once=0 if here else at_once),
         seconds_a_step=measured.step_s,
         memory_bytes=at_once * measured.memory_bytes + (0 if here else _peak_memory()),
         folder_bytes=size,
-        disk_bytes=size + open_at_once * members * measured.kept_bytes + at_once * measured.mapped_bytes,
+        disk_bytes=size + keeping * members * measured.kept_bytes + at_once * measured.mapped_bytes,
         measured=measured,
     )
 

@@ -1,4 +1,4 @@
-"""Choose how many steps (rounds, epochs) of training to keep, so that no fold's held-out sequences decide its own score.
+"""Choose how many steps (rounds, epochs) to keep, so that no fold's held-out sequences decide its own score.
 
 Each fold is trained to the end and its held-out sequences are scored after every step. A fold is scored with the number
 of steps that is best on the mean curve of the *other* folds; the models that are kept for prediction have the number
@@ -75,17 +75,14 @@ class Rule:
     Parameters
     ----------
     by
-        `score`: the headline score; `logloss`.
+        `score` (the headline score; a score is a count and often ties, and the lower log-loss decides then) or
+        `logloss`.
     scenario
         Whose figure: `all`, `imu`, or the `mean` of both.
-    tolerance
-        Scores this close to the best one count as equal to it: a score is a count, and the best of many is in part
-        luck. Of these steps, the one with the lowest log-loss is chosen.
     """
 
     by: By = "score"
     scenario: Scenario = "mean"
-    tolerance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -120,16 +117,15 @@ def best_step(curve: Curve, rule: Rule) -> int:
     Examples
     --------
     >>> curve = Curve({"all": np.array([0.5, 0.7, 0.69])}, {"all": np.array([1.0, 0.9, 0.8])})
-    >>> best_step(curve, Rule()), best_step(curve, Rule("logloss")), best_step(curve, Rule(tolerance=0.02))
-    (2, 3, 3)
+    >>> best_step(curve, Rule()), best_step(curve, Rule("logloss"))
+    (2, 3)
     """
     wanted = [rule.scenario] if rule.scenario in curve.score else list(curve.score)
     loss = np.mean([curve.logloss[scenario] for scenario in wanted], axis=0)
     if rule.by == "logloss":
         return int(np.argmin(loss)) + 1
     score = np.mean([curve.score[scenario] for scenario in wanted], axis=0)
-    near = score >= score.max() - rule.tolerance
-    return int(np.argmin(np.where(near, loss, np.inf))) + 1
+    return int(np.argmin(np.where(score == score.max(), loss, np.inf))) + 1
 
 
 def select_steps(curves: Mapping[int, Curve], rule: Rule) -> Selected:

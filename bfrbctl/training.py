@@ -1,18 +1,16 @@
-"""Train a model by subject-grouped cross-validation and assemble its out-of-fold predictions.
+"""Train a model by subject-grouped cross-validation.
 
 Each fold is published as soon as it is done - its model, its predictions, its history - so that a killed run continues
-with the others. The folds are those stored in the dataset, so that every model of a blend is judged by the same ones.
-Folds know nothing of each other: they are trained here one after the other, or several at once by a crew. To a crew
-each member of a fold (its models that differ in nothing but the seed) is a piece of work of its own, which is left in
-the fold's scratch folder; as soon as all of them are there, putting the fold together is a piece too.
+with the others; `fold_results` says what that is, and puts the folds together. The folds are those stored in the
+dataset, so that every model of a blend is judged by the same ones. Folds know nothing of each other: they are trained
+here one after the other, or several at once by a crew. To a crew each member of a fold (its models that differ in
+nothing but the seed) is a piece of work of its own, which is left in the fold's scratch folder; as soon as all of them
+are there, putting the fold together is a piece too.
 """
 
-import csv
-import io
-import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +18,22 @@ import numpy as np
 import polars as pl
 
 from bfrbctl import oof, workers
-from bfrbctl.bootstrap import score_intervals
 from bfrbctl.cache import Cache
 from bfrbctl.config import as_mapping, from_mapping
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.feature_folder import read_features
-from bfrbctl.folders import PART, Folder, Pinned
-from bfrbctl.labels import JOINT_OOF, JointLabels, Sort, joint_labels, postures
+from bfrbctl.fold_results import KEPT, finish, fold_files, fold_oof, fold_summary, keeps_steps, labelling
+from bfrbctl.folders import Folder, Pinned
+from bfrbctl.labels import Sort, postures
 from bfrbctl.metrics import score_proba
-from bfrbctl.models import FoldModel, FoldTask, HistoryRow, InMembers, Kind, OfSeeds, kind_module, n_members
+from bfrbctl.models import FoldTask, HistoryRow, InMembers, Kind, kind_module, n_members
 from bfrbctl.outputs import Output
 from bfrbctl.pieces import Pieces, Rows, progress_path, written_rows
-from bfrbctl.schema import ALL_SENSORS, GESTURE, IMU_ONLY, SEQUENCE_ID, SUBJECT, scenarios_of
-from bfrbctl.seed_answers import SEEDS, seed_rows
-from bfrbctl.segments import Float32, Int64
-from bfrbctl.storage import Content, decode_parquet, encode_json, parquet_bytes, parse_json
-from bfrbctl.trained_on import TRAINED_ON, training_digests
+from bfrbctl.schema import GESTURE, SEQUENCE_ID, SUBJECT, scenarios_of
 from bfrbctl.workers import ALONE, Crew
 
-METRICS = "metrics.json"
-HISTORY = "history.jsonl"
-HISTORY_CSV = "history.csv"
-IMPORTANCE = "importance.parquet"
 OnProgress = Callable[[HistoryRow], None]
-
-_KEPT = ("rate_hz", "thm", "tof", "classes", "targets", "n_folds")
-"""What the manifest of a model holds of that of its features."""
 
 _CORES_A_FOLD = {"lgbm": 4}
 """How many cores a piece is worth before a second one is trained beside it; a kind that is not here takes all.
@@ -69,7 +56,8 @@ class FoldResult:
     fold
         Which.
     scores
-        Scenario -> competition score on the held-out sequences; of one scenario where the device has no other.
+        Scenario -> headline score on the held-out sequences, after the last step; of one scenario where the device has
+        no other.
     summary
         What the model tells of itself.
     reused
@@ -104,6 +92,8 @@ class CrossValidation:
         `gesture`, or `joint`: tell apart a gesture's postures and first behaviours too.
     cache_bytes
         Memory for features; what goes beyond lies in mapped files. None is no bound.
+    keep_steps
+        Whether every step of the folds is kept, to choose one when all are there; `cross_validate` decides it.
     """
 
     features: Folder
@@ -114,6 +104,7 @@ class CrossValidation:
     seed: int = 0
     labels: Sort = "gesture"
     cache_bytes: int | None = None
+    keep_steps: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -170,7 +161,8 @@ def cross_validate(
             hint="fill in the subject, or leave such sequences out with prepare --drop",
         )
     chosen = chosen_folds(job, index)
-    content = {key: job.features.content[key] for key in _KEPT}
+    job = replace(job, keep_steps=keeps_steps(job, chosen))
+    content = {key: job.features.content[key] for key in KEPT}
     output.describe({**content, "model": job.kind_name}, [f"fold-{fold}" for fold in chosen])
     todo = [fold for fold in chosen if not output.has(f"fold-{fold}")]
     for fold in chosen:
@@ -186,7 +178,7 @@ def cross_validate(
     with closing(train(job, output, todo, crew=crew, on_progress=note)) as folds:
         for fold in folds:
             yield _fold_result(output, fold, job.features.content, reused=False)
-    _finish(job, output, chosen, index)
+    finish(job, output, chosen, index)
 
 
 def _train_here(
@@ -221,7 +213,7 @@ def _train_elsewhere(
     crew.see(output.path, job.features.pinned())
     n_pieces = len(folds) * n_members(job.kind, job.config)
     settings, bound = settings_elsewhere(job, crew, n_pieces)
-    told = (job.features.pinned(), job.kind_name, settings, job.seed, job.labels, bound)
+    told = (job.features.pinned(), job.kind_name, settings, job.seed, job.labels, bound, job.keep_steps)
     held = {fold: ExitStack() for fold in folds}
     scratch = {
         fold: held[fold].enter_context(output.scratch(f"fold-{fold}", checkpoints=True)).absolute() for fold in folds
@@ -264,6 +256,7 @@ def _piece_elsewhere(
     seed: int,
     labels: Sort,
     cache_bytes: int | None,
+    keep_steps: bool,
     fold: int,
     member: int | None,
     scratch: Path,
@@ -271,7 +264,7 @@ def _piece_elsewhere(
     """Train one fold, or one member of it, in a worker; it publishes nothing."""
     kind = kind_module(kind_name)
     config = from_mapping(kind.Config, settings, f"settings of fold {fold}")
-    job = CrossValidation(features.open(), kind_name, kind, config, (fold,), seed, labels)
+    job = CrossValidation(features.open(), kind_name, kind, config, (fold,), seed, labels, keep_steps=keep_steps)
     index, batch = read_features(job.features, parts=kind.NEEDS, cache=Cache(cache_bytes, scratch))
     with written_rows(progress_path(scratch, member), anew=True) as note:
         task = fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=note)
@@ -299,31 +292,6 @@ def _train_fold(job: CrossValidation, task: FoldTask, index: pl.DataFrame) -> di
     return fold_files(job, task, index, job.kind.fit(task, job.config))
 
 
-def fold_files(job: CrossValidation, task: FoldTask, index: pl.DataFrame, model: FoldModel) -> dict[str, bytes]:
-    """Give what is to be published of a fold: its model, its predictions of the held-out sequences, its history."""
-    probas = predict_scenarios(model, task.valid)
-    rows = index.filter(pl.col("fold") == task.fold)
-    files = _model_files(model, task.fold)
-    joint, _ = _labelling(job, index)
-    if joint:
-        files[_part("joint", task.fold, "parquet")] = oof.oof_rows(rows, probas)
-        probas = {scenario: joint.gestures(proba) for scenario, proba in probas.items()}
-    files[_part("oof", task.fold, "parquet")] = oof.oof_rows(rows, probas)
-    seeds = _each_seed(model, task, joint)
-    if seeds:
-        files[_part("seeds", task.fold, "parquet")] = seed_rows(rows[SEQUENCE_ID], seeds, task.gestures)
-    return {name: content if isinstance(content, bytes) else parquet_bytes(content) for name, content in files.items()}
-
-
-def _each_seed(model: FoldModel, task: FoldTask, joint: JointLabels | None) -> list[dict[str, Float32]]:
-    """Predict what was held out with the model of each seed by itself; nothing where there is one seed."""
-    models = model.each_seed() if isinstance(model, OfSeeds) else ()
-    probas = [predict_scenarios(one, task.valid) for one in models] if len(models) > 1 else []
-    if joint is None:
-        return probas
-    return [{name: joint.gestures(proba) for name, proba in each.items()} for each in probas]
-
-
 def fold_task(
     job: CrossValidation,
     fold: int,
@@ -335,7 +303,7 @@ def fold_task(
 ) -> FoldTask:
     """Part the sequences into those to learn from and those held out."""
     gestures, targets = tuple(job.features.content["classes"]), job.features.content["targets"]
-    joint, labels = _labelling(job, index)
+    joint, labels = labelling(job, index)
     gesture_of = joint.gesture_of if joint else tuple(range(len(gestures)))
     held = (index["fold"] == fold).to_numpy()
     fitted, held_out = np.flatnonzero(~held), np.flatnonzero(held)
@@ -356,125 +324,17 @@ def fold_task(
         gesture_of=joint.gesture_of if joint else (),
         orientations=orientations,
         train_orientation=None if orientation is None else orientation[fitted],
+        keep_steps=job.keep_steps,
     )
-
-
-def _labelling(job: CrossValidation, index: pl.DataFrame) -> tuple[JointLabels | None, Int64]:
-    """Give the joint labels, None where gestures are told apart alone, and the class of each sequence."""
-    classes = tuple(job.features.content["classes"])
-    if job.labels == "joint":
-        return joint_labels(index, classes, what=str(job.features.path))
-    return None, oof.class_positions(index[GESTURE].to_list(), classes)
-
-
-def predict_scenarios(model: FoldModel, batch: FeatureBatch) -> dict[str, Float32]:
-    """Predict with all sensors and IMU-only; once for both where there is nothing to take away."""
-    proba = model.predict_proba(batch)
-    columns = (*batch.features, *batch.channels)
-    if all(column.survives_imu_only for column in columns) and not batch.tof.shape[1]:
-        return {ALL_SENSORS: proba, IMU_ONLY: proba}
-    return {ALL_SENSORS: proba, IMU_ONLY: model.predict_proba(batch.imu_only())}
-
-
-def _model_files(model: FoldModel, fold: int) -> dict[str, bytes | pl.DataFrame]:
-    files: dict[str, bytes | pl.DataFrame] = {
-        f"fold-{fold}.{suffix}": content for suffix, content in model.encode().items()
-    }
-    files[_part("summary", fold, "json")] = encode_json({"summary": model.summary, "history": model.history})
-    importance = getattr(model, "importance", None)
-    if importance is not None:
-        found = importance()
-        columns = {"feature": list(found.features), "gain": found.gain, "split": found.split}
-        files[_part("importance", fold, "parquet")] = pl.DataFrame(columns).with_columns(pl.lit(fold).alias("fold"))
-    return files
-
-
-def _part(name: str, fold: int, suffix: str) -> str:
-    return f"{PART}{name}-{fold}.{suffix}"
 
 
 def _fold_result(output: Output, fold: int, content: Mapping[str, Any], *, reused: bool) -> FoldResult:
     classes, targets = content["classes"], content["targets"]
-    rows = decode_parquet(output.read(_part("oof", fold, "parquet")), f"fold {fold}")
+    rows = fold_oof(output, fold)
     scores = {}
     for scenario in scenarios_of(content):
         part = rows.filter(scenario=scenario)
         truth = oof.class_positions(part[GESTURE].to_list(), classes)
         proba = part.select(oof.proba_columns(len(classes))).to_numpy()
         scores[scenario] = score_proba(proba, truth, targets).score
-    told = parse_json(output.read(_part("summary", fold, "json")), f"fold {fold}")
-    return FoldResult(fold, scores, told["summary"], reused)
-
-
-def _finish(job: CrossValidation, output: Output, folds: Sequence[int], index: pl.DataFrame) -> Folder:
-    """Merge what the folds left and write the manifest."""
-    joint, _ = _labelling(job, index)
-    parts = [decode_parquet(output.read(_part("oof", fold, "parquet")), f"fold {fold}") for fold in folds]
-    table = pl.concat(parts).sort("scenario", "sequence_id")
-    told = [parse_json(output.read(_part("summary", fold, "json")), f"fold {fold}") for fold in folds]
-    history = [row for fold in told for row in fold["history"]]
-    lines = [json.dumps(row, ensure_ascii=False) for row in history]
-    classes, targets = job.features.content["classes"], job.features.content["targets"]
-    scenarios = oof.split_scenarios(table, classes)
-    summary = oof.summarise(scenarios, targets, classes)
-    summary["interval"] = score_intervals(scenarios, targets, seed=job.seed)
-    summary["models"] = [{"fold": fold, **item["summary"]} for fold, item in zip(folds, told, strict=True)]
-    files: dict[str, Content] = {
-        oof.OOF: table,
-        METRICS: encode_json(summary),
-        HISTORY: "".join(f"{line}\n" for line in lines).encode(),
-        HISTORY_CSV: as_csv(history),
-    }
-    importances = [_part("importance", fold, "parquet") for fold in folds]
-    if all((output.path / name).exists() for name in importances):
-        files[IMPORTANCE] = _importance_table(job.features, [output.read(name) for name in importances])
-    seeds = [_part("seeds", fold, "parquet") for fold in folds]
-    if all((output.path / name).exists() for name in seeds):
-        files[SEEDS] = pl.concat([decode_parquet(output.read(name), SEEDS) for name in seeds]).sort(
-            "scenario", "seed", SEQUENCE_ID
-        )
-    if joint:
-        parts = [decode_parquet(output.read(_part("joint", fold, "parquet")), f"fold {fold}") for fold in folds]
-        files[JOINT_OOF] = pl.concat(parts).sort("scenario", "sequence_id")
-    output.publish("tables", files)
-    content = {key: job.features.content[key] for key in _KEPT}
-    return output.finish(
-        {
-            **content,
-            **({"joint": joint.as_content()} if joint else {}),
-            "model": job.kind_name,
-            "folds": list(folds),
-            "features": job.features.config,
-            "prior": _prior(table, classes),
-            "score": summary["score"],
-            TRAINED_ON: training_digests(index),
-        }
-    )
-
-
-def as_csv(rows: Sequence[HistoryRow]) -> bytes:
-    r"""Write history rows as a table; what a row does not have is empty in it.
-
-    >>> as_csv([{"step": 1, "loss": 0.5}, {"step": 2, "score": 0.25}])
-    b'step,loss,score\n1,0.5,\n2,,0.25\n'
-    """
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
-def _prior(table: pl.DataFrame, classes: Sequence[str]) -> list[float]:
-    """Share of every gesture among the labelled sequences: the answer where nothing can be measured."""
-    counts = np.bincount(oof.class_positions(table[GESTURE].to_list(), classes), minlength=len(classes))
-    return [float(share) for share in counts / counts.sum()]
-
-
-def _importance_table(features: Folder, parts: Sequence[bytes]) -> pl.DataFrame:
-    """Gain and split of every feature by fold, with the catalogue's family and modality."""
-    table = pl.concat([decode_parquet(part, IMPORTANCE) for part in parts])
-    catalogue = features.read_parquet("catalogue.parquet").filter(pl.col("table") == "sequence")
-    known = catalogue.select(pl.col("name").alias("feature"), "family", "modality")
-    return table.join(known, on="feature", how="left", maintain_order="left")
+    return FoldResult(fold, scores, fold_summary(output, fold)["summary"], reused)

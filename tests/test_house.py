@@ -39,6 +39,7 @@ LAYERS = (
     {"labels", "oof", "seed_answers", "bootstrap", "mixing", "assignment"},
     {
         "pieces",
+        "fold_results",
         "training",
         "rehearsal",
         "blending",

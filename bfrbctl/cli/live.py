@@ -16,13 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class FoldRow:
-    """What is known of one fold: steps seen, its best score and step, both scenarios' scores, seconds."""
+    """What is known of one fold: steps seen, the score after the last of them, both scenarios' scores, seconds."""
 
     state: str = "training"
     step: int | None = None
     score: float | None = None
-    best: float | None = None
-    best_step: int | None = None
     scores: dict[str, float] = field(default_factory=dict)
     started: float = 0.0
     seconds: float | None = None
@@ -30,26 +28,30 @@ class FoldRow:
 
 @dataclass(frozen=True)
 class Steps:
-    """How far a run may go: models in a fold, steps of a model at most, and what a step is called."""
+    """How far a run goes: models in a fold, steps of a model, what a step and the headline score are called.
+
+    `provisional` says whether finished folds are scored with their last step until all folds are there.
+    """
 
     n_members: int = 1
     n_steps: int = 0
     name: str = "step"
+    score_name: str = "score"
+    provisional: bool = False
 
 
 class Pace:
     """How fast steps are taken, and how long the rest takes: from the first step on, whoever takes them.
 
     Steps of all models count alike. As soon as a second row is known, the pace is that of the clock, so that what lies
-    between two models, and several models at once, are in it. How many steps a model will take is not known where
-    patience may end it: until a fold is done all steps are expected, afterwards as many as models took on average.
+    between two models, and several models at once, are in it.
 
     Parameters
     ----------
     n_folds
         How many folds there will be.
     steps
-        What each of them takes at most.
+        What each of them takes.
     clock
         Seconds that only grow.
     """
@@ -68,7 +70,7 @@ class Pace:
     def on_row(self, row: "HistoryRow") -> None:
         """Take in where a model stands."""
         model = (int(row["fold"]), int(row.get("member", row.get("seed", 0))))
-        step, counts_from_start = int(row["step"]), "best_step" in row
+        step, counts_from_start = int(row["step"]), "seed" in row  # of trees
         self.before.setdefault(model, 0 if counts_from_start else step - 1)
         self.taken[model] = step
         self.last = self.clock()
@@ -94,17 +96,6 @@ class Pace:
         return (self.last - began) / more if more and self.last > began else self.first_pace or None
 
     @property
-    def expected(self) -> float:
-        """Steps that a model is expected to take."""
-        ended = [step for (fold, _), step in self.taken.items() if fold in self.done]
-        return sum(ended) / len(ended) if ended else self.steps.n_steps
-
-    @property
-    def at_most(self) -> bool:
-        """Whether what is left supposes that no model stops early, as none has ended yet."""
-        return not any(fold in self.done for fold, _ in self.taken)
-
-    @property
     def seconds_left(self) -> float | None:
         """How long the rest will take; None before the first step, or where the steps of a model are not known."""
         pace = self.seconds_a_step
@@ -112,16 +103,17 @@ class Pace:
             return None
         taken = [step for (fold, _), step in self.taken.items() if fold not in self.done]
         n_models = (self.n_folds - len(self.done)) * self.steps.n_members
-        left = sum(max(self.expected - step, 0.0) for step in taken) + self.expected * max(n_models - len(taken), 0)
+        each = self.steps.n_steps
+        left = sum(max(each - step, 0) for step in taken) + each * max(n_models - len(taken), 0)
         return max(left * pace - (self.clock() - self.last), 0.0)
 
     def told(self) -> str:
-        """Say the pace and what is left, as far as they are known: `1.52 s an epoch, at most 12:30 left`."""
+        """Say the pace and what is left, as far as they are known: `1.52 s an epoch, about 12:30 left`."""
         pace, left = self.seconds_a_step, self.seconds_left
         article = "an" if self.steps.name[0] in "aeiou" else "a"
         parts = [] if pace is None else [f"{pace:.3g} s {article} {self.steps.name}"]
         if left is not None and len(self.done) < self.n_folds:
-            parts.append(f"{'at most ' if self.at_most else 'about '}{duration(left)} left")
+            parts.append(f"about {duration(left)} left")
         return ", ".join(parts)
 
 
@@ -151,6 +143,7 @@ class FoldTable:
         scenarios: Sequence[str] = SCENARIOS,
     ) -> None:
         self.scenarios = tuple(scenarios)
+        self.score_name = steps.score_name
         self.label = label
         self.n_folds = n_folds
         self.clock = clock
@@ -166,8 +159,6 @@ class FoldTable:
         score = row.get("score")
         if isinstance(score, float):
             fold.score = score
-            if fold.best is None or score > fold.best:
-                fold.best, fold.best_step = score, fold.step
 
     def on_fold(self, result: "FoldResult") -> None:
         """Take a finished fold in."""
@@ -190,12 +181,12 @@ class FoldTable:
     def line(self, row: "HistoryRow") -> str:
         """Say in one line of plain text where training stands after a row of progress."""
         fold, steps = self.rows[int(row["fold"])], self.pace.steps
-        of = f" of at most {steps.n_steps}" if steps.n_steps else ""
-        best = f", best score {fold.best:.4f} at {fold.best_step}" if fold.best is not None else ""
+        of = f" of {steps.n_steps}" if steps.n_steps else ""
+        score = f", {self.score_name} {fold.score:.4f}" if fold.score is not None else ""
         model = int(row.get("member", row.get("seed", 0)))
         which = f" model {model + 1} of {steps.n_members}" if steps.n_members > 1 else ""
         told = "; ".join(part for part in (f"{self.n_done} of {self.n_folds} folds done", self.pace.told()) if part)
-        return f"{self.label} fold {row['fold']}{which}: {steps.name} {row['step']}{of}{best}; {told}"
+        return f"{self.label} fold {row['fold']}{which}: {steps.name} {row['step']}{of}{score}; {told}"
 
     def __rich__(self) -> "Table":
         """Draw the table."""
@@ -204,15 +195,18 @@ class FoldTable:
         told = self.pace.told()
         caption = f"{self.n_done} of {self.n_folds} folds{f', {told}' if told else ''}"
         table = Table(title=f"train {self.label}", caption=caption, title_justify="left", caption_justify="left")
+        if self.pace.steps.provisional:
+            name = self.pace.steps.name
+            caption += f"\nscores of finished folds are of the last {name}: it is chosen when all folds are trained"
         final = self.scenarios if len(self.scenarios) > 1 else ("final",)
         table.add_column("fold", justify="right")
         table.add_column("state")
-        for name in (self.pace.steps.name, "score", "best", f"at {self.pace.steps.name}", *final, "time"):
+        for name in (self.pace.steps.name, self.score_name, *final, "time"):
             table.add_column(name, justify="right")
         for number, row in sorted(self.rows.items()):
             seconds = self.clock() - row.started if row.state == "training" else row.seconds
             scores = [_number(row.scores.get(scenario)) for scenario in self.scenarios]
-            steps = [_number(row.step), _number(row.score), _number(row.best), _number(row.best_step)]
+            steps = [_number(row.step), _number(row.score)]
             table.add_row(str(number), row.state, *steps, *scores, "" if seconds is None else duration(seconds))
         return table
 

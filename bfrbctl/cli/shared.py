@@ -158,11 +158,13 @@ def watch_folds(
     def on_fold(result: "FoldResult") -> None:
         folds.on_fold(result)
         several = len(result.scores) > 1
-        scores = ", ".join(f"{name if several else 'score'} {score:.4f}" for name, score in result.scores.items())
-        more = ", ".join(f"{key} {value}" for key, value in result.summary.items() if key.startswith("best"))
+        name, last = (
+            folds.score_name,
+            f" after the last {folds.pace.steps.name}" if folds.pace.steps.provisional else "",
+        )
+        scores = ", ".join(f"{scenario if several else name} {score:.4f}" for scenario, score in result.scores.items())
         again = " (reused)" if result.reused else ""
-        line = f"{label} fold {result.fold}{again}: {scores}{f'; {more}' if more else ''}"
-        print(line, file=sys.stderr, flush=True)
+        print(f"{label} fold {result.fold}{again}: {scores}{last}", file=sys.stderr, flush=True)
 
     yield on_row, on_fold
 

@@ -54,7 +54,11 @@ def lgbm(
     labels: Labels = None,
     seed: Seed = None,
     seeds: Seeds = None,
-    stop_on: Annotated[
+    select: Annotated[
+        Literal["other-folds", "last"] | None,
+        typer.Option(help="How many rounds to keep: best on the other folds, or all [default: other-folds]."),
+    ] = None,
+    select_by: Annotated[
         Literal["score", "logloss"] | None, typer.Option(help="Figure that chooses the round [default: score].")
     ] = None,
     scenario: Annotated[
@@ -77,7 +81,7 @@ def lgbm(
     as_json: shared.Json = False,
     debug: shared.Debug = False,
 ) -> None:
-    """Train LightGBM on the sequence table, fold by fold, stopping on the competition metric.
+    """Train LightGBM on the sequence table, fold by fold; the other folds choose how many rounds score a fold.
 
     Every setting, and every parameter of LightGBM itself, can be given by --config or --set; docs/lightgbm.md tells
     them.
@@ -86,7 +90,8 @@ def lgbm(
     """
     options = {
         "seeds": seeds,
-        "stop_on": stop_on,
+        "select": select,
+        "select_by": select_by,
         "scenario": scenario,
         "modality_dropout": modality_dropout,
         "class_weight": _class_weight(class_weight),
@@ -107,7 +112,11 @@ def keras(
     network: Annotated[
         Literal["helios", "two-branch"] | None, typer.Option(help="Which network [default: helios].")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training part at most [default: 60].")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training part [default: 60].")] = None,
+    select: Annotated[
+        Literal["last", "other-folds"] | None,
+        typer.Option(help="Epoch to keep: the last one, or the best one on the other folds [default: last]."),
+    ] = None,
     pad: Annotated[Literal["left", "right"] | None, typer.Option(help="Side of padding [default: left].")] = None,
     modality_dropout: Dropout = None,
     tensorboard: Annotated[
@@ -137,6 +146,7 @@ def keras(
         "seeds": seeds,
         "network": network,
         "epochs": epochs,
+        "select": select,
         "pad": pad,
         "modality_dropout": modality_dropout,
     }
@@ -227,13 +237,15 @@ def train(
     from bfrbctl import config as configuration
     from bfrbctl.cache import default_bound
     from bfrbctl.cli.live import Steps
+    from bfrbctl.fold_results import METRICS, keeps_steps, selection_line
     from bfrbctl.folders import open_folder
     from bfrbctl.journals import NO_JOURNAL, interrupted_run
+    from bfrbctl.metrics import score_name
     from bfrbctl.models import kind_module, n_members
     from bfrbctl.oof import score_line
     from bfrbctl.outputs import Job, open_output
     from bfrbctl.schema import scenarios_of
-    from bfrbctl.training import METRICS, CrossValidation, cross_validate, folds_at_once
+    from bfrbctl.training import CrossValidation, cross_validate, folds_at_once
 
     module = kind_module(kind)
     earlier = interrupted_run(model, "model", resume=ways.resume)
@@ -261,8 +273,9 @@ def train(
         shared.crew(at_once, ways.scheduler, quiet=ways.quiet) as crew,
         open_output(model, job, force=ways.force, resume=ways.resume) as output,
     ):
-        steps = Steps(n_members(module, config), config.n_steps, config.STEP)
         n_folds = len(run.folds) or folder.content["n_folds"]
+        name, choosing = score_name(folder.content["targets"]), keeps_steps(run, range(n_folds))
+        steps = Steps(n_members(module, config), config.n_steps, config.STEP, name, choosing)
         watch = shared.watch_folds(kind, n_folds=n_folds, quiet=ways.quiet, steps=steps, scenarios=scenarios)
         with (
             watch as (on_progress, on_fold),
@@ -274,7 +287,7 @@ def train(
     summary = finished.read_json(METRICS)
     shared.tell(
         {"output": model, "reused": [name for name in output.reused if name.startswith("fold")], **summary},
-        lines=[f"wrote {model}: {score_line(summary, scenarios)}"],
+        lines=[f"wrote {model}: {score_line(summary, scenarios)}", selection_line(summary["selection"])],
         next_command=f"bfrbctl oof-blend {model} OTHER_MODEL BLEND, or bfrbctl predict RAW {model} OUT",
         as_json=ways.as_json,
         quiet=ways.quiet,
@@ -310,13 +323,12 @@ def _plan_lines(found: "Estimate", step: str, *, memory: int | None, free: int) 
     from bfrbctl.cli.live import duration
 
     took, article = found.measured, "an" if step[0] in "aeiou" else "a"
-    early = f"; {duration(found.seconds_at_least)} where patience ends every model as early as it may"
     around = took.prepare_s + took.finish_s
     begin = f"{took.read_s:.1f} s to read features, {took.start_s:.1f} s to start"
     rows = {
         "models": f"{found.n_folds} folds x {found.n_members}, {found.at_once} at once, threads each: {found.threads}",
-        "time": f"at most {duration(found.seconds)}{early if found.seconds_at_least < found.seconds else ''}",
-        "": f"{found.seconds_a_step:.3g} s {article} {step}, at most {found.n_steps} a model; {begin}, "
+        "time": f"about {duration(found.seconds)}",
+        "": f"{found.seconds_a_step:.3g} s {article} {step}, {found.n_steps} a model; {begin}, "
         f"{around:.1f} s more a fold",
         "memory": f"{_size(found.memory_bytes)}{f' of {_size(memory)}' if memory else ''}",
         "disk": f"at most {_size(found.folder_bytes)} finished and {_size(found.disk_bytes)} while it trains, "

@@ -12,6 +12,7 @@ from bfrbctl.blending import notes_of, read_mixtures
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import ArtefactError, DataError, UsageError, examples
 from bfrbctl.feature_folder import read_features
+from bfrbctl.fold_results import HISTORY, METRICS, selection_line
 from bfrbctl.folders import Folder
 from bfrbctl.inspection.figures import Bars, Lines, Series
 from bfrbctl.inspection.options import Options
@@ -25,7 +26,6 @@ from bfrbctl.oof import OofScenario
 from bfrbctl.schema import ALL_SENSORS, scenarios_of
 from bfrbctl.segments import Float32, Float64, Int64
 from bfrbctl.storage import parse_json
-from bfrbctl.training import HISTORY, METRICS
 
 TOP = 20
 _OF_MEMBER = r"(member-(?P<number>\d+)\.)?"
@@ -48,7 +48,7 @@ def _kinds(folder: Folder) -> str:
 
 
 def training_view(folder: Folder, _: Options) -> View:
-    """Show how the scores of both scenarios grew in every fold, the best step and the seconds."""
+    """Show how the scores of both scenarios grew in every fold, the scores after the last step, and the seconds."""
     names = folder.names(rf"{_OF_MEMBER}{re.escape(HISTORY)}")
     if not names:
         raise DataError(
@@ -64,13 +64,20 @@ def training_view(folder: Folder, _: Options) -> View:
             by_run.setdefault((row.get("fold"), row.get("seed", row.get("member", 0))), []).append(row)
         each = scenarios if len(scenarios) > 1 else ()
         found = tuple(_run_row(fold, run, steps, each) for (fold, run), steps in by_run.items())
-        columns = ("fold", "run", "steps", "best step", "best score", *(f"{s} there" for s in each), "seconds")
+        columns = ("fold", "run", "steps", "last score", *(f"last {s}" for s in each), "seconds")
         tables.append(Table(f"training of {who}", columns, found))
-        best = [row[4] for row in found if row[4] is not None]
-        facts[f"mean best score {who}"] = float(np.mean(best)) if best else None
+        last = [row[3] for row in found if row[3] is not None]
+        facts[f"mean last score {who}"] = float(np.mean(last)) if last else None
         figures += [figure for figure in (_curves(who, by_run, scenarios),) if figure.series]
-    notes = () if figures else ("the history tells no scores by scenario: there is no curve to draw",)
-    return View(f"training of {folder.path.name}", facts, filled(*tables), notes, tuple(figures))
+    notes = [] if figures else ["the history tells no scores by scenario: there is no curve to draw"]
+    notes += _selection_notes(folder)
+    return View(f"training of {folder.path.name}", facts, filled(*tables), tuple(notes), tuple(figures))
+
+
+def _selection_notes(folder: Folder) -> tuple[str, ...]:
+    """Say which steps a finished model kept, and why; nothing of blends and of models that an earlier version made."""
+    selection = folder.read_json(METRICS).get("selection") if METRICS in folder.files else None
+    return (selection_line(selection),) if isinstance(selection, Mapping) and folder.kind == "model" else ()
 
 
 def _history(folder: Folder, name: str) -> list[dict[str, Any]]:
@@ -92,17 +99,23 @@ def _is_number(key: str) -> bool:
 
 def _run_row(fold: Any, run: Any, steps: Sequence[Mapping[str, Any]], scenarios: Sequence[str]) -> tuple[Any, ...]:
     scored = [row for row in steps if isinstance(row.get("score"), float)]
-    best = max(scored, key=lambda row: row["score"], default={})
-    at_best = [best.get(f"score_{scenario}") for scenario in scenarios]
-    return (fold, run, steps[-1].get("step"), best.get("step"), best.get("score"), *at_best, _seconds(steps))
+    last = scored[-1] if scored else {}
+    return (
+        fold,
+        run,
+        steps[-1].get("step"),
+        last.get("score"),
+        *(last.get(f"score_{scenario}") for scenario in scenarios),
+        _seconds(steps),
+    )
 
 
 def _seconds(steps: Sequence[Mapping[str, Any]]) -> float | None:
-    """Give how long a run took: rows of trees (which tell a best step) count from its start, those of nets by epoch."""
-    told = [float(row["seconds"]) for row in steps if isinstance(row.get("seconds"), int | float)]
-    if not told:
+    """Give how long a run took: rows of trees (which name a seed) count from its start, those of nets by epoch."""
+    seconds = [float(row["seconds"]) for row in steps if isinstance(row.get("seconds"), int | float)]
+    if not seconds:
         return None
-    return max(told) if "best_step" in steps[0] else sum(told)
+    return max(seconds) if "seed" in steps[0] else sum(seconds)
 
 
 def _curves(who: str, by_run: Mapping[tuple[Any, Any], Sequence[Mapping[str, Any]]], scenarios: Sequence[str]) -> Lines:

@@ -12,13 +12,13 @@ import polars as pl
 
 from bfrbctl import oof
 from bfrbctl.errors import ArtefactError, DataError
+from bfrbctl.fold_results import HISTORY
 from bfrbctl.folders import LOCK, PART, SCRATCH, Folder
 from bfrbctl.inspection.view import Table, View, filled
 from bfrbctl.journals import Journal, open_journal
 from bfrbctl.models import HistoryRow
 from bfrbctl.pieces import latest_rows
 from bfrbctl.storage import MAX_JSON_BYTES, FileEntry, decode_parquet, parquet_bytes, parse_json, read_regular
-from bfrbctl.training import HISTORY
 
 UNFINISHED = ("training", "oof", "artefact")
 """Views that an unfinished folder has."""
@@ -47,7 +47,7 @@ def run_view(path: Path) -> View:
     }
     settings = tuple((key, json.dumps(value, ensure_ascii=False)) for key, value in _flat(journal.config))
     tables = (
-        Table("folds", ("fold", "state", "step", "best score so far"), tuple(_fold_rows(path, journal, done))),
+        Table("folds", ("fold", "state", "step", "latest score"), tuple(_fold_rows(path, journal, done))),
         Table("pieces done", ("piece", "files"), tuple((piece, ", ".join(journal.pieces[piece])) for piece in done)),
         Table("settings", ("setting", "value"), (("seed", str(journal.seed)), *settings)),
         Table("versions", ("library", "version"), tuple((journal.libraries or {}).items())),
@@ -139,7 +139,7 @@ def _fold_rows(path: Path, journal: Journal, done: Sequence[str]) -> Iterator[tu
         state = "finished" if piece in done else "begun" if begun else "not begun"
         steps = [row["step"] for row in own if isinstance(row.get("step"), int)]
         scores = [row["score"] for row in own if isinstance(row.get("score"), float)]
-        yield fold, state, max(steps, default=None), max(scores, default=None)
+        yield fold, state, max(steps, default=None), scores[-1] if scores else None
 
 
 def _is_there(path: Path, files: Mapping[str, FileEntry]) -> bool:

@@ -176,8 +176,8 @@ class OfSteps(FoldModel, Protocol):
     """
 
     @property
-    def curve(self) -> Curve:
-        """Figures of the held-out sequences after every step; the mean over seeds where there are several."""
+    def curve(self) -> Curve | None:
+        """Figures of the held-out sequences after every step, the mean over seeds; None of a model that was loaded."""
 
 
 @runtime_checkable
@@ -279,7 +279,7 @@ class Rehearsal:
     growth
         How many times as large, and as slow to ask, the whole model is.
     kept_bytes
-        What each model keeps in the fold's scratch folder while it trains.
+        What each model keeps while it trains, in the fold's scratch folder, and of all steps until one is chosen.
     """
 
     model: FoldModel
@@ -292,7 +292,7 @@ class Rehearsal:
 
 @runtime_checkable
 class Rehearsing(Kind, Protocol):
-    """A kind that can be tried out: its `Config` has `n_steps`, `patience` and `STEP`, what a step is called."""
+    """A kind that can be tried out: its `Config` has `n_steps` and `STEP`, what a step is called."""
 
     def rehearse(self, task: FoldTask, config: Any) -> Rehearsal:
         """Train a few steps of a fold, and measure."""

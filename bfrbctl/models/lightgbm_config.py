@@ -9,13 +9,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import ClassVar, Literal
+from typing import ClassVar, get_args
 
 import numpy as np
 
 from bfrbctl.errors import UsageError
 from bfrbctl.models.lightgbm_library import lgb, parameter_names, silence
 from bfrbctl.models.lightgbm_text import MAX_LEAVES
+from bfrbctl.selection import By, Rule, Scenario, Select
+
+_NO_PATIENCE = "n_rounds (every fold is trained to its end; see select)"
 
 Value = str | int | float | bool | list[float] | tuple[float, ...]
 """A list stands for a value a feature; LightGBM wants them joined by commas."""
@@ -43,9 +46,8 @@ RENAMED = MappingProxyType(
     {
         "num_iterations": "n_rounds",
         "num_threads": "threads",
-        "early_stopping_round": "patience",
-        "metric": "stop_on",
-        "first_metric_only": "stop_on",
+        "metric": "select_by",
+        "first_metric_only": "select_by",
         "is_unbalance": "class_weight",
         "scale_pos_weight": "class_weight",
         "metric_freq": "log_every",
@@ -75,6 +77,7 @@ REFUSED = MappingProxyType(
         **dict.fromkeys(("start_iteration_predict", "num_iteration_predict", "predict_raw_score"), _PREDICTION),
         **dict.fromkeys(("predict_leaf_index", "predict_contrib", "predict_disable_shape_check"), _PREDICTION),
         **dict.fromkeys(("pred_early_stop", "pred_early_stop_freq", "pred_early_stop_margin"), _PREDICTION),
+        "early_stopping_round": "every fold is trained for n_rounds, and `select` says how many are kept",
         "categorical_feature": "every feature is a number",
         "linear_tree": "model files hold trees with constant leaves only",
     }
@@ -105,14 +108,12 @@ bagging_fraction, bagging_freq, lambda_l1, lambda_l2, min_gain_to_split, path_sm
 min_data_in_bin
         As LightGBM defines them.
     n_rounds
-        Most boosting rounds.
-    patience
-        Stop after so many rounds without a better figure or a lower log-loss; 0 trains all rounds, and still keeps the
-        best one.
-    stop_on
-        The figure that chooses the round: `score` (the competition metric) or `logloss`.
-    tolerance
-        Scores this close to the best one count as equal to it; of their rounds, that of the lowest log-loss is kept.
+        Boosting rounds of every fold.
+    select
+        How many of them are kept: `other-folds` (a fold is scored with the number that is best on the other folds, and
+        the models have the number that is best on all folds) or `last` (all of them; nothing is chosen).
+    select_by
+        The figure that chooses: `score` (the headline score) or `logloss`.
     scenario
         Whose figure: `all` (all sensors), `imu` (IMU-only), or the `mean` of both.
     modality_dropout
@@ -150,10 +151,9 @@ min_data_in_bin
     max_bin: int = 63
     min_data_in_bin: int = 3
     n_rounds: int = 400
-    patience: int = 50
-    stop_on: Literal["score", "logloss"] = "score"
-    tolerance: float = 0.003
-    scenario: Literal["mean", "all", "imu"] = "mean"
+    select: Select = "other-folds"
+    select_by: By = "score"
+    scenario: Scenario = "mean"
     modality_dropout: float = 0.5
     class_weight: str | Mapping[str, float] = "none"
     seeds: int = 1
@@ -170,7 +170,9 @@ min_data_in_bin
             **dict.fromkeys(("lr", "step_size"), "learning_rate"),
             **dict.fromkeys(("epochs", "iterations", "n_trees", "num_boost_rounds", "n_iterations"), "n_rounds"),
             **dict.fromkeys(("max_iterations", "rounds"), "n_rounds"),
-            **dict.fromkeys(("od_wait", "early_stopping_patience"), "patience"),
+            **dict.fromkeys(("patience", "od_wait", "early_stopping_patience", "early_stopping_rounds"), _NO_PATIENCE),
+            "stop_on": "select_by",
+            "tolerance": "select_by=logloss",
             **dict.fromkeys(("depth", "tree_depth"), "max_depth"),
             **dict.fromkeys(("leaves", "n_leaves", "max_leaf_count"), "num_leaves"),
             "gamma": "min_gain_to_split",
@@ -210,8 +212,19 @@ min_data_in_bin
 
     @property
     def n_steps(self) -> int:
-        """Steps of a model at most: rounds."""
+        """Steps of a model: rounds."""
         return self.n_rounds
+
+    @property
+    def rule(self) -> Rule:
+        """What makes one round better than another."""
+        return Rule(self.select_by, self.scenario)
+
+    @property
+    def why_last(self) -> str:
+        """Say why no round but the last can be kept; empty where one can."""
+        boosting = {canonical(name): value for name, value in self.params.items()}.get("boosting")
+        return "boosting=dart changes earlier trees in later rounds" if boosting == "dart" else ""
 
     def lightgbm(self) -> dict[str, Value]:
         """Give what LightGBM is told, but for the task's own: classes, seed and threads."""
@@ -245,8 +258,6 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "max_bin": (2, 65535),
     "min_data_in_bin": (1, 2**31 - 1),
     "n_rounds": (1, 100_000),
-    "patience": (0, 100_000),
-    "tolerance": (0.0, 1.0),
     "modality_dropout": (0.0, 1.0),
     "seeds": (1, 100),
     "top_features": (0, 1_000_000),
@@ -255,8 +266,9 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 }
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
-    "stop_on": ("score", "logloss"),
-    "scenario": ("mean", "all", "imu"),
+    "select": get_args(Select),
+    "select_by": get_args(By),
+    "scenario": get_args(Scenario),
 }
 
 

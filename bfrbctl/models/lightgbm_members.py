@@ -20,7 +20,11 @@ from bfrbctl.models import FoldTask
 from bfrbctl.models.lightgbm_config import Config
 from bfrbctl.models.lightgbm_library import lgb, silence
 from bfrbctl.models.lightgbm_training import Fold, Run, augmented, boost, check_task, strongest
+from bfrbctl.selection import Curve
 from bfrbctl.storage import parse_json, write_bytes
+
+FORMAT = 2
+"""Of the files that members are kept in."""
 
 _log = logging.getLogger("bfrbctl.training")
 
@@ -74,7 +78,7 @@ def task_digest(task: FoldTask, config: Config) -> str:
     """Give a digest of all that training depends on; members kept under another one are trained anew."""
     digest = hashlib.blake2b(digest_size=20)
     settings = json.dumps(as_mapping(replace(config, threads=0)), sort_keys=True)
-    told = (task.fold, task.classes, task.gestures, task.judge, task.seed, task.train.features, settings)
+    told = (FORMAT, task.fold, task.classes, task.gestures, task.judge, task.seed, task.train.features, settings)
     digest.update(repr((*told, lgb.__version__)).encode())
     for batch, labels in ((task.train, task.train_labels), (task.valid, task.valid_labels)):
         digest.update(repr(batch.table.shape).encode())
@@ -87,7 +91,7 @@ def _keep(path: Path, digest: str, run: Run) -> None:
     told = {
         "digest": digest,
         "text": run.text.decode("ascii"),
-        "best_round": run.best_round,
+        "curve": run.curve.as_content(),
         "quantized": run.quantized,
         "selected": run.selected.tolist(),
         "n_rows": run.n_rows,
@@ -112,7 +116,7 @@ def _found(path: Path, digest: str) -> Run | None:
         return None
     return Run(
         text=told["text"].encode("ascii"),
-        best_round=told["best_round"],
+        curve=Curve.of_content(told["curve"], what=path.name),
         quantized=told["quantized"],
         selected=np.array(told["selected"], dtype=np.int64),
         n_rows=told["n_rows"],

@@ -2,7 +2,7 @@
 
 Each training sequence stands once with all sensors, and a drawn share of them a second time as an IMU-only device would
 have seen it (modality dropout), so that one model serves both kinds of recordings. After every round the held-out
-sequences are scored in both scenarios by the competition metric, and the best round is kept.
+sequences are scored in both scenarios; from these curves the number of rounds is chosen for the other folds.
 """
 
 import json
@@ -21,13 +21,25 @@ from bfrbctl.models.lightgbm_config import Config
 from bfrbctl.models.lightgbm_library import lgb, silence
 from bfrbctl.models.lightgbm_members import train_members
 from bfrbctl.models.lightgbm_rows import FastRow
-from bfrbctl.models.lightgbm_text import Trees, checked
+from bfrbctl.models.lightgbm_text import Trees, checked, first_rounds
 from bfrbctl.reprs import short_repr
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
 from bfrbctl.segments import Float32, Float64, Int64
+from bfrbctl.selection import Curve, mean_curve
 from bfrbctl.storage import parse_json
 
-__all__ = ["NEEDS", "Config", "Forest", "Importance", "LightGBMModel", "ensemble", "fit", "fit_member", "load"]
+__all__ = [
+    "NEEDS",
+    "Config",
+    "Forest",
+    "Importance",
+    "LightGBMModel",
+    "ensemble",
+    "fit",
+    "fit_member",
+    "load",
+    "load_step",
+]
 
 NEEDS = frozenset({"table"})
 FORMAT = 1
@@ -78,9 +90,11 @@ class LightGBMModel:
     boosters
         LightGBM's own form of the texts.
     summary
-        Best rounds, scores, sizes; JSON values only.
+        Rounds, scores, sizes; JSON values only.
     history
         Rows reported while training; empty after `load`.
+    curve
+        Figures of the held-out sequences after every round, the mean over seeds; None after `load`.
     """
 
     classes: tuple[str, ...]
@@ -91,6 +105,7 @@ class LightGBMModel:
     boosters: tuple[Any, ...]
     summary: Mapping[str, Any]
     history: list[HistoryRow] = field(default_factory=list)
+    curve: Curve | None = None
 
     __repr__ = short_repr
 
@@ -258,10 +273,10 @@ def ensemble(models: Sequence[LightGBMModel]) -> Forest:
 def fit(task: FoldTask, config: Config) -> LightGBMModel:
     """Train one fold.
 
-    Bins, the ranking of `top_features`, and the weights see the training sequences only; the held-out ones choose the
-    best round and nothing else. The data is binned once for all seeds. The result depends on `task` and `config` but
-    not on the number of threads. Of several seeds each is kept in `task.scratch`, and those that are there are not
-    trained again.
+    Bins, the ranking of `top_features`, and the weights see the training sequences only; the held-out ones are scored
+    after every round and decide nothing. The model has all rounds, so every one of them is kept. The data is binned
+    once for all seeds. The result depends on `task` and `config` but not on the number of threads. Of several seeds
+    each is kept in `task.scratch`, and those that are there are not trained again.
 
     Raises
     ------
@@ -275,14 +290,15 @@ def fit(task: FoldTask, config: Config) -> LightGBMModel:
     selected, texts = runs[0].selected, tuple(run.text for run in runs)
     model = _assemble(task.classes, features, selected=selected, texts=texts, summary={})
     summary = {
-        "best_round": [run.best_round for run in runs],
+        "rounds": [trees.n_rounds for trees in model.trees],
         "n_features": int(selected.size),
         "n_leaves": sum(trees.n_leaves for trees in model.trees),
         "n_rows": runs[0].n_rows,
         "quantized": [run.quantized for run in runs],
         **_final_scores(model, task),
     }
-    return replace(model, summary=summary, history=[row for run in runs for row in run.history])
+    history = [row for run in runs for row in run.history]
+    return replace(model, summary=summary, history=history, curve=mean_curve([run.curve for run in runs]))
 
 
 def fit_member(task: FoldTask, config: Config, member: int) -> None:
@@ -315,6 +331,25 @@ def load(files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> LightGBMMod
     positions = np.array(range(len(about["features"])) if selected is None else selected, dtype=np.int64)
     contents = tuple(files[name] for name in names)
     return _assemble(classes, tuple(about["features"]), selected=positions, texts=contents, summary=about["summary"])
+
+
+def load_step(files: Mapping[str, bytes], step: int, *, classes: tuple[str, ...]) -> LightGBMModel:
+    """Rebuild a model as it was after so many rounds; its summary leaves out the scores, which are of all rounds.
+
+    Raises
+    ------
+    ArtefactError
+        When the bytes are not a sound model of these classes.
+    """
+    whole = load(files, classes=classes)
+    texts = tuple(first_rounds(text, step, n_classes=len(classes)) for text in whole.texts)
+    model = _assemble(classes, whole.features, selected=whole.selected, texts=texts, summary={})
+    sizes = {
+        "rounds": [trees.n_rounds for trees in model.trees],
+        "n_leaves": sum(trees.n_leaves for trees in model.trees),
+    }
+    kept = {key: value for key, value in whole.summary.items() if not key.startswith(("score", "logloss"))}
+    return replace(model, summary={**kept, **sizes})
 
 
 def _final_scores(model: LightGBMModel, task: FoldTask) -> dict[str, float]:

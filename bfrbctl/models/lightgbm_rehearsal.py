@@ -25,7 +25,7 @@ def rehearse(task: FoldTask, config: Config) -> Rehearsal:
         rows.append(row)
 
     began = time.perf_counter()
-    short = replace(config, n_rounds=n_rounds, patience=0, log_every=1, seeds=1)
+    short = replace(config, n_rounds=n_rounds, log_every=1, seeds=1)
     model = fit(replace(task, on_progress=note), short)
     step_s = float(np.mean(np.diff(ends))) if len(ends) > 1 else float(rows[0]["seconds"])
     growth = config.n_rounds / n_rounds
@@ -36,5 +36,5 @@ def rehearse(task: FoldTask, config: Config) -> Rehearsal:
         prepare_s=max(ends[0] - began - step_s, 0.0),
         step_s=step_s,
         growth=growth * config.seeds,
-        kept_bytes=int(size * growth) if config.seeds > 1 else 0,
+        kept_bytes=int(size * growth) if config.seeds > 1 or config.select == "other-folds" else 0,
     )

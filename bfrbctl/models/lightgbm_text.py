@@ -116,6 +116,28 @@ def trimmed(text: str) -> str:
     return "\n".join(kept) + (blank + trees).partition(f"\n{END}\n")[0] + f"\n{END}\n"
 
 
+def first_rounds(data: bytes, n_rounds: int, *, n_classes: int) -> bytes:
+    """Cut a text that `checked` let pass to its first rounds: what LightGBM would have written of these alone.
+
+    Parameters
+    ----------
+    data
+        The text.
+    n_rounds
+        Rounds to keep; a text of fewer stays as it is.
+    n_classes
+        Trees of a round.
+    """
+    lines = data.decode("ascii").split("\n")
+    _, start = _header(lines, "the text")
+    n_trees = n_rounds * n_classes
+    sizes = lines[start - 2].removeprefix("tree_sizes=").split(" ")
+    if len(sizes) <= n_trees:
+        return data
+    head = [*lines[: start - 2], f"tree_sizes={' '.join(sizes[:n_trees])}", ""]
+    return "\n".join([*head, *lines[start : start + _BLOCK * n_trees], END, ""]).encode("ascii")
+
+
 def checked(data: bytes, *, n_features: int, n_classes: int, name: str = "lgbm.txt") -> Trees:
     """Check a model text from end to end.
 

@@ -1,4 +1,4 @@
-"""Training of one LightGBM booster: weights and copies of the rows, the metric after each round, when to stop."""
+"""Training of one LightGBM booster: weights and copies of the rows, and the metric after each round."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +17,7 @@ from bfrbctl.models.lightgbm_text import trimmed
 from bfrbctl.reprs import short_repr
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
 from bfrbctl.segments import AnyArray, Float32, Float64, Int64
+from bfrbctl.selection import Curve
 
 _SILENCE_S = 2.0
 """No longer than this, and a round, goes by without a row of progress."""
@@ -43,9 +44,9 @@ class Run:
     Parameters
     ----------
     text
-        The model.
-    best_round
-        How many rounds of it were kept.
+        The model, of all rounds.
+    curve
+        Figures of the held-out sequences after every round.
     quantized
         Whether its gradients were.
     selected
@@ -57,7 +58,7 @@ class Run:
     """
 
     text: bytes
-    best_round: int
+    curve: Curve
     quantized: bool
     selected: Int64
     n_rows: int
@@ -90,55 +91,35 @@ class Fold:
 
 
 class Watch:
-    """Called by LightGBM after every round: scores, reports, remembers the best round, and stops.
-
-    A score is a count, so ties are common, and its best of many rounds is in part luck: among the rounds whose figure
-    is within `tolerance` of the best one, the lowest log-loss wins. For the same reason a lower log-loss
-    renews the patience too, not only a better figure.
-    """
+    """Called by LightGBM after every round: keeps the figures of the held-out sequences, and reports them."""
 
     def __init__(self, fold: Fold, run: int) -> None:
         self.task = fold.task
         self.config = fold.config
         self.scenarios = tuple(fold.valid)
-        self.wanted = self.scenarios if fold.config.scenario == "mean" else (fold.config.scenario,)
-        if not set(self.wanted) <= set(self.scenarios):
-            self.wanted = self.scenarios  # nothing to take away: both scenarios are the same
-        self.keeps_all = str(fold.params.get("boosting")) == "dart"  # its later rounds change the earlier trees
         self.run = run
         self.history: list[HistoryRow] = []
         self.started = self.reported = time.perf_counter()
-        self.figures: list[float] = []
-        self.losses: list[float] = []
-        self.best_round = 0
-        self.renewed = 0
+        self.figures: dict[str, dict[str, list[float]]] = {
+            metric: {scenario: [] for scenario in self.scenarios} for metric in ("score", "logloss")
+        }
 
     def __call__(self, env: Any) -> None:
-        """Look at the figures of one round."""
+        """Take in the figures of one round."""
         values = {(name, metric): float(value) for name, metric, value, *_ in env.evaluation_result_list}
+        for (scenario, metric), value in values.items():
+            self.figures[metric][scenario].append(value)
         step = env.iteration + 1
-        score = float(np.mean([values[name, "score"] for name in self.wanted]))
-        loss = float(np.mean([values[name, "logloss"] for name in self.wanted]))
-        figure = score if self.config.stop_on == "score" else -loss
-        if figure > max(self.figures, default=-np.inf) or loss < min(self.losses, default=np.inf):
-            self.renewed = step
-        self.figures.append(figure)
-        self.losses.append(loss)
-        self.best_round = step if self.keeps_all else self._chosen()
-        tired = 0 < self.config.patience <= step - self.renewed and not self.keeps_all
-        if step % self.config.log_every == 0 or step == env.end_iteration or tired:
+        if step % self.config.log_every == 0 or step == env.end_iteration:
             self._report(step, values)
         elif time.perf_counter() - self.reported >= _SILENCE_S:
             self._tell(self._where(step))
-        if tired:
-            raise lgb.EarlyStopException(self.best_round - 1, env.evaluation_result_list)
 
-    def _chosen(self) -> int:
-        """Give the round to keep, of those so far."""
-        figures = np.array(self.figures)
-        tolerance = self.config.tolerance if self.config.stop_on == "score" else 0.0
-        near = figures >= figures.max() - tolerance
-        return int(np.argmin(np.where(near, self.losses, np.inf))) + 1
+    @property
+    def curve(self) -> Curve:
+        """The figures of all rounds so far."""
+        parts = (self.figures["score"], self.figures["logloss"])
+        return Curve(*({scenario: np.array(each) for scenario, each in part.items()} for part in parts))
 
     def _report(self, step: int, values: Mapping[tuple[str, str], float]) -> None:
         row: dict[str, float | int | str] = {"fold": self.task.fold, "seed": self.run, "step": step}
@@ -153,8 +134,7 @@ class Watch:
     def _where(self, step: int) -> dict[str, float | int | str]:
         """Say where training stands, without its scores."""
         seconds = round(time.perf_counter() - self.started, 3)
-        about = {"fold": self.task.fold, "seed": self.run, "step": step}
-        return {**about, "best_step": self.best_round, "seconds": seconds}
+        return {"fold": self.task.fold, "seed": self.run, "step": step, "seconds": seconds}
 
     def _tell(self, row: HistoryRow) -> None:
         self.reported = time.perf_counter()
@@ -189,13 +169,13 @@ def _train(fold: Fold, params: dict[str, Any], watch: Watch) -> Run:
         keep_training_booster=True,
         callbacks=[watch],
     )
-    text = trimmed(booster.model_to_string(num_iteration=watch.best_round)).encode("ascii")
+    text = trimmed(booster.model_to_string(num_iteration=-1)).encode("ascii")
     quantized = bool(params["use_quantized_grad"])
-    return Run(text, watch.best_round, quantized, fold.selected, fold.n_rows, watch.history)
+    return Run(text, watch.curve, quantized, fold.selected, fold.n_rows, watch.history)
 
 
 def _evaluation(task: FoldTask) -> Callable[[AnyArray, Any], list[tuple[str, float, bool]]]:
-    """Give LightGBM the competition metric and the log-loss of held-out sequences."""
+    """Give LightGBM the headline score and the log-loss of held-out sequences; they decide nothing in this fold."""
 
     def evaluate(proba: AnyArray, _: Any) -> list[tuple[str, float, bool]]:
         return [("score", task.score(proba).score, True), ("logloss", task.loss(proba), False)]
