@@ -97,6 +97,11 @@ def test_dropout_is_said_to_be_a_factor() -> None:
         build(kind_module("keras").Config, overrides=["dropout=0.3"])
 
 
+def test_patience_is_said_to_be_gone() -> None:
+    with pytest.raises(UsageError, match="did you mean epochs, how long training is: the schedule runs to its end"):
+        build(kind_module("keras").Config, overrides=["patience=5"])
+
+
 @pytest.mark.parametrize(
     ("text", "match"), [("filters=64", "filters is 64, expected two whole"), ("units=2,9", "2, 9")]
 )

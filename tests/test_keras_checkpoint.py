@@ -15,7 +15,7 @@ from bfrbctl.models.keras_model import Config, fit
 from tests.keras_batches import task
 
 TINY = Config(width=0.1, epochs=2, batch_size=16, network="two-branch")
-ARRAYS = {"variable00000": np.arange(3000, dtype=np.float32), "best00000": np.ones((2, 2), dtype=np.float32)}
+ARRAYS = {"variable00000": np.arange(3000, dtype=np.float32), "slot00000": np.ones((2, 2), dtype=np.float32)}
 TOLD = {"digest": "d", "epoch": 1}
 
 
@@ -87,6 +87,22 @@ def test_two_writers_of_a_checkpoint_leave_one_of_theirs(tmp_path: Path) -> None
     assert all(seen)
     assert load_state(path) is not None
     assert [entry.name for entry in tmp_path.iterdir()] == ["keras-0.npz"]
+
+
+def test_a_checkpoint_of_an_earlier_version_is_left_aside_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = fit(task(tmp_path), TINY)
+    path = tmp_path / "keras-0.npz"
+    found = load_state(path)
+    assert found is not None and not [name for name in found[0] if name.startswith("best")]
+    arrays = {**found[0], "best00000": np.ones(3, dtype=np.float32)}
+    save_state(path, arrays, {"digest": "other", "epoch": 1, "best_epoch": 0, "best_rank": [0.5, -1.0], "history": []})
+    rows: list[HistoryRow] = []
+    again = fit(replace(task(tmp_path), on_progress=rows.append), TINY)
+    assert [row["step"] for row in rows] == [1, 2]
+    assert again.encode() == whole.encode()
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("damage", ["torn", "of another network"])

@@ -122,6 +122,15 @@ def test_a_network_is_tried_on_a_sample_and_its_epochs_are_those_of_all(tmp_path
     assert BATCHES * config.batch_size < job.train.n_sequences  # else nothing was left out
 
 
+def test_of_a_network_whose_epochs_are_kept_the_disk_holds_all_of_them(tmp_path: Path) -> None:
+    kind: Any = kind_module("keras")
+    config = kind.Config(width=0.1, batch_size=4, network="two-branch", select="other-folds")
+    found = kind.rehearse(keras_task(tmp_path), config)
+    checkpoint, epoch = ((tmp_path / name).stat().st_size for name in ("keras-0.npz", "keras-epoch-0001.npz"))
+    assert found.kept_bytes == checkpoint + config.epochs * epoch
+    assert set(found.model.encode()) == {"keras.json", "keras.npz"}
+
+
 def test_mapped_bytes_are_counted_while_they_are_used(tmp_path: Path) -> None:
     cache = Cache(0, tmp_path)
     first = cache.zeros((10, 10), np.float32)

@@ -4,6 +4,7 @@ NumPy's own `savez` writes the time of day into the archive and its `load` belie
 fixed, and shapes and types are checked against what is expected before any array is read.
 """
 
+import hashlib
 import io
 import json
 import logging
@@ -101,6 +102,20 @@ def save_state(path: Path, arrays: Mapping[str, AnyArray], meta: Mapping[str, An
     """Write a checkpoint so that a crash at any moment leaves the old one or the new one, never half."""
     text = np.frombuffer(json.dumps(meta, sort_keys=True).encode(), dtype=np.uint8)
     write_bytes(path, pack_arrays({**arrays, META: text}))
+
+
+def save_arrays(path: Path, arrays: Mapping[str, AnyArray]) -> str:
+    """Write named arrays as `pack_arrays` does, whole or not at all; gives the sha256 of the file."""
+    return write_bytes(path, pack_arrays(arrays)).sha256
+
+
+def is_sound(path: Path, sha256: str) -> bool:
+    """Whether a file is there and has the bytes that were written."""
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
 
 
 def load_state(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any]] | None:

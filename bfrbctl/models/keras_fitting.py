@@ -13,13 +13,18 @@ from bfrbctl.models.keras_augmentation import TrainingData
 from bfrbctl.models.keras_backend import backend_name, demand_determinism
 from bfrbctl.models.keras_inputs import InputPlan, Ready, Scaler, fit_scaler, plan_inputs, ready
 from bfrbctl.models.keras_layout import HELIOS, NetworkSpec
+from bfrbctl.models.keras_model import curve_of, figures_after, named_arrays, step_file
 from bfrbctl.models.keras_networks import weight_names
 from bfrbctl.models.keras_rotation import find_turned
 from bfrbctl.models.keras_settings import Config
 from bfrbctl.models.keras_spec import ModelSpec
-from bfrbctl.models.keras_training import Arrays, Job, Trained, Validation, shared_network, train
+from bfrbctl.models.keras_training import Arrays, Job, StepFiles, Trained, Validation, shared_network, train
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
 from bfrbctl.segments import Float32
+from bfrbctl.selection import Curve
+
+CHECKPOINT = 2
+"""Format of checkpoints: 1 held the weights of the best epoch as well."""
 
 
 @dataclass(frozen=True)
@@ -39,21 +44,39 @@ class Fold:
         task, config = self.task, self.config
         seed = int(np.random.SeedSequence([task.seed, task.fold, member]).generate_state(1)[0])
         network, digest = self.spec.network, self.digest
-        job = Job(network, config, self.data, self.valid, seed=seed, digest=digest, fold=task.fold, member=member)
+        job = Job(
+            network,
+            config,
+            self.data,
+            self.valid,
+            seed=seed,
+            digest=digest,
+            fold=task.fold,
+            member=member,
+            step_files=self._step_files(member) if task.keep_steps else None,
+        )
         return train(job, task.scratch / f"keras-{member}.npz", task.on_progress)
+
+    def _step_files(self, member: int) -> StepFiles:
+        return StepFiles(
+            path=lambda step: self.task.scratch / step_file(member, step),
+            named=lambda weights: named_arrays(self.named(weights), self.scaler, member),
+        )
 
     def named(self, weights: Arrays) -> dict[str, Float32]:
         """Name the weights of a trained network: layer.weight."""
         return dict(zip(weight_names(shared_network(self.spec.network).network), weights, strict=True))
 
+    def curve(self, trained: list[Trained]) -> Curve:
+        """Give the figures of the held-out sequences after every epoch, the mean over members."""
+        return curve_of([one.history for one in trained], tuple(self.valid.scenarios))
+
     def summary(self, trained: list[Trained]) -> dict[str, Any]:
         """Sum up the training of all members."""
-        inputs = self.spec.inputs
+        inputs, curve = self.spec.inputs, self.curve(trained)
         return {
             "network": self.config.network,
-            "best_step": [one.best_epoch + 1 for one in trained],
-            "best_score": [round(one.best_score, 6) for one in trained],
-            "epochs": [len(one.history) for one in trained],
+            **figures_after(curve, curve.n_steps, n_members=len(trained)),
             "n_weights": int(sum(weight.size for weight in trained[0].weights)),
             "n_channels": len(inputs.imu) + len(inputs.other),
             "n_tof": inputs.n_tof,
@@ -65,7 +88,7 @@ def prepared(task: FoldTask, config: Config) -> Fold:
     """Scale the sequences of a fold and say what its networks are; raises what `keras_model.fit` raises."""
     if not task.train.n_sequences or not task.valid.n_sequences:
         raise DataError(
-            f"fold {task.fold}: {task.train.n_sequences} sequences to learn from, {task.valid.n_sequences} to stop on",
+            f"fold {task.fold}: {task.train.n_sequences} sequences to learn from, {task.valid.n_sequences} to score",
             hint="prepare the dataset with fewer folds",
         )
     if config.deterministic:
@@ -118,8 +141,8 @@ def _scenarios(batch: FeatureBatch, plan: InputPlan, scaler: Scaler) -> dict[str
 def task_digest(task: FoldTask, config: Config) -> str:
     """Give a digest of all that training depends on; a checkpoint with another one is not continued."""
     digest = hashlib.blake2b(digest_size=20)
-    told = (task.fold, task.classes, task.judge, task.orientations, task.seed, task.rate_hz, config, backend_name())
-    digest.update(repr(told).encode())
+    about = (task.fold, task.classes, task.judge, task.orientations, task.seed, task.rate_hz, task.keep_steps)
+    digest.update(repr((CHECKPOINT, *about, config, backend_name())).encode())
     if task.train_orientation is not None:
         digest.update(np.ascontiguousarray(task.train_orientation).view(np.uint8).data)
     for batch, labels in ((task.train, task.train_labels), (task.valid, task.valid_labels)):

@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bfrbctl.dataset import FeatureBatch
-from bfrbctl.errors import ArtefactError, missing_library
+from bfrbctl.errors import ArtefactError, examples, missing_library
 from bfrbctl.models import FoldTask, HistoryRow, Rehearsal
 from bfrbctl.models.keras_checkpoint import pack_arrays, unpack_arrays
 from bfrbctl.models.keras_inputs import Scaler
@@ -22,19 +25,44 @@ from bfrbctl.models.keras_serving import FoldNetworks, Networks, serving
 from bfrbctl.models.keras_settings import Config
 from bfrbctl.models.keras_spec import MAX_MEMBERS, ModelSpec, decode_spec, encode_spec
 from bfrbctl.reprs import short_repr
-from bfrbctl.segments import Float32
+from bfrbctl.segments import AnyArray, Float32, Float64
+from bfrbctl.selection import Curve
 
 NEEDS = frozenset({"frames", "tof"})
 
 SPEC = "keras.json"
 MEAN, SCALE = "scaler.mean", "scaler.scale"
+CURVE = "curve"
+"""What the summary in the spec of a model of several epochs tells beside that of one."""
 
-__all__ = ["NEEDS", "Config", "KerasFoldModel", "ensemble", "fit", "fit_member", "load", "rehearse"]
+__all__ = [
+    "NEEDS",
+    "Config",
+    "KerasFoldModel",
+    "KerasSteps",
+    "ensemble",
+    "fit",
+    "fit_member",
+    "load",
+    "load_step",
+    "rehearse",
+]
 
 
 def weights_file(member: int) -> str:
     """Name the weights of a network: keras.npz, then keras-1.npz ..."""
     return "keras.npz" if member == 0 else f"keras-{member}.npz"
+
+
+def step_file(member: int, step: int) -> str:
+    """Name the weights of a network after an epoch: keras-epoch-0001.npz, of the second keras-1-epoch-0001.npz ..."""
+    return f"keras{f'-{member}' if member else ''}-epoch-{step:04d}.npz"
+
+
+def named_arrays(weights: Mapping[str, Float32], scaler: Scaler, member: int) -> dict[str, AnyArray]:
+    """Give the arrays of a network's file; that of the first holds the scaling too."""
+    scaling = {MEAN: scaler.mean, SCALE: scaler.scale} if member == 0 else {}
+    return {**weights, **scaling}
 
 
 @dataclass
@@ -90,25 +118,108 @@ class KerasFoldModel:
         """Give the model as files; the same model gives the same bytes."""
         files = {SPEC: encode_spec(self.spec, len(self.members), self.summary)}
         for member, weights in enumerate(self.members):
-            scaling = {MEAN: self.scaler.mean, SCALE: self.scaler.scale} if member == 0 else {}
-            files[weights_file(member)] = pack_arrays({**weights, **scaling})
+            files[weights_file(member)] = pack_arrays(named_arrays(weights, self.scaler, member))
         return files
 
 
-def fit(task: FoldTask, config: Config) -> KerasFoldModel:
+@dataclass
+class KerasSteps:
+    """Networks of one fold after each of their epochs, so that other folds can choose one: see `models.OfSteps`.
+
+    Parameters
+    ----------
+    model
+        After the last epoch; what predicts.
+    curve
+        Figures of the held-out sequences after every epoch, the mean over networks.
+    folder
+        Where the weights after each epoch lie: the scratch folder of the fold, so `encode` is for before that goes.
+    """
+
+    model: KerasFoldModel
+    curve: Curve
+    folder: Path
+
+    __repr__ = short_repr
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """What to tell of the model after the last epoch."""
+        return self.model.summary
+
+    @property
+    def history(self) -> list[HistoryRow]:
+        """All rows of the training."""
+        return self.model.history
+
+    def predict_proba(self, batch: FeatureBatch) -> Float32:
+        """Give class probabilities after the last epoch: float32, (n_sequences, n_classes), rows sum to 1."""
+        return self.model.predict_proba(batch)
+
+    def each_seed(self) -> list[KerasFoldModel]:
+        """Give the networks after the last epoch apart, a model each."""
+        return self.model.each_seed()
+
+    def encode(self) -> dict[str, bytes]:
+        """Give what `load_step` reads: the spec once, and the weights of every network after every epoch."""
+        n_members = len(self.model.members)
+        summary = {**self.summary, CURVE: self.curve.as_content()}
+        steps = range(1, self.curve.n_steps + 1)
+        names = [step_file(member, step) for member in range(n_members) for step in steps]
+        spec = encode_spec(self.model.spec, n_members, summary)
+        return {SPEC: spec, **{name: (self.folder / name).read_bytes() for name in names}}
+
+
+def curve_of(histories: Sequence[Sequence[HistoryRow]], scenarios: Sequence[str]) -> Curve:
+    """Average the figures that networks of a fold have after each epoch.
+
+    Parameters
+    ----------
+    histories
+        Rows of each network, one an epoch.
+    scenarios
+        Those to give; one, `all`, where there is nothing to take away.
+    """
+
+    def mean(figure: str) -> dict[str, Float64]:
+        columns = {scenario: f"{figure}_{scenario}" for scenario in scenarios}
+        return {
+            scenario: np.mean([[float(row[column]) for row in rows] for rows in histories], axis=0, dtype=np.float64)
+            for scenario, column in columns.items()
+        }
+
+    return Curve(mean("score"), mean("valid_logloss"))
+
+
+def figures_after(curve: Curve, step: int, *, n_members: int) -> dict[str, Any]:
+    """Give what a summary tells of an epoch: how many there were of each network, score and log-loss by scenario."""
+    return {
+        "epochs": [step] * n_members,
+        **{
+            figure: {scenario: round(float(each[step - 1]), 6) for scenario, each in values.items()}
+            for figure, values in (("score", curve.score), ("logloss", curve.logloss))
+        },
+    }
+
+
+def fit(task: FoldTask, config: Config) -> KerasFoldModel | KerasSteps:
     """Train the networks of one fold; continue where `task.scratch` has a checkpoint of the same task.
 
     Parameters
     ----------
     task
-        What to learn from and what to stop on.
+        What to learn from, and what is scored after each epoch.
     config
         Settings.
+
+    Returns
+    -------
+    The model after the last epoch; a `KerasSteps` where `task.keep_steps` asks for every epoch.
 
     Raises
     ------
     DataError
-        When there is nothing to learn from or to stop on, or no frame channel.
+        When there is nothing to learn from or to score, or no frame channel.
     UsageError
         When training diverges.
     MissingLibraryError
@@ -118,7 +229,8 @@ def fit(task: FoldTask, config: Config) -> KerasFoldModel:
     trained = [fold.trained(member) for member in range(config.seeds)]
     history: list[HistoryRow] = [row for one in trained for row in one.history]
     members = [fold.named(one.weights) for one in trained]
-    return KerasFoldModel(fold.spec, fold.scaler, members, fold.summary(trained), history)
+    model = KerasFoldModel(fold.spec, fold.scaler, members, fold.summary(trained), history)
+    return KerasSteps(model, fold.curve(trained), task.scratch) if task.keep_steps else model
 
 
 def fit_member(task: FoldTask, config: Config, member: int) -> None:
@@ -175,6 +287,38 @@ def load(files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> KerasFoldMo
     if not (scaler.scale > 0).all():
         raise ArtefactError(f"{weights_file(0)}: a channel's scale is not positive")
     return KerasFoldModel(spec, scaler, [{name: arrays[name] for name in shapes} for arrays in members], summary)
+
+
+def load_step(files: Mapping[str, bytes], step: int, *, classes: tuple[str, ...]) -> KerasFoldModel:
+    """Rebuild a model as it was after an epoch; reads no file of another epoch.
+
+    Parameters
+    ----------
+    files
+        What `KerasSteps.encode` gave.
+    step
+        Number of the epoch, from 1.
+    classes
+        As for `load`.
+
+    Raises
+    ------
+    ArtefactError
+        When a file is missing, there was no such epoch, the spec is not one of ours, or arrays do not fit it.
+    """
+    if SPEC not in files:
+        raise ArtefactError(f"the model has no {SPEC}")
+    spec, n_members, summary = decode_spec(files[SPEC], classes=classes)
+    curve = Curve.of_content(summary.pop(CURVE, None), what=SPEC)
+    if not 1 <= step <= curve.n_steps:
+        raise ArtefactError(f"{SPEC}: tells of {curve.n_steps} epochs, of which {step} is none")
+    names = {weights_file(member): step_file(member, step) for member in range(n_members)}
+    missing = [name for name in names.values() if name not in files]
+    if missing:
+        raise ArtefactError(f"the model has no {examples(missing)}", hint="train again with --force")
+    summary |= figures_after(curve, step, n_members=n_members)
+    chosen = {name: files[kept] for name, kept in names.items()}
+    return load({SPEC: encode_spec(spec, n_members, summary), **chosen}, classes=classes)
 
 
 def ensemble(models: Sequence[KerasFoldModel]) -> Networks:

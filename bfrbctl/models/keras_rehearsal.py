@@ -10,7 +10,7 @@ from bfrbctl.models import FoldTask, HistoryRow, Rehearsal
 from bfrbctl.models.keras_augmentation import TrainingData
 from bfrbctl.models.keras_fitting import Fold, prepared
 from bfrbctl.models.keras_inputs import Ready
-from bfrbctl.models.keras_model import KerasFoldModel
+from bfrbctl.models.keras_model import KerasFoldModel, step_file
 from bfrbctl.models.keras_settings import Config
 from bfrbctl.segments import Int64, take_segments
 
@@ -31,11 +31,13 @@ def rehearse(task: FoldTask, config: Config) -> Rehearsal:
         ends.append(time.perf_counter())
         spent.append(float(row["seconds"]))
 
-    short = replace(config, epochs=EPOCHS, patience=0, seeds=1)
-    few = _few(whole, replace(task, on_progress=note), short, share)
+    short = replace(config, epochs=EPOCHS, seeds=1)
+    keep_steps = config.select == "other-folds"
+    few = _few(whole, replace(task, on_progress=note, keep_steps=keep_steps), short, share)
     trained = few.trained(0)
     epoch_s = float(np.mean(spent[1:]))  # training and scoring, of a share of the sequences
-    keeping_s = float(np.mean(np.diff(ends)[1:])) - epoch_s  # checkpoints, as large as those of all
+    keeping_s = float(np.mean(np.diff(ends)[1:])) - epoch_s  # checkpoints and weights, as large as those of all
+    each_epoch = _size(task.scratch / step_file(0, EPOCHS)) if keep_steps else 0
     model = KerasFoldModel(whole.spec, whole.scaler, [few.named(trained.weights)], few.summary([trained]))
     return Rehearsal(
         model=replace(model, members=model.members * config.seeds),
@@ -43,7 +45,7 @@ def rehearse(task: FoldTask, config: Config) -> Rehearsal:
         prepare_s=prepare_s,
         step_s=epoch_s / share + keeping_s,
         growth=1.0,
-        kept_bytes=_size(task.scratch / "keras-0.npz"),
+        kept_bytes=_size(task.scratch / "keras-0.npz") + config.epochs * each_epoch,
     )
 
 

@@ -7,13 +7,13 @@ from typing import Any, ClassVar, Literal
 
 from bfrbctl.errors import UsageError
 from bfrbctl.models.keras_layout import WIDTHS_TOLD, could_be_widths
+from bfrbctl.selection import Rule, Select
 
 BOUNDS: dict[str, tuple[float, float]] = {
     "width": (0.01, 4.0),
     "dropout_factor": (0.0, 1.5),
     "l2": (0.0, 1.0),
     "epochs": (1, 100_000),
-    "patience": (0, 100_000),
     "batch_size": (2, 65_536),
     "length": (0, 4096),
     "learning_rate": (1e-8, 10.0),
@@ -48,6 +48,7 @@ _WIDTHS_MEAN = {
 
 _FACTOR = "dropout_factor, a factor on all dropout rates and not a rate (1 keeps them, 0.5 halves them)"
 _FILTERS, _UNITS = "filters, two numbers such as 64,128", "units, two numbers such as 128,192"
+_WHOLE = "epochs, how long training is: the schedule runs to its end, as held-out sequences must not end it"
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,11 @@ class Config:
         `float32`, or `mixed_bfloat16` where the device multiplies bfloat16 faster.
     deterministic
         Ask the backend for kernels that give the same bits every time (on a GPU; CPUs do anyway).
-    epochs, patience
-        Passes over the training part at most; passes without a better score until training stops, 0 for never.
+    epochs
+        Passes over the training part: how long the schedule is, which runs to its end.
+    select
+        Which epoch's weights are the model: of the `last` one, or of the one that is best by the held-out sequences of
+        the `other-folds`. Never of one that a fold's own held-out sequences favour.
     batch_size, length, pad
         Sequences a step; frames kept of a sequence, 0 for the 95th percentile of the training part; side of padding.
     without
@@ -104,7 +108,7 @@ class Config:
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     deterministic: bool = False
     epochs: int = 60
-    patience: int = 15
+    select: Select = "last"
     batch_size: int = 64
     length: int = 0
     pad: Literal["left", "right"] = "left"
@@ -144,7 +148,8 @@ class Config:
             **dict.fromkeys(("n_filters", "num_filters", "channels", "kernels"), _FILTERS),
             **dict.fromkeys(("hidden", "hidden_size", "hidden_units", "n_units", "lstm_units", "gru_units"), _UNITS),
             **dict.fromkeys(("dense_units", "rnn_units"), _UNITS),
-            **dict.fromkeys(("early_stopping", "early_stopping_rounds", "early_stopping_patience"), "patience"),
+            **dict.fromkeys(("patience", "early_stopping", "early_stopping_rounds"), _WHOLE),
+            **dict.fromkeys(("early_stopping_patience", "restore_best_weights"), _WHOLE),
             **dict.fromkeys(("wd", "decay"), "weight_decay"),
             **dict.fromkeys(("clipnorm", "clip_norm", "global_clipnorm", "max_grad_norm", "grad_clip"), "clip"),
             "gradient_clip_val": "clip",
@@ -186,8 +191,18 @@ class Config:
 
     @property
     def n_steps(self) -> int:
-        """Steps of a model at most: epochs."""
+        """Steps of a model: epochs."""
         return self.epochs
+
+    @property
+    def rule(self) -> Rule:
+        """What makes an epoch better than another, where other folds choose it: score, then log-loss."""
+        return Rule()
+
+    @property
+    def why_last(self) -> str:
+        """Why nothing but the last epoch can be chosen: never so."""
+        return ""
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:
@@ -198,7 +213,6 @@ PUBLISHED = {
     "network": "two-branch",
     "l2": 1e-4,
     "epochs": 160,
-    "patience": 40,
     "learning_rate": 5e-4,
     "schedule": "cosine",
     "clip": 0.0,

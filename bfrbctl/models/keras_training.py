@@ -1,13 +1,17 @@
-"""Train one network: epochs, learning rate, averaged weights, the better of two scenarios, and checkpoints.
+"""Train one network: epochs, learning rate, averaged weights, scores of both scenarios, and checkpoints.
+
+The schedule runs to its end and the averaged weights of the last epoch are the model. Held-out sequences are scored
+after each epoch and decide nothing. Where other folds choose an epoch, the averaged weights of each are kept.
 
 After each epoch everything that the next one depends on is written to the checkpoint: weights, optimizer, the state
-of dropout, history, the best weights. What chance decides on the host is drawn from (seed, epoch, batch) anew. So a
-run that was killed and continued ends with the same numbers as one that was not.
+of dropout, history. What chance decides on the host is drawn from (seed, epoch, batch) anew. So a run that was killed
+and continued ends with the same numbers as one that was not.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
@@ -20,7 +24,15 @@ from bfrbctl.metrics import Score
 from bfrbctl.models import Judge
 from bfrbctl.models.keras_augmentation import Augmentation, Inputs, TrainingData, epoch_batches, training_batch
 from bfrbctl.models.keras_backend import backend_name, ops, to_numpy
-from bfrbctl.models.keras_checkpoint import in_order, load_state, numbered, save_state, warn_damaged
+from bfrbctl.models.keras_checkpoint import (
+    in_order,
+    is_sound,
+    load_state,
+    numbered,
+    save_arrays,
+    save_state,
+    warn_damaged,
+)
 from bfrbctl.models.keras_inputs import InputPlan, Ready, prediction_batches
 from bfrbctl.models.keras_layout import NetworkSpec
 from bfrbctl.models.keras_losses import HierarchicalLoss, KnownCrossEntropy, PhaseLoss
@@ -57,6 +69,22 @@ class Validation:
 
 
 @dataclass(frozen=True)
+class StepFiles:
+    """Where the averaged weights after each epoch are kept, and under which names.
+
+    Parameters
+    ----------
+    path
+        Number of the epoch, from 1 -> its file.
+    named
+        Weights in the order of the prediction model -> the arrays of the file.
+    """
+
+    path: Callable[[int], Path]
+    named: Callable[[Arrays], Mapping[str, AnyArray]]
+
+
+@dataclass(frozen=True)
 class Job:
     """Everything that decides what training one network gives.
 
@@ -65,13 +93,15 @@ class Job:
     spec, config
         The network and the settings.
     train, valid
-        What to learn from, and what to stop on.
+        What to learn from, and what is scored after each epoch.
     seed
         Of this network.
     digest
         Of the task and the settings: a checkpoint of anything else is not continued.
     fold, member
         Told in the history.
+    step_files
+        Where the weights after each epoch are kept; None where those of the last one are enough.
     """
 
     spec: NetworkSpec
@@ -82,15 +112,14 @@ class Job:
     digest: str
     fold: int
     member: int
+    step_files: StepFiles | None = None
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network: its best weights in the order of the prediction model, and how it went."""
+    """A trained network: its averaged weights in the order of the prediction model, and how it went."""
 
     weights: Arrays
-    best_epoch: int
-    best_score: float
     history: list[Row]
 
     __repr__ = short_repr
@@ -159,31 +188,25 @@ def train(job: Job, checkpoint: Path, on_progress: Callable[[Row], None]) -> Tra
     with shared.lock:
         _compile(shared, job)
         state = _restore(shared.network, job, checkpoint) or _start(shared.network, job)
-        while not state.done(job.config):
+        while state.epoch < job.config.epochs:
             started = time.perf_counter()
             loss = _run_epoch(shared.network, job, state.epoch)
-            row = _judge(shared.network, job, state, loss)
+            row = _scored(shared.network, job, state.epoch, loss)
             row["seconds"] = round(time.perf_counter() - started, 4)
             state.history.append(row)
             state.epoch += 1
             _keep(shared.network, job, state, checkpoint)
             on_progress(row)
-    return Trained(state.best, state.best_epoch, state.best_rank[0], state.history)
+        return Trained(_averaged_weights(shared.network, job), state.history)
 
 
 @dataclass
 class _State:
-    """Where training stands."""
+    """Where training stands; `kept` has the sha256 of the weights' file of each epoch, where they are kept."""
 
     epoch: int
-    best: Arrays
-    best_epoch: int
-    best_rank: tuple[float, float]
     history: list[Row]
-
-    def done(self, config: Config) -> bool:
-        waited = self.epoch - 1 - self.best_epoch
-        return self.epoch >= config.epochs or (config.patience > 0 and self.epoch > 0 and waited >= config.patience)
+    kept: list[str]
 
 
 def _compile(shared: Shared, job: Job) -> None:
@@ -238,7 +261,7 @@ def _start(network: Network, job: Job) -> _State:
     _assign(network.train.variables, [to_numpy(variable) for variable in fresh.variables])
     for variable in network.train.optimizer.variables:
         variable.assign(ops.zeros(variable.shape, dtype=variable.dtype))
-    return _State(0, [], -1, (-np.inf, -np.inf), [])
+    return _State(0, [], [])
 
 
 def _assign(variables: Any, values: Arrays) -> None:
@@ -300,34 +323,38 @@ def rate_at(config: Config, epoch: float) -> float:
     return float(config.learning_rate * (0.01 + 0.99 * falling))
 
 
-def _judge(network: Network, job: Job, state: _State, loss: float) -> Row:
-    """Score the averaged weights in every scenario, and keep them when they are the best so far."""
+@contextmanager
+def _averaged(network: Network, job: Job) -> Iterator[None]:
+    """Give the network the running mean of its weights for a while."""
     trainable = network.train.trainable_variables
     raw = [to_numpy(variable) for variable in trainable]
     if job.config.ema > 0:
         network.train.optimizer.finalize_variable_values(trainable)
-    row: Row = {"fold": job.fold, "member": job.member, "step": state.epoch + 1, "loss": round(loss, 6)}
-    judge, ranks, scored = job.valid.judge, [], {}
-    for scenario, data in job.valid.scenarios.items():
-        proba = predict(network, data, job.train.plan, job.spec.n_classes)
-        scored[scenario] = (judge.score(proba, job.valid.labels), judge.loss(proba, job.valid.labels))
-    for scenario in (ALL_SENSORS, IMU_ONLY):
-        score, nats = scored.get(scenario, scored[ALL_SENSORS])
+    try:
+        yield
+    finally:
+        _assign(trainable, raw)
+
+
+def _averaged_weights(network: Network, job: Job) -> Arrays:
+    with _averaged(network, job):
+        return [to_numpy(weight) for weight in network.predict.weights]
+
+
+def _scored(network: Network, job: Job, epoch: int, loss: float) -> Row:
+    """Score the averaged weights in every scenario: the row of an epoch, counted from 0."""
+    row: Row = {"fold": job.fold, "member": job.member, "step": epoch + 1, "loss": round(loss, 6)}
+    judge, scored = job.valid.judge, {}
+    with _averaged(network, job):
+        for scenario, data in job.valid.scenarios.items():
+            proba = predict(network, data, job.train.plan, job.spec.n_classes)
+            scored[scenario] = (judge.score(proba, job.valid.labels), judge.loss(proba, job.valid.labels))
+    told = [scored.get(scenario, scored[ALL_SENSORS]) for scenario in (ALL_SENSORS, IMU_ONLY)]
+    for scenario, (score, nats) in zip((ALL_SENSORS, IMU_ONLY), told, strict=True):
         row.update(_score_columns(scenario, score, nats))
-        ranks.append((ranking(score, judge.targets), -nats))
-    rank = (float(np.mean([first for first, _ in ranks])), float(np.mean([second for _, second in ranks])))
-    row["score"] = round(rank[0], 6)
-    row["lr"] = rate_at(job.config, state.epoch + 1.0)
-    if rank > state.best_rank:
-        state.best = [to_numpy(weight) for weight in network.predict.weights]
-        state.best_epoch, state.best_rank = state.epoch, rank
-    _assign(trainable, raw)
+    row["score"] = round(float(np.mean([score.score for score, _ in told])), 6)
+    row["lr"] = rate_at(job.config, epoch + 1.0)
     return row
-
-
-def ranking(score: Score, targets: tuple[bool, ...]) -> float:
-    """Give the figure to stop on: the competition score, or macro F1 of gestures where all are of one type."""
-    return score.score if 0 < sum(targets) < len(targets) else score.gesture_macro_f1
 
 
 def _score_columns(scenario: str, score: Score, nats: float) -> Row:
@@ -341,22 +368,18 @@ def _score_columns(scenario: str, score: Score, nats: float) -> Row:
 
 
 def _keep(network: Network, job: Job, state: _State, checkpoint: Path) -> None:
-    arrays = _arrays(network, state.best)
-    meta = {
-        "digest": job.digest,
-        "epoch": state.epoch,
-        "best_epoch": state.best_epoch,
-        "best_rank": state.best_rank,
-        "history": state.history,
-    }
-    save_state(checkpoint, arrays, meta)
+    """Write where training stands; the weights of an epoch before the checkpoint that counts on them."""
+    if job.step_files:
+        arrays = job.step_files.named(_averaged_weights(network, job))
+        state.kept.append(save_arrays(job.step_files.path(state.epoch), arrays))
+    meta = {"digest": job.digest, "epoch": state.epoch, "history": state.history, "kept": state.kept}
+    save_state(checkpoint, _arrays(network), meta)
 
 
-def _arrays(network: Network, best: Arrays) -> dict[str, AnyArray]:
+def _arrays(network: Network) -> dict[str, AnyArray]:
     return {
         **numbered([to_numpy(variable) for variable in network.train.variables], "variable"),
         **numbered([to_numpy(variable) for variable in network.train.optimizer.variables], "slot"),
-        **numbered(best, "best"),
     }
 
 
@@ -367,12 +390,21 @@ def _restore(network: Network, job: Job, checkpoint: Path) -> _State | None:
     arrays, meta = found
     if meta.get("digest") != job.digest:
         return None
-    expected = _arrays(network, [to_numpy(weight) for weight in network.predict.weights])
-    shapes, wanted = ({name: array.shape for name, array in each.items()} for each in (arrays, expected))
-    if shapes != wanted or not {"epoch", "best_epoch", "best_rank", "history"} <= set(meta):
+    shapes, wanted = ({name: array.shape for name, array in each.items()} for each in (arrays, _arrays(network)))
+    if shapes != wanted or not {"epoch", "history", "kept"} <= set(meta):
         warn_damaged(checkpoint, "it does not fit the network")
+        return None
+    state = _State(meta["epoch"], list(meta["history"]), list(meta["kept"]))
+    if job.step_files and (lost := _lost(job.step_files, state)):
+        warn_damaged(checkpoint, f"{lost.name} is missing or not what was written")
         return None
     _assign(network.train.variables, in_order(arrays, "variable"))
     _assign(network.train.optimizer.variables, in_order(arrays, "slot"))
-    rank = (float(meta["best_rank"][0]), float(meta["best_rank"][1]))
-    return _State(meta["epoch"], in_order(arrays, "best"), meta["best_epoch"], rank, list(meta["history"]))
+    return state
+
+
+def _lost(files: StepFiles, state: _State) -> Path | None:
+    """Give the first file of an epoch that is not there as it was written."""
+    kept = dict(enumerate(state.kept, start=1))
+    paths = ((step, files.path(step)) for step in range(1, state.epoch + 1))
+    return next((path for step, path in paths if not is_sound(path, kept.get(step, ""))), None)
