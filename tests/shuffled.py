@@ -6,7 +6,7 @@ and the spread of every figure. Honest predictions do know the labels of the oth
 has many of a class the training part has few, which can only lower the figure. So the bound is one-sided.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 from scipy.stats import norm, rankdata
 
-from bfrbctl import oof
 from bfrbctl.dataset import Column, FeatureBatch
 from bfrbctl.feature_folder import CATALOGUE, INDEX, catalogue_table, feature_frames, feature_table
 from bfrbctl.folders import SEQUENCES, Folder
@@ -153,27 +152,26 @@ class Chance:
     bound: float
 
 
-def chance(folders: Sequence[Folder], figure: Callable[[OofScenario, Int64, Sequence[bool]], float]) -> Chance:
+def chance(
+    studies: Sequence[Mapping[str, OofScenario]],
+    targets: Sequence[bool],
+    figure: Callable[[OofScenario, Int64, Sequence[bool]], float],
+) -> Chance:
     """Compare the out-of-fold predictions of several independent studies with chance.
 
     The bound is expected + z x spread / n: the spread is that of the sum of the n figures over permutations, and z the
     normal quantile of `FALSE_ALARM`.
     """
     found, expected, variance = [], [], []
-    for number, folder in enumerate(folders):
-        parts, targets = oof.read_oof(folder), folder.content["targets"]
+    for number, parts in enumerate(studies):
         part = parts["all"]
         rng = np.random.default_rng(number)
-        orders = [_shuffled(part.truth, part.groups, rng) for _ in range(N_PERMUTATIONS)]
-
-        def mean(truth: Int64, parts: dict[str, OofScenario] = parts, targets: Sequence[bool] = targets) -> float:
-            return float(np.mean([figure(each, truth, targets) for each in parts.values()]))
-
-        null = [mean(truth) for truth in orders]
-        found.append(mean(part.truth))
-        expected.append(np.mean(null))
-        variance.append(np.var(null, ddof=1))
-    spread = float(np.sqrt(np.sum(variance)) / len(folders))
+        orders = [part.truth, *(_shuffled(part.truth, part.groups, rng) for _ in range(N_PERMUTATIONS))]
+        figures = [np.mean([figure(each, truth, targets) for each in parts.values()]) for truth in orders]
+        found.append(figures[0])
+        expected.append(np.mean(figures[1:]))
+        variance.append(np.var(figures[1:], ddof=1))
+    spread = float(np.sqrt(np.sum(variance)) / len(studies))
     middle = float(np.mean(expected))
     return Chance(float(np.mean(found)), middle, middle + float(norm.isf(FALSE_ALARM)) * spread)
 
