@@ -1,7 +1,7 @@
 """Blend folders: members joined by sequence_id, weights fitted on their out-of-fold predictions, an honest score.
 
-The score that is told comes from weights, temperatures and thresholds fitted on the other folds - on other subjects
-where there is one fold only; the in-sample one stands beside it.
+The score that is told comes from weights, temperatures and thresholds fitted, and a decoding rule chosen, on the other
+folds - on other subjects where there is one fold only; the in-sample one stands beside it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,16 @@ from bfrbctl.errors import ArtefactError, DataError, UsageError, examples
 from bfrbctl.folders import Folder
 from bfrbctl.labels import JOINT_OOF, JointLabels, read_joint
 from bfrbctl.metrics import hierarchical_f1, score_proba, score_values
-from bfrbctl.mixing import RULES, BlendConfig, Mixture, decide, fit_mixture, nested, nesting_groups
+from bfrbctl.mixing import (
+    MIN_AUTO_GROUPS,
+    RULES,
+    BlendConfig,
+    Mixture,
+    decide,
+    fit_mixture,
+    nested,
+    nesting_groups,
+)
 from bfrbctl.oof import OofScenario
 from bfrbctl.outputs import Output
 from bfrbctl.schema import GESTURE, SCENARIOS, SEQUENCE_ID, SUBJECT
@@ -138,6 +147,7 @@ def blend(folders: Sequence[Folder], output: Output, config: BlendConfig) -> Fol
     told["auc_interval"] = auc_intervals(honest, classes, targets, seed=config.seed)
     summary = {**oof.summarise(honest, targets, classes), **told, "nesting": nesting}
     summary["best_member"] = max(names, key=lambda name: _mean_of(told["members"][name]))
+    # The best member is chosen by the rows that it is scored on, the blend by others: the gain is rather too small.
     summary["gain"] = summary["score"] - _mean_of(told["members"][summary["best_member"]])
     if joint:
         summary["assignment"]["score"] = _mean_of(told["assignment"])
@@ -156,6 +166,11 @@ def _nesting(part: OofScenario) -> dict[str, Any]:
     return {"over": FOLDS if len(np.unique(part.folds)) > 1 else SUBJECTS, "groups": groups}
 
 
+def notes_of(metrics: Mapping[str, Any]) -> list[str]:
+    """Say what limits the score of a blend."""
+    return [note for note in (nesting_note(metrics), decoding_note(metrics)) if note]
+
+
 def nesting_note(metrics: Mapping[str, Any]) -> str | None:
     """Tell where the score of a blend is not nested over folds; None where it is."""
     told = metrics.get("nesting")
@@ -167,6 +182,21 @@ def nesting_note(metrics: Mapping[str, Any]) -> str | None:
     )
 
 
+def decoding_note(metrics: Mapping[str, Any]) -> str | None:
+    """Say where `auto` had too few groups to choose a decoding rule by; None where it had enough."""
+    rules, nesting = metrics.get("rules"), metrics.get("nesting")
+    if not isinstance(rules, Mapping) or not isinstance(nesting, Mapping):
+        return None
+    asked = [each.get("asked") for each in rules.values() if isinstance(each, Mapping)]
+    groups = nesting.get("groups")
+    if "auto" not in asked or not isinstance(groups, int) or groups >= MIN_AUTO_GROUPS:
+        return None
+    return (
+        f"the score is nested over {groups} groups, which leaves none to choose the decoding rule by: auto is argmax; "
+        "--decode threshold takes the other rule"
+    )
+
+
 def _fit_scenario(
     probas: Sequence[Float32],
     part: OofScenario,
@@ -175,13 +205,19 @@ def _fit_scenario(
     *,
     fixed: Sequence[float] | None,
 ) -> tuple[OofScenario, Mixture, dict[str, Any]]:
-    """Fit one scenario: its honest predictions, the mixture of all folds, and the scores of both decoding rules."""
+    """Fit one scenario: its honest predictions, the mixture of all folds, and what became of the decoding rules."""
     held_out = nested(probas, part, targets, config, fixed=fixed)
-    rule = config.decode if config.decode != "auto" else held_out.best_rule(part.truth, targets)
+    rule = held_out.kept_rule(part.truth, targets, config)
     mixture = fit_mixture(probas, part.truth, targets, config, fixed=fixed)
     scores = {each: hierarchical_f1(part.truth, held_out.predicted[each], targets).score for each in RULES}
-    honest = OofScenario(part.keys, part.truth, held_out.proba, held_out.predicted[rule])
-    rules = {"chosen": rule, "threshold": mixture.threshold, "scores": scores}
+    honest = OofScenario(part.keys, part.truth, held_out.proba, held_out.decided)
+    rules = {
+        "asked": config.decode,
+        "chosen": rule,
+        "threshold": mixture.threshold,
+        "scores": scores,
+        "by_group": {str(group): each for group, each in held_out.rules.items()},
+    }
     return honest, mixture if rule == "threshold" else replace(mixture, threshold=None), rules
 
 

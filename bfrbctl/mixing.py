@@ -6,7 +6,7 @@ Weights that make no difference stay equal. The gesture is the most probable one
 target where the summed probability of targets reaches a threshold and the best non-target elsewhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
 from bfrbctl.errors import DataError, UsageError
-from bfrbctl.metrics import hierarchical_f1, log_loss
+from bfrbctl.metrics import has_two_sides, hierarchical_f1, log_loss
 from bfrbctl.oof import OofScenario
 from bfrbctl.reprs import short_repr
 from bfrbctl.segments import AnyArray, Bool, Float32, Float64, Int64
@@ -25,7 +25,11 @@ _EQUALITY_PULL = 1e-3
 _THRESHOLDS = tuple(round(0.2 + 0.01 * step, 2) for step in range(61))
 _MIDDLE_PULL = 1e-3
 _SUBJECT_GROUPS = 5
+_INNER_GROUPS = 5
 RULES = ("argmax", "threshold")
+
+MIN_AUTO_GROUPS = 3
+"""Groups that `auto` needs: one to score, and two others, each to be scored by what was fitted without both."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class BlendConfig:
         `name=value` for every member: fixed weights instead of fitted ones.
     decode
         How probabilities become a gesture: `argmax`, `threshold` (target or not by the summed probability of the
-        targets first), or `auto`, the one with the better nested score, for each scenario.
+        targets first), or `auto`, the one with the better nested score, for each scenario. What `auto` chooses for a
+        group that is scored comes from the other groups alone; with two groups it is argmax.
     assign
         `causal`: never answer a joint label twice for one wearer (see `assignment`); needs a member with joint labels.
     seed
@@ -260,16 +265,38 @@ class Nested:
         float32, (n_sequences, n_classes), aligned with the predictions it was made of.
     predicted
         Rule -> int64, (n_sequences,): positions of gestures.
+    groups
+        int64, (n_sequences,), from `nesting_groups`.
+    rules
+        Group -> the rule that it is decoded by, which its own labels had no part in.
     """
 
     proba: Float32
     predicted: dict[str, Int64]
+    groups: Int64
+    rules: dict[int, str]
 
     __repr__ = short_repr
 
-    def best_rule(self, truth: Int64, targets: Sequence[bool]) -> str:
-        """Name the rule with the better score; argmax where they are level."""
-        return max(RULES, key=lambda rule: hierarchical_f1(truth, self.predicted[rule], targets).score)
+    @property
+    def decided(self) -> Int64:
+        """int64, (n_sequences,): positions of the gestures answered, each group by its own rule."""
+        out = np.empty_like(self.groups)
+        for group, rule in self.rules.items():
+            held = self.groups == group
+            out[held] = self.predicted[rule][held]
+        return out
+
+    def kept_rule(self, truth: Int64, targets: Sequence[bool], config: BlendConfig) -> str:
+        """Name the rule for new recordings: the one asked for, or for `auto` the one with the better nested score."""
+        if config.decode != "auto":
+            return config.decode
+        return _better_rule(truth, self.predicted, targets) if len(self.rules) >= MIN_AUTO_GROUPS else RULES[0]
+
+
+def _better_rule(truth: Int64, predicted: Mapping[str, Int64], targets: Sequence[bool]) -> str:
+    """Name the rule with the better score; argmax where they are level."""
+    return max(RULES, key=lambda rule: hierarchical_f1(truth, predicted[rule], targets).score)
 
 
 def nesting_groups(part: OofScenario) -> Int64:
@@ -308,7 +335,7 @@ def nested(
     *,
     fixed: Sequence[float] | None = None,
 ) -> Nested:
-    """Blend each of the `nesting_groups` with what was fitted on the other groups alone."""
+    """Blend and decode each of the `nesting_groups` by what was fitted and chosen on the other groups alone."""
     groups = nesting_groups(part)
     proba = np.empty_like(probas[0])
     predicted = {rule: np.empty(len(groups), dtype=np.int64) for rule in RULES}
@@ -318,4 +345,45 @@ def nested(
         proba[held] = fitted.mix([p[held] for p in probas])
         predicted["argmax"][held] = decide(proba[held], targets, None)
         predicted["threshold"][held] = decide(proba[held], targets, fitted.threshold)
-    return Nested(proba, predicted)
+    return Nested(proba, predicted, groups, _rules(probas, part.truth, groups, targets, config, fixed=fixed))
+
+
+def _rules(
+    probas: Sequence[Float32],
+    truth: Int64,
+    groups: Int64,
+    targets: Sequence[bool],
+    config: BlendConfig,
+    *,
+    fixed: Sequence[float] | None,
+) -> dict[int, str]:
+    """Choose the decoding rule of each group by the score that it has, nested, inside the other groups.
+
+    Nested again: to choose for a group, each inner group of the others (five at most) is blended and decoded by what
+    was fitted without both. Two groups that leave each other out share a fit: 10 fits for five groups, and some 4 a
+    group beyond.
+    """
+    names = np.unique(groups).tolist()
+    if config.decode != "auto":
+        return dict.fromkeys(names, config.decode)
+    if len(names) < MIN_AUTO_GROUPS or not has_two_sides(targets):
+        return dict.fromkeys(names, RULES[0])
+    inner = [names[start::_INNER_GROUPS] for start in range(min(_INNER_GROUPS, len(names)))]
+    fits: dict[frozenset[int], Mixture] = {}
+    chosen = {}
+    for name in names:
+        predicted = {rule: np.empty(len(groups), dtype=np.int64) for rule in RULES}
+        for block in inner:
+            held = np.isin(groups, block) & (groups != name)
+            left_out = frozenset([name, *block])
+            if not held.any():
+                continue
+            if left_out not in fits:
+                rest = ~np.isin(groups, list(left_out))
+                fits[left_out] = fit_mixture([p[rest] for p in probas], truth[rest], targets, config, fixed=fixed)
+            proba = fits[left_out].mix([p[held] for p in probas])
+            predicted["argmax"][held] = decide(proba, targets, None)
+            predicted["threshold"][held] = decide(proba, targets, fits[left_out].threshold)
+        others = groups != name
+        chosen[name] = _better_rule(truth[others], {rule: each[others] for rule, each in predicted.items()}, targets)
+    return chosen

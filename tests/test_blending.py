@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bfrbctl import oof
-from bfrbctl.blending import aligned_members, blend, nesting_note, read_mixtures
+from bfrbctl.blending import aligned_members, blend, decoding_note, nesting_note, notes_of, read_mixtures
 from bfrbctl.bootstrap import score_intervals
 from bfrbctl.errors import ArtefactError, DataError, UsageError
 from bfrbctl.folders import Folder
@@ -105,6 +105,81 @@ def test_the_nested_blend_of_a_fold_does_not_see_that_fold() -> None:
     assert not np.array_equal(honest.proba[~held], again.proba[~held])
     for rule, predicted in honest.predicted.items():
         assert np.array_equal(predicted[held], again.predicted[rule][held])
+
+
+def biased(bias: float, *, n: int = 240, seed: int = 3) -> tuple[list[np.ndarray], OofScenario]:
+    """A member that favours non-targets in one half of the folds, so that groups disagree on the decoding rule."""
+    probas, part = members(n, seed=seed, noise=(2.5,))
+    proba = probas[0] * np.where((part.folds < 2)[:, None], [1.0, 1.0, bias], 1.0).astype(np.float32)
+    return [proba / proba.sum(axis=1, keepdims=True)], part
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 3), st.sampled_from([0.5, 1.0, 2.0]))
+@settings(max_examples=20)
+def test_what_a_fold_answers_does_not_depend_on_its_labels(seed: int, fold: int, bias: float) -> None:
+    probas, part = biased(bias, n=96, seed=seed % 1000)
+    held = part.folds == fold
+    lied = part.truth.copy()
+    lied[held] = np.random.default_rng(seed).integers(0, 3, held.sum())
+    honest = nested(probas, part, TARGETS, BlendConfig())
+    again = nested(probas, OofScenario(part.keys, lied, part.proba), TARGETS, BlendConfig())
+    assert honest.rules[fold] == again.rules[fold]
+    assert np.array_equal(honest.proba[held], again.proba[held])
+    assert np.array_equal(honest.decided[held], again.decided[held])
+
+
+def test_each_fold_is_decoded_by_the_rule_that_the_others_choose() -> None:
+    disagreed = 0
+    for seed in range(12):
+        probas, part = biased(1.5, seed=seed)
+        honest = nested(probas, part, TARGETS, BlendConfig())
+        for fold in range(4):
+            held, rest = part.folds == fold, part.folds != fold
+            inside = OofScenario(part.keys.filter(rest), part.truth[rest], probas[0][rest])
+            within = nested([probas[0][rest]], inside, TARGETS, BlendConfig(decode="argmax"))
+            scores = {
+                rule: hierarchical_f1(inside.truth, each, TARGETS).score for rule, each in within.predicted.items()
+            }
+            assert scores[honest.rules[fold]] == max(scores.values())
+            assert np.array_equal(honest.decided[held], honest.predicted[honest.rules[fold]][held])
+        disagreed += len(set(honest.rules.values())) == 2
+    assert disagreed, "every fold chose alike: nothing was tried"
+
+
+def test_many_groups_choose_by_a_few_inner_ones() -> None:
+    probas, part = members(n=120, noise=(2.0,))
+    alone = OofScenario(part.keys.with_columns(fold=pl.Series(range(120)) % 12), part.truth, part.proba)
+    honest = nested(probas, alone, TARGETS, BlendConfig())
+    assert sorted(honest.rules) == list(range(12))
+    held = alone.folds == 7
+    lied = alone.truth.copy()
+    lied[held] = (lied[held] + 1) % 3
+    again = nested(probas, OofScenario(alone.keys, lied, part.proba), TARGETS, BlendConfig())
+    assert honest.rules[7] == again.rules[7]
+    assert np.array_equal(honest.decided[held], again.decided[held])
+
+
+@pytest.mark.parametrize("decode", ["argmax", "threshold"])
+def test_a_rule_that_is_asked_for_is_that_of_every_fold(decode: str) -> None:
+    probas, part = members()
+    config = BlendConfig(decode=decode)
+    honest = nested(probas, part, TARGETS, config)
+    assert honest.rules == dict.fromkeys(range(4), decode)
+    assert np.array_equal(honest.decided, honest.predicted[decode])
+    assert honest.kept_rule(part.truth, TARGETS, config) == decode
+
+
+def test_two_groups_leave_none_to_choose_a_rule_by() -> None:
+    probas, part = biased(0.2)
+    two = OofScenario(part.keys.with_columns(pl.col("fold") // 2), part.truth, part.proba)
+    honest = nested(probas, two, TARGETS, BlendConfig())
+    assert honest.rules == {0: "argmax", 1: "argmax"}
+    assert honest.kept_rule(part.truth, TARGETS, BlendConfig()) == "argmax"
+    rules = {"all": {"asked": "auto"}}
+    assert "auto is argmax" in str(decoding_note({"rules": rules, "nesting": {"groups": 2}}))
+    assert decoding_note({"rules": rules, "nesting": {"groups": 3}}) is None
+    assert decoding_note({"rules": {"all": {"asked": "argmax"}}, "nesting": {"groups": 2}}) is None
+    assert decoding_note({"rules": {"all": {"chosen": "argmax"}}}) is None
 
 
 def test_the_interval_holds_the_score() -> None:
@@ -238,6 +313,7 @@ def test_the_answers_in_a_blend_are_those_of_the_rule_it_chose(
         for scenario, mixture in read_mixtures(made).items():
             assert (mixture.threshold is None) == (decode == "argmax")
             assert told["scenarios"][scenario]["score"] == told["rules"][scenario]["scores"][decode]
+            assert told["rules"][scenario]["by_group"] == dict.fromkeys("012", decode)
         parts = oof.read_oof(made)
         assert told["score"] == np.mean([part.score(made.content["targets"]).score for part in parts.values()])
 
@@ -265,7 +341,7 @@ def test_models_of_one_fold_are_blended_by_groups_of_its_subjects(
         made = blend(members, output, BlendConfig())
     told = made.read_json("metrics.json")
     assert told["nesting"] == {"over": "groups of subjects", "groups": 2}
-    assert nesting_note(told) == inspect("blend", made.path).notes[-1]
+    assert inspect("blend", made.path).notes[-2:] == (nesting_note(told), decoding_note(told)) == tuple(notes_of(told))
     assert "one fold" in str(nesting_note(told))
     parts = oof.read_oof(made)
     assert told["score"] == np.mean([part.score(made.content["targets"]).score for part in parts.values()])

@@ -205,7 +205,7 @@ def test_a_blend_shows_weights_scores_and_what_members_add(blend_folder: Folder)
     told = tables(view)
     assert [row[0] for row in told["members"].rows] == ["soft", "sharp"]
     assert inspect("oof", blend_folder.path).facts["score"] == pytest.approx(view.facts["score"])
-    alone = {row[0]: row[1] for row in told["what each member adds"].rows}
+    alone = {row[0]: row[1] for row in told["what each member adds, in-sample"].rows}
     scores = {row[0]: row[3] for row in told["members"].rows}
     assert alone == {"soft": pytest.approx(scores["sharp"]), "sharp": pytest.approx(scores["soft"])}
 

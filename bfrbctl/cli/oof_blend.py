@@ -43,12 +43,12 @@ def oof_blend(
 ) -> None:
     """Blend models by their out-of-fold predictions, with temperatures and weights for both scenarios.
 
-    The score told is honest: every fold is blended with weights fitted on the other folds.
+    The score is honest: every fold is blended with weights fitted, and decoded by a rule chosen, on the other folds.
 
     Example: bfrbctl oof-blend lgbm/ keras/ blend/
     """
     from bfrbctl import config as configuration
-    from bfrbctl.blending import METRICS, blend, nesting_note
+    from bfrbctl.blending import METRICS, blend, notes_of
     from bfrbctl.folders import open_folder
     from bfrbctl.journals import interrupted_run
     from bfrbctl.mixing import BlendConfig
@@ -79,7 +79,7 @@ def oof_blend(
         f"wrote {target}: {score_line(summary, scenarios_of(finished.content))}",
         f"      {_gain_line(summary)}",
         *_assignment_line(summary),
-        *(f"      {note}" for note in [nesting_note(summary)] if note),
+        *(f"      {note}" for note in notes_of(summary)),
     ]
     shared.tell(
         {"output": target, **summary},

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from bfrbctl import oof
-from bfrbctl.blending import nesting_note, read_mixtures
+from bfrbctl.blending import notes_of, read_mixtures
 from bfrbctl.bootstrap import score_intervals
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import ArtefactError, DataError, UsageError, examples
@@ -312,7 +312,7 @@ def blend_view(folder: Folder, options: Options) -> View:
             hint="blend again, or download the folder again",
         ) from error
     notes = [] if facts["gain_over_best_member"] > 0 else [f"the blend does not beat {facts['best_member']}"]
-    notes += [note for note in [nesting_note(metrics)] if note]
+    notes += notes_of(metrics)
     removed = _removed(folder, names, mixtures)
     if removed is None and len(names) > 1:
         notes.append("what each member adds is not known: this blend was written without its members' predictions")
@@ -341,7 +341,7 @@ def _intervals(folder: Folder, metrics: Mapping[str, Any], options: Options) -> 
 
 
 def _decoding(metrics: Mapping[str, Any], scenarios: Sequence[str], targets: Sequence[bool]) -> list[Table]:
-    """Scores of the decoding rules, and of the assignment of joint labels where there is one; all honest.
+    """Scores of the decoding rules, and of the assignment of joint labels where there is one; all nested.
 
     Where all classes are of one side there is one rule: the most probable gesture.
     """
@@ -350,8 +350,11 @@ def _decoding(metrics: Mapping[str, Any], scenarios: Sequence[str], targets: Seq
         told = metrics["rules"][scenario]
         threshold = told["threshold"]
         scores = [float(told["scores"][rule]) for rule in RULES]
-        rows.append((scenario, *scores, str(told["chosen"]), "-" if threshold is None else float(threshold)))
-    tables = [Table("decoding", ("scenario", *RULES, "chosen", "threshold"), tuple(rows))]
+        by_group = list(dict(told.get("by_group", {})).values())  # not in folders of earlier versions
+        agree = f"{by_group.count(told['chosen'])} of {len(by_group)}" if by_group else "-"
+        rows.append((scenario, *scores, str(told["chosen"]), agree, "-" if threshold is None else float(threshold)))
+    about = ("scenario", *RULES, "chosen", "groups that chose it", "threshold")
+    tables = [Table("decoding", about, tuple(rows))]
     assignment = []
     for scenario, told in metrics["assignment"].items():
         if scenario in scenarios:
@@ -410,7 +413,7 @@ def _removed(folder: Folder, names: Sequence[str], mixtures: Mapping[str, Mixtur
             cells += [without, whole - without]
         rows.append(tuple(cells))
     columns = for_each(mixtures, f"{score_column(targets)} without it", "it adds")
-    return Table("what each member adds", ("member", *columns), tuple(rows))
+    return Table("what each member adds, in-sample", ("member", *columns), tuple(rows))
 
 
 def _score(mixture: Mixture, probas: Sequence[Float32], truth: Int64, targets: Sequence[bool]) -> float:
@@ -435,4 +438,4 @@ def _removed_bars(table: Table, scenarios: Sequence[str], score: str) -> Bars:
         (f"scenario {scenario}", tuple(row[table.columns.index(name)] for row in table.rows))
         for scenario, name in zip(scenarios, for_each(scenarios, "it adds"), strict=True)
     )
-    return Bars("What each member adds", f"{score} lost without it", labels, groups)
+    return Bars("What each member adds, in-sample", f"{score} lost without it", labels, groups)
