@@ -136,18 +136,18 @@ min_data_in_bin
     """
 
     learning_rate: float = 0.1
-    num_leaves: int = 7
+    num_leaves: int = 15
     max_depth: int = -1
     min_data_in_leaf: int = 20
     min_sum_hessian_in_leaf: float = 1e-3
-    feature_fraction: float = 0.05
+    feature_fraction: float = 0.1
     bagging_fraction: float = 1.0
     bagging_freq: int = 0
     lambda_l1: float = 0.0
     lambda_l2: float = 1.0
     min_gain_to_split: float = 0.0
-    path_smooth: float = 0.0
-    extra_trees: bool = False
+    path_smooth: float = 5.0
+    extra_trees: bool = True
     max_bin: int = 63
     min_data_in_bin: int = 3
     n_rounds: int = 400
