@@ -26,7 +26,7 @@ _DIGITS = 16
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """Digests of the sequences and subjects that a model, or any member of a blend, learned from or stopped on."""
+    """Digests of the sequences and subjects that a model, or any member of a blend, learned from or was chosen by."""
 
     sequences: frozenset[str]
     subjects: frozenset[str]
@@ -45,7 +45,7 @@ class TrainedOn:
 
 
 def training_digests(index: pl.DataFrame) -> dict[str, str]:
-    """Give the digests of the sequences that a model is trained on, those that choose the best step included.
+    """Give the digests of the sequences that a model is trained on, those that choose the number of steps included.
 
     Parameters
     ----------

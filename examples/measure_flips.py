@@ -5,7 +5,7 @@
 Takes a prepared dataset whose people all wore the device the right way up, and its features. Tells how well one
 recording and all recordings of a person tell how the device was worn, by turning them by the study's formula. Then
 trains LightGBM twice, on features with two people of the training part turned round and with all as they should be,
-and scores each model on the held-out people as they are and all turned. Prints Markdown.
+and scores each model of all rounds on the held-out people as they are and all turned. Prints Markdown.
 """
 
 import argparse

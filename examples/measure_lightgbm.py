@@ -1,109 +1,140 @@
 """Measure the LightGBM member on a feature folder: the figures of docs/lightgbm.md.
 
     python examples/measure_lightgbm.py features/ kept/
-    python examples/measure_lightgbm.py features/ kept/ --folds 0 1 --ways defaults num_leaves=15,learning_rate=0.05
-    python examples/measure_lightgbm.py features/ kept/ --folds 0 --ways defaults plain
+    python examples/measure_lightgbm.py features/ kept/ --ways defaults num_leaves=15,learning_rate=0.05
+    python examples/measure_lightgbm.py features/ kept/ --folds 0 1 --ways defaults plain
     python examples/measure_lightgbm.py features/ kept/ --ways defaults first,feature_fraction=0.3
 
 A way to train is `defaults`, settings of the member that differ from them, joined by commas, or `plain`: what one would
 write without this package, LGBMClassifier with its own defaults on the same rows. `first` before the settings leaves
-a first table of features: mean, std, min and max over whole recordings, and the wearer. Every fold of every way is
-kept in a file as soon as it is trained, and read from there the next time, so that a long list can be measured in
-parts.
-Prints Markdown: a row a way, with the out-of-fold scores of both scenarios and what a fold cost, a row a fold, and the
-F1 of every class of the first way.
+a first table of features: mean, std, min and max over whole recordings, and the wearer.
+Every fold of every way is trained for all its rounds and kept in a file with the model and its curve, and read from
+there the next time, so that a long list can be measured in parts. Then the rounds are chosen: by the other folds, by
+score and by log-loss, where there are two folds or more; not at all (`last`); and by the fold's own held-out rows,
+which shows how much such a choice flatters.
+Prints Markdown: the out-of-fold scores of both scenarios, a row a way and choice of rounds; the same by fold; what a
+fold cost; and the F1 of every class of the first row.
 """
 
 import argparse
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, get_args
 
 import numpy as np
+import polars as pl
 from feature_ablation import FIRST
 
 from bfrbctl import oof
 from bfrbctl.config import build
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.feature_folder import read_features
+from bfrbctl.fold_results import predict_scenarios
 from bfrbctl.folders import open_folder
-from bfrbctl.metrics import f1_by_class, log_loss, merged_labels, score_proba
+from bfrbctl.metrics import f1_by_class, has_two_sides, log_loss, merged_labels, score_name, score_proba
 from bfrbctl.models import FoldTask
 from bfrbctl.models.lightgbm_library import lgb, silence
-from bfrbctl.models.lightgbm_model import Config, fit
-from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, NON_TARGET
+from bfrbctl.models.lightgbm_model import Config, fit, load_step
+from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, NON_TARGET, SCENARIOS
+from bfrbctl.segments import AnyArray
+from bfrbctl.selection import By, Curve, Rule, best_step, select_steps
 
 DEFAULTS, PLAIN, FIRST_TABLE = "defaults", "plain", "first"
 
+Probas = Mapping[str, AnyArray]
+"""Scenario -> probabilities of held-out rows, (n_sequences, n_classes)."""
+
 
 @dataclass(frozen=True)
-class Measured:
-    """Held-out predictions of one way to train on one fold (or more, put together), and what a fold cost."""
+class Trained:
+    """One way to train, on one fold, after all its rounds.
 
-    truth: np.ndarray
-    proba_all: np.ndarray
-    proba_imu: np.ndarray
-    rounds: np.ndarray
-    seconds: np.ndarray
-    processor_seconds: np.ndarray
+    Parameters
+    ----------
+    settings
+        All settings, to know whether what was kept is still of this way.
+    truth
+        int64, (n_sequences,): labels of the held-out rows.
+    last
+        Predictions of the model of all rounds.
+    n_rounds
+        How many these are.
+    curve, files
+        Figures of the held-out rows after every round, and the model as files; None and empty where no round but the
+        last can be kept.
+    seconds, processor_seconds
+        What training took.
+    """
+
+    settings: str
+    truth: AnyArray
+    last: Probas
+    n_rounds: int
+    curve: Curve | None
+    files: Mapping[str, bytes]
+    seconds: float
+    processor_seconds: float
+
+
+@dataclass(frozen=True)
+class Held:
+    """Held-out rows of a fold (or more, put together), predicted with so many rounds."""
+
+    truth: AnyArray
+    probas: Probas
+    rounds: tuple[int, ...]
 
     @classmethod
-    def together(cls, parts: Sequence["Measured"]) -> "Measured":
+    def together(cls, parts: Sequence["Held"]) -> "Held":
         """Put folds one behind the other."""
-        return cls(*(np.concatenate([vars(part)[name] for part in parts]) for name in cls.__dataclass_fields__))
+        probas = {name: np.concatenate([part.probas[name] for part in parts]) for name in SCENARIOS}
+        rounds = tuple(number for part in parts for number in part.rounds)
+        return cls(np.concatenate([part.truth for part in parts]), probas, rounds)
+
+
+@cache
+def read(path: Path) -> tuple[Mapping[str, Any], pl.DataFrame, FeatureBatch]:
+    """Read what the manifest tells, the index and the table."""
+    folder = open_folder(path, "features")
+    index, batch = read_features(folder, parts=frozenset({"table"}))
+    return folder.content, index, batch
 
 
 def fold_task(path: Path, fold: int, seed: int) -> FoldTask:
     """Give the task of one fold, as `bfrbctl train lgbm` makes it."""
-    folder = open_folder(path, "features")
-    index, batch = read_features(folder, parts=frozenset({"table"}))
-    classes = tuple(folder.content["classes"])
+    content, index, batch = read(path)
+    classes = tuple(content["classes"])
     labels = oof.class_positions(index["gesture"].to_list(), classes)
     folds = index["fold"].to_numpy()
     fitted, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
     return FoldTask(
         fold=fold,
         classes=classes,
-        targets=tuple(folder.content["targets"]),
+        targets=tuple(content["targets"]),
         train=batch.take(fitted),
         train_labels=labels[fitted],
         valid=batch.take(held_out),
         valid_labels=labels[held_out],
         seed=seed,
-        rate_hz=float(folder.content["rate_hz"]),
+        rate_hz=float(content["rate_hz"]),
         scratch=path,
         on_progress=lambda row: None,
+        keep_steps=True,
     )
 
 
-def train(task: FoldTask, way: str) -> Measured:
-    """Train one fold one way; the reading of the features is not timed."""
-    words = way.split(",")
-    if words[0] == FIRST_TABLE:
-        task = replace(task, train=first_table(task.train), valid=first_table(task.valid))
-    settings = [word for word in words if word not in (DEFAULTS, FIRST_TABLE)]
-    started, processor = time.perf_counter(), time.process_time()
-    if way == PLAIN:
-        model: Any = lgb.LGBMClassifier(verbosity=-1).fit(task.train.table, task.train_labels)
-        rounds = [model.n_estimators]
-    else:
-        model = fit(task, build(Config, overrides=settings))
-        rounds = model.summary["best_round"]
-    seconds, processor_seconds = time.perf_counter() - started, time.process_time() - processor
+def config_of(way: str) -> Config:
+    """Give the settings of a way that is not `plain`."""
+    return build(Config, overrides=[word for word in way.split(",") if word not in (DEFAULTS, FIRST_TABLE)])
 
-    def predicted(batch: FeatureBatch) -> np.ndarray:
-        return np.asarray(model.booster_.predict(batch.table) if way == PLAIN else model.predict_proba(batch))
 
-    return Measured(
-        truth=task.valid_labels,
-        proba_all=predicted(task.valid),
-        proba_imu=predicted(task.valid.imu_only()),
-        rounds=np.asarray(rounds),
-        seconds=np.array([seconds]),
-        processor_seconds=np.array([processor_seconds]),
-    )
+def settings_of(way: str) -> str:
+    """Tell all settings of a way, as it is kept with them."""
+    return f"{lgb.LGBMClassifier()!r}" if way == PLAIN else f"{way.split(',')[0] == FIRST_TABLE} {config_of(way)!r}"
 
 
 def first_table(batch: FeatureBatch) -> FeatureBatch:
@@ -112,65 +143,174 @@ def first_table(batch: FeatureBatch) -> FeatureBatch:
     return replace(batch, table=batch.table[:, kept], features=tuple(batch.features[i] for i in kept))
 
 
-def measured(chosen: argparse.Namespace, way: str, fold: int) -> Measured:
+def columns_of(batch: FeatureBatch, way: str) -> FeatureBatch:
+    """Leave the features that a way sees."""
+    return first_table(batch) if way.split(",")[0] == FIRST_TABLE else batch
+
+
+def train(task: FoldTask, way: str) -> Trained:
+    """Train one fold one way for all rounds; the reading of the features is not timed."""
+    task = replace(task, train=columns_of(task.train, way), valid=columns_of(task.valid, way))
+    started, processor = time.perf_counter(), time.process_time()
+    if way == PLAIN:
+        plain: Any = lgb.LGBMClassifier(verbosity=-1).fit(task.train.table, task.train_labels)
+    else:
+        with TemporaryDirectory() as scratch:
+            model = fit(replace(task, scratch=Path(scratch)), config_of(way))
+    seconds, processor_seconds = time.perf_counter() - started, time.process_time() - processor
+    if way == PLAIN:
+        both = {ALL_SENSORS: task.valid, IMU_ONLY: task.valid.imu_only()}
+        last: Probas = {name: np.asarray(plain.booster_.predict(batch.table)) for name, batch in both.items()}
+    else:
+        last = predict_scenarios(model, task.valid)
+    can_choose = way != PLAIN and not config_of(way).why_last
+    return Trained(
+        settings=settings_of(way),
+        truth=task.valid_labels,
+        last=last,
+        n_rounds=plain.n_estimators if way == PLAIN else config_of(way).n_rounds,
+        curve=model.curve if can_choose else None,
+        files=model.encode() if can_choose else {},
+        seconds=seconds,
+        processor_seconds=processor_seconds,
+    )
+
+
+def keep(path: Path, found: Trained) -> None:
+    """Write what was trained."""
+    arrays: dict[str, Any] = {name: getattr(found, name) for name in ("settings", "truth", "n_rounds")}
+    arrays |= {name: getattr(found, name) for name in ("seconds", "processor_seconds")}
+    arrays |= {f"last {name}": proba for name, proba in found.last.items()}
+    if found.curve:
+        arrays |= {f"score {name}": values for name, values in found.curve.score.items()}
+        arrays |= {f"logloss {name}": values for name, values in found.curve.logloss.items()}
+    arrays |= {f"file {name}": np.frombuffer(content, np.uint8) for name, content in found.files.items()}
+    np.savez_compressed(path, **arrays)
+
+
+def kept(path: Path) -> Trained:
+    """Read what `keep` wrote."""
+    with np.load(path) as stored:
+        arrays = dict(stored)
+
+    def named(kind: str) -> dict[str, AnyArray]:
+        return {name.removeprefix(kind): values for name, values in arrays.items() if name.startswith(kind)}
+
+    return Trained(
+        settings=str(arrays["settings"]),
+        truth=arrays["truth"],
+        last=named("last "),
+        n_rounds=int(arrays["n_rounds"]),
+        curve=Curve(named("score "), named("logloss ")) if named("score ") else None,
+        files={name: values.tobytes() for name, values in named("file ").items()},
+        seconds=float(arrays["seconds"]),
+        processor_seconds=float(arrays["processor_seconds"]),
+    )
+
+
+def trained(options: argparse.Namespace, way: str, fold: int) -> Trained:
     """Read what was kept of a way and fold, or train it and keep it."""
-    file = chosen.kept / f"{way}_seed{chosen.seed}_fold{fold}.npz"
-    if not file.exists():
-        found = train(fold_task(chosen.features, fold, chosen.seed), way)
-        np.savez_compressed(file, **vars(found))
-    with np.load(file) as stored:
-        return Measured(**stored)
+    path = options.kept / f"{way}_seed{options.seed}_fold{fold}.npz"
+    if path.exists() and (found := kept(path)).settings == settings_of(way):
+        return found
+    keep(path, train(fold_task(options.features, fold, options.seed), way))
+    return kept(path)
 
 
-def table_row(name: str, found: Measured, targets: Sequence[bool]) -> str:
-    probas = {ALL_SENSORS: found.proba_all, IMU_ONLY: found.proba_imu}
-    scores = [score_proba(proba, found.truth, targets).score for proba in probas.values()]
-    losses = [log_loss(proba, found.truth) for proba in probas.values()]
-    figures = [f"{value:.4f}" for value in (*scores, float(np.mean(scores)))] + [f"{value:.3f}" for value in losses]
-    cost = [f"{np.mean(found.seconds):.0f}", f"{np.mean(found.processor_seconds):.0f}"]
-    return " | ".join([f"| {name}", *figures, *cost, ", ".join(map(str, found.rounds.tolist())) + " |"])
+def choices(folds: Mapping[int, Trained], way: str) -> dict[str, Mapping[int, int]]:
+    """Give, by who chooses, the rounds that each fold is scored with."""
+    last = {"last": {fold: found.n_rounds for fold, found in folds.items()}}
+    curves = {fold: found.curve for fold, found in folds.items() if found.curve}
+    if len(curves) < len(folds):
+        return last
+    rules = {by: Rule(by, config_of(way).scenario) for by in get_args(By)}
+    others = {f"other folds, {by}": select_steps(curves, rule).folds for by, rule in rules.items() if len(curves) > 1}
+    own = {
+        f"own rows, {by} (flattered)": {fold: best_step(curve, rule) for fold, curve in curves.items()}
+        for by, rule in rules.items()
+    }
+    return {**others, **last, **own}
 
 
-def class_rows(found: Measured, classes: Sequence[str], targets: Sequence[bool]) -> list[str]:
-    truth = merged_labels(found.truth, targets)
-    names = [name for name, target in zip(classes, targets, strict=True) if target] + [NON_TARGET]
-    columns = [
-        f1_by_class(truth, merged_labels(proba.argmax(axis=1), targets), len(names))
-        for proba in (found.proba_all, found.proba_imu)
-    ]
+def predicted(options: argparse.Namespace, way: str, folds: Mapping[int, Trained]) -> dict[str, dict[int, Held]]:
+    """Predict every fold's held-out rows with the rounds that each choice gives it."""
+    chosen = choices(folds, way)
+    out: dict[str, dict[int, Held]] = {name: {} for name in chosen}
+    classes = tuple(read(options.features)[0]["classes"])
+    for fold, found in folds.items():
+        valid = columns_of(fold_task(options.features, fold, options.seed).valid, way)
+        probas = {found.n_rounds: found.last}
+        for name, steps in chosen.items():
+            if (step := steps[fold]) not in probas:
+                probas[step] = predict_scenarios(load_step(found.files, step, classes=classes), valid)
+            out[name][fold] = Held(found.truth, probas[step], (step,))
+    return out
+
+
+def table_row(names: Sequence[str], held: Held, targets: Sequence[bool]) -> str:
+    """Give the scores of a row."""
+    scores = [score_proba(held.probas[name], held.truth, targets) for name in SCENARIOS]
+    losses = [log_loss(held.probas[name], held.truth) for name in SCENARIOS]
+    figures = [*(score.score for score in scores), float(np.mean([score.score for score in scores]))]
+    figures += [score.gesture_macro_f1 for score in scores]
+    cells = [f"{value:.4f}" for value in figures] + [f"{value:.3f}" for value in losses]
+    return f"| {' | '.join([*names, *cells, ', '.join(map(str, held.rounds))])} |"
+
+
+def class_rows(held: Held, classes: Sequence[str], targets: Sequence[bool]) -> list[str]:
+    """Give the F1 of every target, and of the others as one; of every gesture where all are of one side."""
+    answers = {name: held.probas[name].argmax(axis=1) for name in SCENARIOS}
+    names, truth = list(classes), held.truth
+    if has_two_sides(targets):
+        names = [name for name, target in zip(classes, targets, strict=True) if target] + [NON_TARGET]
+        truth = merged_labels(truth, targets)
+        answers = {name: merged_labels(answer, targets) for name, answer in answers.items()}
+    columns = [f1_by_class(truth, answers[name], len(names)) for name in SCENARIOS]
     return [f"| {name} | {columns[0][i]:.3f} | {columns[1][i]:.3f} |" for i, name in enumerate(names)]
 
 
-def report(results: Mapping[str, Mapping[int, Measured]], content: Mapping[str, Any]) -> None:
+def report(
+    results: Mapping[str, Mapping[str, Mapping[int, Held]]],
+    cost: Mapping[str, Mapping[int, Trained]],
+    content: Mapping[str, Any],
+) -> None:
     """Print what was measured."""
-    head = "all | imu | mean | logloss all | imu | s a fold | cpu s a fold | rounds |"
-    line = "|---|---|---|---|---|---|---|---|---|"
     targets = content["targets"]
-    print(f"| settings | {head}\n{line}")
-    for way, folds in results.items():
-        print(table_row(way, Measured.together(list(folds.values())), targets))
-    print(f"\n| fold | {head}\n{line}")
-    for way, folds in results.items():
-        for fold, found in folds.items():
-            print(table_row(f"{way}, fold {fold}", found, targets))
-    first, folds = next(iter(results.items()))
-    print(f"\n| F1, {first} | all | imu |\n|---|---|---|")
-    print("\n".join(class_rows(Measured.together(list(folds.values())), content["classes"], targets)))
+    figures = f"{score_name(targets)}, all | imu | mean | gesture F1, all | imu | log-loss, all | imu | rounds |"
+    line = "---|" * figures.count("|")
+    print(f"| settings | rounds chosen by | {figures}\n|---|---|{line}")
+    for way, chosen in results.items():
+        for name, folds in chosen.items():
+            print(table_row([way, name], Held.together(list(folds.values())), targets))
+    print(f"\n| settings | rounds chosen by | fold | {figures}\n|---|---|---|{line}")
+    for way, chosen in results.items():
+        for name, folds in chosen.items():
+            for fold, held in folds.items():
+                print(table_row([way, name, str(fold)], held, targets))
+    print("\n| settings | s a fold | cpu s a fold | rounds trained |\n|---|---|---|---|")
+    for way, trainings in cost.items():
+        took = np.mean([(found.seconds, found.processor_seconds) for found in trainings.values()], axis=0)
+        print(f"| {way} | {took[0]:.1f} | {took[1]:.1f} | {next(iter(trainings.values())).n_rounds} |")
+    way, chosen = next(iter(results.items()))
+    name, folds = next(iter(chosen.items()))
+    print(f"\n| F1, {way}, {name} | all | imu |\n|---|---|---|")
+    print("\n".join(class_rows(Held.together(list(folds.values())), content["classes"], targets)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("features", type=Path, help="feature folder")
-    parser.add_argument("kept", type=Path, help="folder that keeps what was measured")
+    parser.add_argument("kept", type=Path, help="folder that keeps what was trained")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folds", type=int, nargs="*", help="these folds only")
-    parser.add_argument("--ways", nargs="*", default=[DEFAULTS, "stop_on=logloss", "modality_dropout=0"])
-    chosen = parser.parse_args()
-    chosen.kept.mkdir(parents=True, exist_ok=True)
+    parser.add_argument("--folds", type=int, nargs="+", help="these folds only")
+    parser.add_argument("--ways", nargs="+", default=[DEFAULTS, "modality_dropout=0"])
+    options = parser.parse_args()
+    options.kept.mkdir(parents=True, exist_ok=True)
     silence()
-    content = open_folder(chosen.features, "features").content
-    folds = range(content["n_folds"]) if chosen.folds is None else chosen.folds
-    report({way: {fold: measured(chosen, way, fold) for fold in folds} for way in chosen.ways}, content)
+    content = read(options.features)[0]
+    folds = range(content["n_folds"]) if options.folds is None else sorted(set(options.folds))
+    cost = {way: {fold: trained(options, way, fold) for fold in folds} for way in options.ways}
+    report({way: predicted(options, way, cost[way]) for way in options.ways}, cost, content)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 usage: python examples/measure_modalities.py FEATURES [FOLD ...]
 FEATURES is a folder of `bfrbctl featurize`. For each set of modalities the member is trained, with its default settings
-and no modality dropout, on the columns that need nothing else, and scored on the held-out subjects of the folds named
-(fold 0 when none is). Prints a Markdown table.
+and no modality dropout, on the columns that need nothing else, and scored after its last round on the held-out subjects
+of the folds named (fold 0 when none is). Prints a Markdown table.
 """
 
 import sys
@@ -39,7 +39,7 @@ def main(path: Path, folds: list[int]) -> None:
     index, everything = read_features(folder, parts={"table"})
     classes, targets = tuple(folder.content["classes"]), tuple(folder.content["targets"])
     labels = class_positions(index["gesture"].to_list(), classes)
-    config = lightgbm_model.Config(modality_dropout=0.0, scenario="all")
+    config = lightgbm_model.Config(modality_dropout=0.0, select="last")
     print("| modalities | columns | score | binary F1 | macro F1 |\n|---|---|---|---|---|")
     for modalities in SETS:
         batch = only(everything, modalities)

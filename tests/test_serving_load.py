@@ -197,7 +197,7 @@ def test_what_does_not_matter_changes_no_answer(blend_folder: Folder, name: str)
 def served_blend(feature_folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small LightGBM member and a small Keras member."""
     base = tmp_path_factory.mktemp("served")
-    settings = {"lgbm": {"n_rounds": 20, "patience": 0}, "keras": {"width": 0.25, "epochs": 1, "batch_size": 16}}
+    settings = {"lgbm": {"n_rounds": 20}, "keras": {"width": 0.25, "epochs": 1, "batch_size": 16}}
     folders = []
     for kind, values in settings.items():
         module = kind_module(kind)

@@ -155,7 +155,7 @@ class FoldModel(Protocol):
 
     @property
     def summary(self) -> Mapping[str, Any]:
-        """What to tell of it: best step, best score, sizes; JSON values only."""
+        """What to tell of it: steps, scores after the last one, sizes; JSON values only."""
 
     @property
     def history(self) -> list[HistoryRow]:
