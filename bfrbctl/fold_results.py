@@ -47,7 +47,10 @@ STEPS = "steps"
 """Name of the parts that hold a model of all steps."""
 
 _SELECTED = "selected-"
-"""Prefix of the parts that are made when the numbers of steps were chosen."""
+"""Prefix of the parts and pieces that are made when the numbers of steps were chosen."""
+
+_TABLES = "tables"
+"""Name of the piece that is of all folds."""
 
 
 # ----------------------------------------------------------------------------------------------------- of one fold
@@ -197,6 +200,16 @@ def keeps_steps(job: "CrossValidation", folds: Sequence[int]) -> bool:
     return isinstance(job.kind, Selecting) and job.config.select == "other-folds" and not why_last(job, folds)
 
 
+def planned_pieces(job: "CrossValidation", folds: Sequence[int]) -> list[str]:
+    """Name what a training publishes, in this order: its folds, those with chosen steps, and the tables of all."""
+    selected = [_selected(fold) for fold in folds] if job.keep_steps else []
+    return [*(f"fold-{fold}" for fold in folds), *selected, _TABLES]
+
+
+def _selected(fold: int) -> str:
+    return f"{_SELECTED}{fold}"
+
+
 @dataclass(frozen=True)
 class _StepFiles(Mapping[str, bytes]):
     """The files of a fold's model of all steps, by suffix, read when they are asked for."""
@@ -245,9 +258,10 @@ def _select(job: "CrossValidation", output: Output, folds: Sequence[int], index:
         valid = batch.take(np.flatnonzero((index["fold"] == fold).to_numpy()))
         files = _StepFiles(output, fold)
         scored = job.kind.load_step(files, chosen.folds[fold], classes=classes)
-        kept = job.kind.load_step(files, chosen.kept, classes=classes)
+        same = chosen.kept == chosen.folds[fold]
+        kept = scored if same else job.kind.load_step(files, chosen.kept, classes=classes)
         output.publish(
-            f"{_SELECTED}{fold}",
+            _selected(fold),
             {
                 **_oof_files(job, index, fold, scored, valid, _SELECTED),
                 **_model_files(kept, fold, _SELECTED),
@@ -286,7 +300,7 @@ def finish(job: "CrossValidation", output: Output, folds: Sequence[int], index: 
         files[SEEDS] = _merged(output, f"{prefix}seeds", folds).sort("scenario", "seed", SEQUENCE_ID)
     if joint:
         files[JOINT_OOF] = _merged(output, f"{prefix}joint", folds).sort("scenario", SEQUENCE_ID)
-    output.publish("tables", files)
+    output.publish(_TABLES, files)
     content = {key: job.features.content[key] for key in KEPT}
     return output.finish(
         {

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bfrbctl.errors import ArtefactError
+from bfrbctl.errors import ArtefactError, examples
 from bfrbctl.reprs import short_repr
 from bfrbctl.segments import Float64
 
@@ -108,7 +108,20 @@ class Selected:
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """Average curves of the same number of steps, step by step."""
+    """Average curves step by step.
+
+    Raises
+    ------
+    ArtefactError
+        When they are not of the same steps and scenarios.
+    """
+    kinds = {(curve.n_steps, tuple(sorted(curve.score))) for curve in curves}
+    if len(kinds) > 1:
+        found = examples([f"{n_steps} steps ({', '.join(scenarios)})" for n_steps, scenarios in sorted(kinds)])
+        raise ArtefactError(
+            f"the folds have curves of {found}, expected the same steps and scenarios in each",
+            hint="train again with --force",
+        )
     return Curve(
         *(
             {scenario: np.mean([getattr(curve, name)[scenario] for curve in curves], axis=0) for scenario in first}

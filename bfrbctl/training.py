@@ -24,7 +24,16 @@ from bfrbctl.config import as_mapping, from_mapping
 from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.feature_folder import read_features
-from bfrbctl.fold_results import KEPT, finish, fold_files, fold_oof, fold_summary, keeps_steps, labelling
+from bfrbctl.fold_results import (
+    KEPT,
+    finish,
+    fold_files,
+    fold_oof,
+    fold_summary,
+    keeps_steps,
+    labelling,
+    planned_pieces,
+)
 from bfrbctl.folders import Folder, Pinned
 from bfrbctl.labels import Sort, postures
 from bfrbctl.metrics import one_sided_note, score_proba
@@ -169,7 +178,7 @@ def cross_validate(
     chosen = chosen_folds(job, index)
     job = replace(job, keep_steps=keeps_steps(job, chosen))
     content = {key: job.features.content[key] for key in KEPT}
-    output.describe({**content, "model": job.kind_name}, [f"fold-{fold}" for fold in chosen])
+    output.describe({**content, "model": job.kind_name}, planned_pieces(job, chosen))
     todo = [fold for fold in chosen if not output.has(f"fold-{fold}")]
     for fold in chosen:
         if fold not in todo:

@@ -106,6 +106,19 @@ def test_a_mean_curve_is_the_mean_of_every_figure() -> None:
     assert mean.as_content() == {"score": {"all": [0.5, 1.0]}, "logloss": {"all": [1.0, 0.5]}}
 
 
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        (curve({"all": [1.0]}, {"all": [0.0]}), r"of 1 steps \(all\), 2 steps \(all\)"),
+        (curve({"imu": [1.0, 1.0]}, {"imu": [0.0, 0.0]}), r"of 2 steps \(all\), 2 steps \(imu\)"),
+    ],
+)
+def test_curves_of_other_steps_or_scenarios_are_refused(other: Curve, found: str) -> None:
+    one = curve({"all": [0.0, 1.0]}, {"all": [2.0, 1.0]})
+    with pytest.raises(ArtefactError, match=found):
+        select_steps({0: one, 1: one, 2: other}, Rule())
+
+
 @pytest.mark.parametrize("n_folds", [0, 1])
 def test_a_fold_never_chooses_for_itself(n_folds: int) -> None:
     one = curve({"all": [0.5]}, {"all": [0.5]})

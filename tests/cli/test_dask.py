@@ -167,7 +167,7 @@ def test_a_cluster_gives_the_same_bytes_though_a_worker_is_killed(
 
 @pytest.mark.slow
 def test_seeds_of_a_fold_are_shared_out_though_a_worker_is_killed(base: Path, tmp_path: Path) -> None:
-    words = ["train", "lgbm", base / "features", tmp_path / "there", *LGBM, "--folds", 1, "--seeds", 3]
+    words = ["train", "lgbm", base / "features", tmp_path / "there", *LGBM, "--folds", 1, "--folds", 2, "--seeds", 2]
     call(*words[:3], tmp_path / "here", *words[4:], "--workers", 1)
     with ExitStack() as stack:
         address = stack.enter_context(scheduler())

@@ -103,7 +103,7 @@ def test_inspect_artefact_shows_the_run_and_other_views_say_how_to_continue(run:
     code, out, err = run("inspect", "artefact", half, "--json")
     assert (code, err) == (0, "")
     view = json.loads(out)
-    assert (view["facts"]["pieces_done"], view["facts"]["pieces_planned"]) == (1, 3)
+    assert (view["facts"]["pieces_done"], view["facts"]["pieces_planned"]) == (1, 7)
     assert view["facts"]["state"] == "interrupted"
     assert {"setting": "settings.learning_rate", "value": "0.2"} in view["tables"]["settings"]
     assert "numpy" in {row["library"] for row in view["tables"]["versions"]}
