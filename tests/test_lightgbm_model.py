@@ -218,11 +218,39 @@ def test_held_out_sequences_decide_nothing_of_their_model() -> None:
 def test_training_ends_where_no_tree_can_be_grown_and_the_curve_goes_on() -> None:
     constant = replace(batch(160, 1), table=np.zeros((160, N_FEATURES), np.float32))
     held = replace(batch(70, 2), table=np.zeros((70, N_FEATURES), np.float32))
-    trained = fit(task(train=constant, valid=held), quick(n_rounds=6, modality_dropout=0.0))
+    trained = fit(task(train=constant, valid=held, keep_steps=True), quick(n_rounds=6, modality_dropout=0.0))
     assert trained.curve is not None
     assert (trained.curve.n_steps, trained.trees[0].n_rounds) == (6, 1)
     cut = load_step(trained.encode(), 5, classes=CLASSES)
     assert np.array_equal(cut.predict_proba(held), trained.predict_proba(held))
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_model_cut_to_a_round_scores_what_its_curve_says(tmp_path: Path, seeds: int) -> None:
+    # few columns a tree and a bound on gain: some rounds find no split and leave no tree, and later ones do
+    given = task(scratch=tmp_path, keep_steps=True)
+    bounds = {"feature_fraction": 0.05, "min_gain_to_split": 8.0, "learning_rate": 0.1, "modality_dropout": 0.0}
+    config = quick(n_rounds=20, seeds=seeds, **bounds)
+    trained = fit(given, config)
+    assert trained.curve is not None
+    assert all(1 < trees.n_rounds < 20 for trees in trained.trees), "no round was without a split: nothing is tried"
+    for step in range(1, 21):
+        cut = load_step(trained.encode(), step, classes=CLASSES)
+        assert "rounds_after" not in cut.summary
+        losses = [given.loss(each.predict_proba(given.valid)) for each in cut.each_seed()]
+        assert np.mean(losses) == pytest.approx(trained.curve.logloss["all"][step - 1], abs=1e-6)
+        rounds = zip(trained.boosters, cut.summary["rounds"], strict=True)
+        proba = np.mean([each.predict(given.valid.table, num_iteration=n) for each, n in rounds], axis=0)
+        assert np.array_equal(cut.predict_proba(given.valid), proba.astype(np.float32))
+
+
+@pytest.mark.parametrize("rounds_after", [None, [], [[]], [[0]], [["3"]], [[3], [3]], 3])
+def test_what_does_not_say_what_each_round_left_is_not_cut(rounds_after: object) -> None:
+    files = fit(task(keep_steps=True), quick(n_rounds=3)).encode()
+    about = json.loads(files["lgbm.json"])
+    about["summary"]["rounds_after"] = rounds_after
+    with pytest.raises(ArtefactError, match="not a model of all rounds"):
+        load_step({**files, "lgbm.json": json.dumps(about).encode()}, 2, classes=CLASSES)
 
 
 def test_rows_come_every_few_rounds_and_at_the_end() -> None:

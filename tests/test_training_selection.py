@@ -24,7 +24,7 @@ from tests.test_training_members import TREES, told
 
 CHOOSING = toy_model.Config(n_steps=5, select="other-folds", sharpness=3.0)
 PEAKS = {0: [0.1, 0.2, 0.5, 0.1, 0.1], 1: [0.1, 0.9, 0.2, 0.3, 0.1], 2: [0.1, 0.1, 0.2, 0.9, 0.1]}
-"""Score of every step by fold. The best step of 1 and 2 is 4, of 0 and 2 also, of 0 and 1 it is 2, of all it is 4."""
+"""Score of every step by fold. Best on 1 and 2 is step 4, on 0 and 2 it is 4, on 0 and 1 it is 2, on all it is 4."""
 PIECES = ["fold-0", "fold-1", "fold-2", "selected-0", "selected-1", "selected-2", "tables"]
 
 

@@ -23,7 +23,7 @@ from bfrbctl.models.lightgbm_training import Fold, Run, augmented, boost, check_
 from bfrbctl.selection import Curve
 from bfrbctl.storage import parse_json, write_bytes
 
-FORMAT = 2
+FORMAT = 3
 """Of the files that members are kept in."""
 
 _log = logging.getLogger("bfrbctl.training")
@@ -95,6 +95,7 @@ def _keep(path: Path, digest: str, run: Run) -> None:
         "quantized": run.quantized,
         "selected": run.selected.tolist(),
         "n_rows": run.n_rows,
+        "rounds": list(run.rounds),
         "history": run.history,
     }
     write_bytes(path, json.dumps(sealed(told)).encode())
@@ -120,5 +121,6 @@ def _found(path: Path, digest: str) -> Run | None:
         quantized=told["quantized"],
         selected=np.array(told["selected"], dtype=np.int64),
         n_rows=told["n_rows"],
+        rounds=tuple(told["rounds"]),
         history=told["history"],
     )

@@ -49,6 +49,9 @@ FEW = 8
 SMALL_BATCH = 64
 """Up to so many rows one thread answers sooner than several."""
 
+_ROUNDS_AFTER = "rounds_after"
+"""Name in the summary of a model of all rounds: by seed, how many rounds of trees there are after every round."""
+
 
 @dataclass(frozen=True)
 class Importance:
@@ -297,6 +300,8 @@ def fit(task: FoldTask, config: Config) -> LightGBMModel:
         "quantized": [run.quantized for run in runs],
         **_final_scores(model, task),
     }
+    if task.keep_steps:
+        summary[_ROUNDS_AFTER] = [list(run.rounds) for run in runs]
     history = [row for run in runs for row in run.history]
     return replace(model, summary=summary, history=history, curve=mean_curve([run.curve for run in runs]))
 
@@ -342,14 +347,28 @@ def load_step(files: Mapping[str, bytes], step: int, *, classes: tuple[str, ...]
         When the bytes are not a sound model of these classes.
     """
     whole = load(files, classes=classes)
-    texts = tuple(first_rounds(text, step, n_classes=len(classes)) for text in whole.texts)
+    rounds = _rounds_after(whole, step)
+    each = zip(whole.texts, rounds, strict=True)
+    texts = tuple(first_rounds(text, n_rounds, n_classes=len(classes)) for text, n_rounds in each)
     model = _assemble(classes, whole.features, selected=whole.selected, texts=texts, summary={})
     sizes = {
         "rounds": [trees.n_rounds for trees in model.trees],
         "n_leaves": sum(trees.n_leaves for trees in model.trees),
     }
-    kept = {key: value for key, value in whole.summary.items() if not key.startswith(("score", "logloss"))}
+    left_out = ("score", "logloss", _ROUNDS_AFTER)
+    kept = {key: value for key, value in whole.summary.items() if not key.startswith(left_out)}
     return replace(model, summary={**kept, **sizes})
+
+
+def _rounds_after(whole: LightGBMModel, step: int) -> list[int]:
+    """Give by seed how many rounds of trees there were after so many rounds, of which some may have left none."""
+    try:
+        found = [after[min(step, len(after)) - 1] for after in whole.summary[_ROUNDS_AFTER]]
+    except (KeyError, TypeError, IndexError):
+        found = []
+    if len(found) != len(whole.texts) or not all(type(each) is int and each > 0 for each in found):
+        raise ArtefactError("lgbm.json does not tell what each round left: not a model of all rounds", hint=_HINT)
+    return found
 
 
 def _final_scores(model: LightGBMModel, task: FoldTask) -> dict[str, float]:

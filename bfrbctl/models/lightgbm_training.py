@@ -53,6 +53,8 @@ class Run:
         int64: the columns of the table that it sees.
     n_rows
         Rows that it was fitted on, IMU-only copies included.
+    rounds
+        How many rounds of trees there are after every round: one that finds no split leaves no trees.
     history
         What was reported on the way.
     """
@@ -62,6 +64,7 @@ class Run:
     quantized: bool
     selected: Int64
     n_rows: int
+    rounds: tuple[int, ...]
     history: list[HistoryRow] = field(default_factory=list)
 
     __repr__ = short_repr
@@ -99,6 +102,7 @@ class Watch:
         self.scenarios = tuple(fold.valid)
         self.run = run
         self.history: list[HistoryRow] = []
+        self.rounds: list[int] = []
         self.started = self.reported = time.perf_counter()
         self.figures: dict[str, dict[str, list[float]]] = {
             metric: {scenario: [] for scenario in self.scenarios} for metric in ("score", "logloss")
@@ -109,6 +113,7 @@ class Watch:
         values = {(name, metric): float(value) for name, metric, value, *_ in env.evaluation_result_list}
         for (scenario, metric), value in values.items():
             self.figures[metric][scenario].append(value)
+        self.rounds.append(env.model.current_iteration())
         step = env.iteration + 1
         if step % self.config.log_every == 0 or step == env.end_iteration:
             self._report(step, values)
@@ -171,7 +176,7 @@ def _train(fold: Fold, params: dict[str, Any], watch: Watch) -> Run:
     )
     text = trimmed(booster.model_to_string(num_iteration=-1)).encode("ascii")
     quantized = bool(params["use_quantized_grad"])
-    return Run(text, watch.curve, quantized, fold.selected, fold.n_rows, watch.history)
+    return Run(text, watch.curve, quantized, fold.selected, fold.n_rows, tuple(watch.rounds), watch.history)
 
 
 def _evaluation(task: FoldTask) -> Callable[[AnyArray, Any], list[tuple[str, float, bool]]]:
