@@ -273,7 +273,7 @@ def train(
         shared.crew(at_once, ways.scheduler, quiet=ways.quiet) as crew,
         open_output(model, job, force=ways.force, resume=ways.resume) as output,
     ):
-        n_folds = len(run.folds) or folder.content["n_folds"]
+        n_folds = len(set(run.folds)) or folder.content["n_folds"]
         name, choosing = score_name(folder.content["targets"]), keeps_steps(run, range(n_folds))
         steps = Steps(n_members(module, config), config.n_steps, config.STEP, name, choosing)
         watch = shared.watch_folds(kind, n_folds=n_folds, quiet=ways.quiet, steps=steps, scenarios=scenarios)
