@@ -192,7 +192,7 @@ def test_one_fold_and_an_absent_class_are_told(feature_folder: Folder, tmp_path:
 
 def test_training_shows_each_fold(model_folders: tuple[Folder, Folder], blend_folder: Folder) -> None:
     view = inspect("training", model_folders[0].path)
-    assert view.tables[0].rows[0][:5] == (0, 0, 1, 1, 0.5)
+    assert view.tables[0].rows[0][:4] == (0, 0, 1, 0.5)
     assert "no curve to draw" in view.notes[0]
     assert [table.title for table in inspect("training", blend_folder.path).tables] == [
         "training of soft",

@@ -76,7 +76,7 @@ def last(tmp_path_factory: pytest.TempPathFactory) -> KerasFoldModel:
 def test_the_kind_can_choose_and_its_model_has_steps(steps: KerasSteps) -> None:
     assert isinstance(keras_model, Selecting)
     assert isinstance(steps, OfSteps)
-    assert (TINY.rule, TINY.why_last) == (Rule("score", "mean", 0.0), "")
+    assert (TINY.rule, TINY.why_last) == (Rule("score", "mean"), "")
     assert Config().select == "last"
 
 

@@ -18,7 +18,7 @@ from bfrbctl.models.lightgbm_library import lgb, parameter_names, silence
 from bfrbctl.models.lightgbm_text import MAX_LEAVES
 from bfrbctl.selection import By, Rule, Scenario, Select
 
-_NO_PATIENCE = "n_rounds (every fold is trained to its end; see select)"
+_NO_PATIENCE = "n_rounds, how long training is: every fold is trained to its end, and select says what is kept"
 
 Value = str | int | float | bool | list[float] | tuple[float, ...]
 """A list stands for a value a feature; LightGBM wants them joined by commas."""
@@ -170,9 +170,9 @@ min_data_in_bin
             **dict.fromkeys(("lr", "step_size"), "learning_rate"),
             **dict.fromkeys(("epochs", "iterations", "n_trees", "num_boost_rounds", "n_iterations"), "n_rounds"),
             **dict.fromkeys(("max_iterations", "rounds"), "n_rounds"),
-            **dict.fromkeys(("patience", "od_wait", "early_stopping_patience", "early_stopping_rounds"), _NO_PATIENCE),
+            **dict.fromkeys(("patience", "od_wait", "early_stopping_patience"), _NO_PATIENCE),
             "stop_on": "select_by",
-            "tolerance": "select_by=logloss",
+            "tolerance": "select_by",
             **dict.fromkeys(("depth", "tree_depth"), "max_depth"),
             **dict.fromkeys(("leaves", "n_leaves", "max_leaf_count"), "num_leaves"),
             "gamma": "min_gain_to_split",
