@@ -1,6 +1,6 @@
 """Blend folders: members joined by sequence_id, weights fitted on their out-of-fold predictions, an honest score.
 
-The score that is told comes from weights, temperatures and thresholds fitted, and a decoding rule chosen, on the other
+The score comes from weights, temperatures and thresholds fitted, and a decoding rule chosen, on the other
 folds - on other subjects where there is one fold only; the in-sample one stands beside it.
 """
 

@@ -46,7 +46,8 @@ class BlendConfig:
         `name=value` for every member: fixed weights instead of fitted ones.
     decode
         How probabilities become a gesture: `argmax`, `threshold` (target or not by the summed probability of the
-        targets first), or `auto`, the one with the better nested score, for each scenario. What `auto` chooses for a
+        targets first), or `auto`: the threshold where its nested score is better by more than the standard error of the
+        gain, else argmax; for each scenario. What `auto` chooses for a
         group that is scored comes from the other groups alone; with two groups it is argmax.
     assign
         `causal`: never answer a joint label twice for one wearer (see `assignment`); needs a member with joint labels.
