@@ -9,8 +9,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
 
+from bfrbctl.arrays.ragged import offsets_of, segment_ids
 from bfrbctl.schema import STUDY_LAYOUT
-from bfrbctl.segments import offsets_of, segment_ids
 from bfrbctl.simulation import SimulationConfig, device, simulate_subject
 from bfrbctl.simulation.gestures import GESTURES, STRAIGHT
 from bfrbctl.simulation.movement import pose

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from bfrbctl.arrays.ragged import AnyArray, Bool, Float64
+from bfrbctl.artefacts.folders import open_folder
+from bfrbctl.evaluation.metrics import hierarchical_f1
 from bfrbctl.features import FAMILIES
-from bfrbctl.folders import open_folder
-from bfrbctl.metrics import hierarchical_f1
-from bfrbctl.models.lightgbm_library import lgb
-from bfrbctl.segments import AnyArray, Bool, Float64
+from bfrbctl.models.lightgbm.library import lgb
 
 N_ROUNDS = 50
 N_FOLDS = 3

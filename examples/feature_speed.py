@@ -11,10 +11,10 @@ import time
 
 import numpy as np
 
-from bfrbctl.dataset import RecordingBatch
+from bfrbctl.arrays.ragged import offsets_of
 from bfrbctl.features import FeatureConfig, compute
+from bfrbctl.recordings.dataset import RecordingBatch
 from bfrbctl.schema import STUDY_LAYOUT
-from bfrbctl.segments import offsets_of
 
 FRAMES_A_BATCH = 65536
 MEAN_FRAMES = 70

@@ -21,19 +21,20 @@ from typing import Any
 
 import numpy as np
 
-from bfrbctl import oof
+from bfrbctl.artefacts.folders import open_folder
 from bfrbctl.config import build
-from bfrbctl.feature_folder import read_features
-from bfrbctl.folders import open_folder
-from bfrbctl.labels import postures
-from bfrbctl.metrics import score_proba
-from bfrbctl.models import FoldTask, keras_training
-from bfrbctl.models.keras_backend import keras, ops
-from bfrbctl.models.keras_layout import NETWORKS, NetworkSpec
-from bfrbctl.models.keras_losses import HierarchicalLoss
-from bfrbctl.models.keras_model import NEEDS, Config, fit
-from bfrbctl.models.keras_networks import build_network
-from bfrbctl.models.keras_optimizer import FlatAdamW
+from bfrbctl.evaluation import oof
+from bfrbctl.evaluation.labels import postures
+from bfrbctl.evaluation.metrics import score_proba
+from bfrbctl.features.folder import read_features
+from bfrbctl.models.interface import FoldTask
+from bfrbctl.models.keras.backend import keras, ops
+from bfrbctl.models.keras.learning import epochs as keras_training
+from bfrbctl.models.keras.learning.losses import HierarchicalLoss
+from bfrbctl.models.keras.learning.optimizer import FlatAdamW
+from bfrbctl.models.keras.model import NEEDS, Config, fit
+from bfrbctl.models.keras.network.building import build_network
+from bfrbctl.models.keras.network.layout import NETWORKS, NetworkSpec
 from bfrbctl.schema import SCENARIOS
 
 UNMASKED = "padding counts as frames"

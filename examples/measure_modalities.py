@@ -13,12 +13,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from bfrbctl.dataset import FeatureBatch
-from bfrbctl.feature_folder import read_features
-from bfrbctl.folders import open_folder
-from bfrbctl.metrics import hierarchical_f1
-from bfrbctl.models import FoldTask, lightgbm_model
-from bfrbctl.oof import class_positions
+from bfrbctl.artefacts.folders import open_folder
+from bfrbctl.evaluation.metrics import hierarchical_f1
+from bfrbctl.evaluation.oof import class_positions
+from bfrbctl.features.folder import read_features
+from bfrbctl.models.interface import FoldTask
+from bfrbctl.models.lightgbm import model as lightgbm_model
+from bfrbctl.recordings.dataset import FeatureBatch
 
 SETS = (("imu",), ("thm",), ("tof",), ("thm", "tof"), ("imu", "thm"), ("imu", "tof"), ("imu", "thm", "tof"))
 

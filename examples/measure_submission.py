@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from bfrbctl.folders import open_folder
-from bfrbctl.kaggle import answering
-from bfrbctl.metrics import hierarchical_f1
-from bfrbctl.oof import class_positions
-from bfrbctl.prediction import Predictor
+from bfrbctl.artefacts.folders import open_folder
+from bfrbctl.evaluation.metrics import hierarchical_f1
+from bfrbctl.evaluation.oof import class_positions
+from bfrbctl.prediction.gateway import answering
+from bfrbctl.prediction.predictor import Predictor
 from bfrbctl.schema import ALL_SENSORS, GESTURE, IMU_ONLY, SEQUENCE_ID, SUBJECT
 
 N_DRAWS = 1000

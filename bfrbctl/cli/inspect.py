@@ -230,9 +230,9 @@ def _check_plot(path: Path, folder: Path) -> None:
 
 
 def _plot(view: "View", path: Path) -> None:
+    from bfrbctl.artefacts.files import write_bytes
     from bfrbctl.errors import DataError
     from bfrbctl.inspection.drawing import flattened, standalone
-    from bfrbctl.storage import write_bytes
 
     if not view.figures:
         why = f" ({view.notes[0]})" if view.notes else ""

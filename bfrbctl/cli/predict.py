@@ -48,13 +48,13 @@ def predict(
 
     Example: bfrbctl predict cmi-detect-behavior/ blend/ predictions/
     """
-    from bfrbctl.answers import read_answers
-    from bfrbctl.folders import open_folder
-    from bfrbctl.journals import interrupted_run
-    from bfrbctl.outputs import Job, open_output
-    from bfrbctl.prediction import Predictor
-    from bfrbctl.submission import input_refs, open_input
-    from bfrbctl.submission import predict as run
+    from bfrbctl.artefacts.folders import open_folder
+    from bfrbctl.artefacts.journals import interrupted_run
+    from bfrbctl.artefacts.outputs import Job, open_output
+    from bfrbctl.prediction.predictor import Predictor
+    from bfrbctl.prediction.scoring import read_answers
+    from bfrbctl.prediction.submission import input_refs, open_input
+    from bfrbctl.prediction.submission import predict as run
 
     begun = interrupted_run(out, "predictions", resume=resume)
     remembered, answers = shared.remembered_path(begun, "answers", answers)

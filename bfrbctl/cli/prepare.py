@@ -51,14 +51,14 @@ def prepare(
     Example: bfrbctl prepare cmi-detect-behavior/ data/ --workers 2
     """
     from bfrbctl import config as configuration
-    from bfrbctl.appending import settings_of
+    from bfrbctl.artefacts.journals import interrupted_run
+    from bfrbctl.artefacts.outputs import Job, open_output
     from bfrbctl.errors import UsageError
-    from bfrbctl.journals import interrupted_run
-    from bfrbctl.metrics import one_sided_note
-    from bfrbctl.outputs import Job, open_output
-    from bfrbctl.preparation import PrepareConfig, fitting_workers, split_refs
-    from bfrbctl.preparation import prepare as run
-    from bfrbctl.raw import find_splits
+    from bfrbctl.evaluation.metrics import one_sided_note
+    from bfrbctl.recordings.appending import settings_of
+    from bfrbctl.recordings.preparation import PrepareConfig, fitting_workers, split_refs
+    from bfrbctl.recordings.preparation import prepare as run
+    from bfrbctl.recordings.raw import find_splits
 
     if append and force:
         raise UsageError(

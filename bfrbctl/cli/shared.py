@@ -13,11 +13,11 @@ import typer
 from bfrbctl.schema import SCENARIOS
 
 if TYPE_CHECKING:
+    from bfrbctl.artefacts.journals import Journal
     from bfrbctl.cli.live import Steps
-    from bfrbctl.journals import Journal
-    from bfrbctl.models import HistoryRow
-    from bfrbctl.training import FoldResult
-    from bfrbctl.workers import Crew
+    from bfrbctl.execution.workers import Crew
+    from bfrbctl.models.interface import HistoryRow
+    from bfrbctl.training.cross_validation import FoldResult
 
 Force = Annotated[bool, typer.Option("--force", help="Replace the output if it is there already and of the same kind.")]
 Resume = Annotated[
@@ -66,7 +66,7 @@ def remembered_path(earlier: "Journal", option: str, given: Path | None) -> tupl
 @contextmanager
 def crew(workers: int, scheduler: str | None, *, quiet: bool) -> Iterator["Crew"]:
     """Find those who will do the work, and tell of a cluster on stderr."""
-    from bfrbctl.workers import open_crew
+    from bfrbctl.execution.workers import open_crew
 
     with open_crew(workers, scheduler) as found:
         if found.cluster and not quiet:

@@ -36,7 +36,7 @@ def simulate(
     Example: bfrbctl simulate raw/ --subjects 16 --answers
     """
     from bfrbctl import config as configuration
-    from bfrbctl.outputs import Job, open_output
+    from bfrbctl.artefacts.outputs import Job, open_output
     from bfrbctl.simulation import SimulationConfig, write_raw
 
     config = configuration.build(

@@ -2,11 +2,12 @@
 
 from functools import lru_cache
 
-from bfrbctl.dataset import Column
-from bfrbctl.features import arrival, coupling, imu, thermopile, tof, wearer
-from bfrbctl.features.canonical import layout_used
-from bfrbctl.features.plan import studies, study_columns
+from bfrbctl.features.channels import imu, thermopile, tof
+from bfrbctl.features.channels.canonical import layout_used
 from bfrbctl.features.settings import FeatureConfig
+from bfrbctl.features.table import arrival, coupling, wearer
+from bfrbctl.features.table.plan import studies, study_columns
+from bfrbctl.recordings.dataset import Column
 from bfrbctl.schema import SensorLayout
 
 EXTRAS = (*wearer.EXTRAS, *arrival.EXTRAS, *coupling.EXTRAS)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from bfrbctl.dataset import Column
 from bfrbctl.features.catalogue import columns
 from bfrbctl.features.settings import FAMILIES, FeatureConfig
+from bfrbctl.recordings.dataset import Column
 from bfrbctl.schema import STUDY_LAYOUT, SensorLayout
 
 _INTRODUCTION = """# Features and channels

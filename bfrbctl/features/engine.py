@@ -9,15 +9,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from bfrbctl.dataset import TOF, TOF_IMAGE_MISSING, FeatureBatch, RecordingBatch
-from bfrbctl.features import imu, thermopile, tof
-from bfrbctl.features.canonical import Canonical, canonical, layout_used
+from bfrbctl.arrays.ragged import Bool, Float32, Float64, Int64, UInt8, length_groups, offsets_of, padded_rows
 from bfrbctl.features.catalogue import EXTRAS, columns
-from bfrbctl.features.plan import Study, studies
+from bfrbctl.features.channels import imu, thermopile, tof
+from bfrbctl.features.channels.canonical import Canonical, canonical, layout_used
 from bfrbctl.features.settings import FeatureConfig
-from bfrbctl.features.sheet import Sheet
+from bfrbctl.features.table.plan import Study, studies
+from bfrbctl.features.table.sheet import Sheet
+from bfrbctl.recordings.dataset import TOF, TOF_IMAGE_MISSING, FeatureBatch, RecordingBatch
 from bfrbctl.schema import IMU_LAYOUT, TOF_PIXELS, SensorLayout
-from bfrbctl.segments import Bool, Float32, Float64, Int64, UInt8, length_groups, offsets_of, padded_rows
 
 BLOCK_ROWS = 8192
 """Most padded frames in one block: a signal of it takes 64 KiB."""

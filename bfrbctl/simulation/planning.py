@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bfrbctl.segments import Float64, Int64
+from bfrbctl.arrays.ragged import Float64, Int64
 from bfrbctl.simulation.gestures import COMBINATIONS, GESTURES, Gesture
 from bfrbctl.simulation.movement import Plan
 from bfrbctl.simulation.people import Person

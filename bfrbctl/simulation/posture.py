@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bfrbctl.segments import Float64
+from bfrbctl.arrays.ragged import Float64
 from bfrbctl.simulation.gestures import BACK, LEAN, SIDE, STRAIGHT
 from bfrbctl.simulation.people import Person
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bfrbctl.segments import Bool, Float32, Int64
+from bfrbctl.arrays.ragged import Bool, Float32, Int64
 
 FAR = np.float32(1e3)
 """m; distance of a ray that hit nothing."""

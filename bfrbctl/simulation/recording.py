@@ -7,10 +7,10 @@ import polars as pl
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
+from bfrbctl.arrays.ragged import Float64, Int64, offsets_of, segment_ids
 from bfrbctl.errors import UsageError
 from bfrbctl.reprs import short_repr
 from bfrbctl.schema import ACC, GESTURE_PHASE, LABELS, NON_TARGET_TYPE, ROT, STUDY_LAYOUT, TARGET_TYPE, TOF_MISSING
-from bfrbctl.segments import Float64, Int64, offsets_of, segment_ids
 from bfrbctl.simulation import device
 from bfrbctl.simulation.faults import Measured, draw_faults, spoil
 from bfrbctl.simulation.gestures import GESTURES

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bfrbctl.segments import Bool, Float64, Int64
+from bfrbctl.arrays.ragged import Bool, Float64, Int64
 from bfrbctl.simulation.gestures import GESTURES, STRAIGHT
 from bfrbctl.simulation.movement import Pose
 from bfrbctl.simulation.people import Person

@@ -13,12 +13,12 @@ from typing import Literal
 import polars as pl
 import pyarrow.parquet as pq
 
-from bfrbctl import workers
+from bfrbctl.artefacts.files import temporary_path, writing
 from bfrbctl.errors import UsageError
+from bfrbctl.execution import workers
+from bfrbctl.execution.workers import ALONE, Crew
 from bfrbctl.simulation.recording import simulate_subject
 from bfrbctl.simulation.settings import SPLITS, SimulationConfig
-from bfrbctl.storage import temporary_path, writing
-from bfrbctl.workers import ALONE, Crew
 
 FileFormat = Literal["parquet", "csv"]
 Progress = Callable[[int, int], None]
