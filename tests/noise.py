@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from bfrbctl.dataset import RecordingBatch
+from bfrbctl.arrays.ragged import Bool, Int64, offsets_of, take_segments
+from bfrbctl.recordings.dataset import RecordingBatch
 from bfrbctl.schema import STUDY_LAYOUT, SensorLayout
-from bfrbctl.segments import Bool, Int64, offsets_of, take_segments
 
 
 def random_recordings(

@@ -14,13 +14,13 @@ import numpy as np
 import polars as pl
 from scipy.stats import norm, rankdata
 
-from bfrbctl.dataset import Column, FeatureBatch
-from bfrbctl.feature_folder import CATALOGUE, INDEX, catalogue_table, feature_frames, feature_table
-from bfrbctl.folders import SEQUENCES, Folder
-from bfrbctl.metrics import hierarchical_f1
-from bfrbctl.oof import OofScenario
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.segments import Float64, Int64, offsets_of
+from bfrbctl.arrays.ragged import Float64, Int64, offsets_of
+from bfrbctl.artefacts.folders import SEQUENCES, Folder
+from bfrbctl.artefacts.outputs import Job, open_output
+from bfrbctl.evaluation.metrics import hierarchical_f1
+from bfrbctl.evaluation.oof import OofScenario
+from bfrbctl.features.folder import CATALOGUE, INDEX, catalogue_table, feature_frames, feature_table
+from bfrbctl.recordings.dataset import Column, FeatureBatch
 
 FALSE_ALARM = 1e-4
 """How likely an honest figure is to exceed its bound."""

@@ -10,15 +10,15 @@ from typing import Any, Literal
 
 import pytest
 
-from bfrbctl import oof
-from bfrbctl.assignment import assigned, joint_proba
-from bfrbctl.blending import blend, joint_members
+from bfrbctl.artefacts.folders import Folder, open_folder
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.config import as_mapping
-from bfrbctl.folders import Folder, open_folder
-from bfrbctl.mixing import RULES, BlendConfig
-from bfrbctl.models import kind_module
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.training import CrossValidation, cross_validate
+from bfrbctl.ensemble.assignment import assigned, joint_proba
+from bfrbctl.ensemble.blending import blend, joint_members
+from bfrbctl.ensemble.mixing import RULES, BlendConfig
+from bfrbctl.evaluation import oof
+from bfrbctl.models.interface import kind_module
+from bfrbctl.training.cross_validation import CrossValidation, cross_validate
 from tests.shuffled import Study, chance, features_of, macro_f1, pooled_auc, score
 
 TWO = {"Scratch": True, "Rest": False}

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from bfrbctl.fold_results import METRICS
-from bfrbctl.folders import Folder, open_folder
-from bfrbctl.models import kind_module
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.training import CrossValidation, cross_validate
+from bfrbctl.artefacts.folders import Folder, open_folder
+from bfrbctl.artefacts.outputs import Job, open_output
+from bfrbctl.models.interface import kind_module
+from bfrbctl.training.cross_validation import CrossValidation, cross_validate
+from bfrbctl.training.fold_results import METRICS
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 WAY = "n_rounds=6,min_data_in_leaf=2,threads=1,seeds=2"

@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from bfrbctl import submission
+from bfrbctl.artefacts.files import encode_json
+from bfrbctl.artefacts.folders import Folder, current_digest, open_folder, pinned_file, sealed
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.config import as_mapping
 from bfrbctl.errors import ArtefactError, DataError
+from bfrbctl.execution.workers import Crew
 from bfrbctl.features import FeatureConfig
-from bfrbctl.featurization import featurize
-from bfrbctl.folders import Folder, current_digest, open_folder, pinned_file, sealed
-from bfrbctl.models import lightgbm_model
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.prediction import Predictor
-from bfrbctl.preparation import PrepareConfig, prepare, split_refs
-from bfrbctl.raw import find_splits
-from bfrbctl.storage import encode_json
-from bfrbctl.submission import open_input, predict
-from bfrbctl.training import CrossValidation, cross_validate
-from bfrbctl.workers import Crew
-from tests.recordings import raw_frames, write_raw
+from bfrbctl.features.featurization import featurize
+from bfrbctl.models.lightgbm import model as lightgbm_model
+from bfrbctl.prediction import submission
+from bfrbctl.prediction.predictor import Predictor
+from bfrbctl.prediction.submission import open_input, predict
+from bfrbctl.recordings.preparation import PrepareConfig, prepare, split_refs
+from bfrbctl.recordings.raw import find_splits
+from bfrbctl.training.cross_validation import CrossValidation, cross_validate
+from tests.raw_recordings import raw_frames, write_raw
 
 CHANGED = r"{}: was changed while this run uses it \(digest [0-9a-f]{{64}}, [0-9a-f]{{64}} before\)"
 

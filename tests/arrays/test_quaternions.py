@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation, Slerp
 
-from bfrbctl import rotation
-from bfrbctl.segments import Float64, offsets_of
+from bfrbctl.arrays import quaternions as rotation
+from bfrbctl.arrays.ragged import Float64, offsets_of
 
 SEEDS = st.integers(0, 2**32 - 1)
 

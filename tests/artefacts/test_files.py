@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bfrbctl.errors import ArtefactError, OutputError
-from bfrbctl.storage import (
+from bfrbctl.artefacts.files import (
     TEMPORARY,
     check_parquet,
     decode_parquet,
@@ -21,6 +20,7 @@ from bfrbctl.storage import (
     write_bytes,
     write_file,
 )
+from bfrbctl.errors import ArtefactError, OutputError
 
 JSON_VALUES = st.recursive(
     st.none()
@@ -137,7 +137,7 @@ def test_broken_parquet_is_refused(content: bytes, match: str) -> None:
 
 
 def test_a_footer_that_promises_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bfrbctl.storage.MAX_PARQUET_CELLS", 5)
+    monkeypatch.setattr("bfrbctl.artefacts.files.MAX_PARQUET_CELLS", 5)
     with pytest.raises(ArtefactError, match="promises 3 rows x 2 columns"):
         check_parquet(parquet_bytes(pl.DataFrame({"a": [1, 2, 3], "b": [1, 2, 3]})), "x.parquet")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from bfrbctl.artefacts.files import encode_json, parse_json
+from bfrbctl.artefacts.folders import JOURNAL, LOCK, MANIFEST, Folder, open_folder
+from bfrbctl.artefacts.outputs import Job, Output, open_output
 from bfrbctl.errors import ArtefactError, OutputError
-from bfrbctl.folders import JOURNAL, LOCK, MANIFEST, Folder, open_folder
-from bfrbctl.outputs import Job, Output, open_output
-from bfrbctl.storage import encode_json, parse_json
 
 JOB = Job("dataset", {"rate_hz": 10.0}, seed=1)
 
@@ -173,7 +173,7 @@ def test_scratch_folders_are_taken_for_what_they_are_beside_a_journal_or_a_lock_
 def test_a_second_writer_is_told_who_holds_the_folder(tmp_path: Path) -> None:
     script = (
         "import sys, pathlib\n"
-        "from bfrbctl.outputs import Job, open_output\n"
+        "from bfrbctl.artefacts.outputs import Job, open_output\n"
         "with open_output(pathlib.Path(sys.argv[1]), Job('dataset', {})):\n"
         "    print('ready', flush=True); sys.stdin.read()\n"
     )

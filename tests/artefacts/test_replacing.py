@@ -8,14 +8,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from bfrbctl.artefacts.files import Content, temporary_path
+from bfrbctl.artefacts.folders import JOURNAL, LOCK, MANIFEST, open_folder
+from bfrbctl.artefacts.outputs import Job, Output, open_output
 from bfrbctl.errors import ArtefactError, BfrbError, DataError, OutputError, UsageError
-from bfrbctl.folders import JOURNAL, LOCK, MANIFEST, open_folder
+from bfrbctl.execution.workers import Crew
 from bfrbctl.inspection.report import see_outside, write_report
-from bfrbctl.outputs import Job, Output, open_output
-from bfrbctl.storage import Content, temporary_path
-from bfrbctl.workers import Crew
-from tests.recordings import raw_frames, write_raw
-from tests.test_preparation import prepared
+from tests.raw_recordings import raw_frames, write_raw
+from tests.recordings.test_preparation import prepared
 
 MODEL = Job("model", {"model": "lgbm"}, command=("bfrbctl", "train", "lgbm", "features", "out"))
 BLEND = Job("blend", {})
@@ -86,7 +86,7 @@ def test_trees_are_replaced_by_trees_of_other_settings_and_not_by_a_network(tmp_
 
 
 def test_a_packed_model_is_no_model_to_replace(blend_folder, tmp_path: Path) -> None:
-    from bfrbctl.packing import PackConfig, pack
+    from bfrbctl.prediction.packing import PackConfig, pack
 
     job = Job("pack", {})
     for force in (False, True):
@@ -183,7 +183,7 @@ def test_a_run_that_cannot_note_that_it_begins_replaces_nothing(
         output.scratch("fold-0") as scratch,
     ):
         (scratch / "progress.jsonl").write_text("{}")
-        monkeypatch.setattr("bfrbctl.outputs.write_bytes", fail)
+        monkeypatch.setattr("bfrbctl.artefacts.outputs.write_bytes", fail)
         output.begin()
     assert names(tmp_path / "m") == ["a.txt", MANIFEST]
     assert open_folder(tmp_path / "m").read("a.txt") == b"old"
@@ -272,7 +272,7 @@ def test_a_bad_row_behind_finished_files_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int
 ) -> None:
     """Alone by a block of rows, with workers by a file of its own: what came before it was published in any case."""
-    monkeypatch.setattr("bfrbctl.raw.CHUNK_BYTES", 20_000)
+    monkeypatch.setattr("bfrbctl.recordings.raw.CHUNK_BYTES", 20_000)
     frames = raw_frames(subjects=4)
     last = pl.col("sequence_id") == frames["sequence_id"].max()
     bad = frames.with_columns(acc_y=pl.when(last).then(pl.lit("oops")).otherwise(pl.col("acc_y").cast(pl.String)))
@@ -299,7 +299,7 @@ def test_recordings_that_could_not_be_read_for_once_leave_what_was_finished(
         raise DataError("train.csv: cannot be read") from OSError("stale file handle")
 
     with monkeypatch.context() as patch:
-        patch.setattr("bfrbctl.preparation._refuse_faults", gone)
+        patch.setattr("bfrbctl.recordings.preparation._refuse_faults", gone)
         with pytest.raises(DataError):
             prepared(raw, tmp_path / "data", rows_per_file=100)
     assert (tmp_path / "data" / JOURNAL).exists()

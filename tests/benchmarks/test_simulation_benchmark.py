@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from bfrbctl.execution.workers import Crew
 from bfrbctl.simulation import SimulationConfig, simulate_subject, write_raw
-from bfrbctl.workers import Crew
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 import psutil
 from bfrbctl.simulation import SimulationConfig, write_raw
-from bfrbctl.workers import Crew
+from bfrbctl.execution.workers import Crew
 peak = 0
 def look(done, total):
     global peak

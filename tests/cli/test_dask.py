@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from bfrbctl.artefacts.folders import Folder, open_folder, pinned_file
 from bfrbctl.cli.app import app
 from bfrbctl.errors import ArtefactError, BfrbError, OutputError, UsageError
-from bfrbctl.folders import Folder, open_folder, pinned_file
-from bfrbctl.workers import open_crew, run
-from tests import pieces
-from tests.recordings import raw_frames, write_raw
+from bfrbctl.execution.workers import open_crew, run
+from tests import task_functions
+from tests.raw_recordings import raw_frames, write_raw
 
 distributed = pytest.importorskip("distributed")
 
@@ -32,7 +32,7 @@ LGBM = ["--set", "n_rounds=20", "--set", "min_data_in_leaf=2"]
 def process(*words: object) -> Iterator[subprocess.Popen[bytes]]:
     """Run something beside the test, and end it with the test."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # for tests.pieces
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # for tests.task_functions
     environment = {**os.environ, "PYTHONPATH": path}
     started = subprocess.Popen([sys.executable, *map(str, words)], env=environment, **quiet)
     try:
@@ -105,11 +105,11 @@ def test_who_waited_for_a_worker_that_died_is_not_charged_with_it(
     with scheduler() as address, worker(address, tmp_path / "w", nanny=True), open_crew(0, address) as crew:
         (tmp_path / "once").mkdir()
         tasks = [(tmp_path / "once", number, (0, 1, 2)) for number in range(6)]
-        assert [number for number, _ in run(pieces.die_once, tasks, crew=crew)] == list(range(6))
+        assert [number for number, _ in run(task_functions.die_once, tasks, crew=crew)] == list(range(6))
 
         named = r"^task 1 \(die_always, folder=.*, number=1, deadly=1\): 3 workers died while they ran it"
         with pytest.raises(BfrbError, match=named):
-            list(run(pieces.die_always, [(tmp_path, number, 1) for number in range(1, 4)], crew=crew))
+            list(run(task_functions.die_always, [(tmp_path, number, 1) for number in range(1, 4)], crew=crew))
 
 
 def call(*words: object) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from bfrbctl.cli import live, shared
 from bfrbctl.cli.live import FoldTable, Pace, Steps
 from bfrbctl.schema import SCENARIOS
-from bfrbctl.training import FoldResult
+from bfrbctl.training.cross_validation import FoldResult
 
 
 class Clock:
@@ -147,7 +147,7 @@ def test_a_log_gets_a_line_at_once_and_then_one_a_minute(
 
 SCRIPT = """
 from bfrbctl.cli import shared
-from bfrbctl.training import FoldResult
+from bfrbctl.training.cross_validation import FoldResult
 with shared.watch_folds("keras", n_folds=1, quiet=False) as (on_row, on_fold):
     on_row({"fold": 0, "step": 7, "score": 0.5})
     on_fold(FoldResult(0, {"all": 0.875, "imu": 0.75}, {"epochs": 7}, False))

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bfrbctl.assignment import Assigner, assigned, joint_proba, score_orders
+from bfrbctl.ensemble.assignment import Assigner, assigned, joint_proba, score_orders
 from bfrbctl.errors import ArtefactError, DataError
-from bfrbctl.labels import JointLabels, joint_labels, postures, read_joint
-from bfrbctl.oof import OofScenario
+from bfrbctl.evaluation.labels import JointLabels, joint_labels, postures, read_joint
+from bfrbctl.evaluation.oof import OofScenario
 
 JOINT = JointLabels(("a | sit | first", "a | lie | first", "b | sit | first"), (0, 0, 1))
 CLASSES = ("a", "b")

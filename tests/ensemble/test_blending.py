@@ -7,14 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bfrbctl import oof
-from bfrbctl.blending import aligned_members, blend, decoding_note, nesting_note, notes_of, read_mixtures
-from bfrbctl.bootstrap import score_intervals
-from bfrbctl.errors import ArtefactError, DataError, UsageError
-from bfrbctl.folders import Folder
-from bfrbctl.inspection import inspect
-from bfrbctl.metrics import hierarchical_f1, log_loss, score_proba
-from bfrbctl.mixing import (
+from bfrbctl.artefacts.files import encode_json
+from bfrbctl.artefacts.folders import Folder
+from bfrbctl.artefacts.outputs import Job, open_output
+from bfrbctl.ensemble.blending import aligned_members, blend, decoding_note, nesting_note, notes_of, read_mixtures
+from bfrbctl.ensemble.mixing import (
     BlendConfig,
     Mixture,
     decide,
@@ -26,9 +23,12 @@ from bfrbctl.mixing import (
     pool,
     temper,
 )
-from bfrbctl.oof import OofScenario
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.storage import encode_json
+from bfrbctl.errors import ArtefactError, DataError, UsageError
+from bfrbctl.evaluation import oof
+from bfrbctl.evaluation.bootstrap import score_intervals
+from bfrbctl.evaluation.metrics import hierarchical_f1, log_loss, score_proba
+from bfrbctl.evaluation.oof import OofScenario
+from bfrbctl.inspection import inspect
 
 TARGETS = [True, True, False]
 
@@ -379,7 +379,7 @@ def test_one_fold_with_one_subject_is_refused_before_anything_is_fitted(
     model_folders: tuple[Folder, Folder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     members = [of_fold(folder, tmp_path / folder.path.name, 1, subjects=1) for folder in model_folders]
-    monkeypatch.setattr("bfrbctl.blending.fit_mixture", None)
+    monkeypatch.setattr("bfrbctl.ensemble.blending.fit_mixture", None)
     with (
         pytest.raises(DataError, match=r"fold 1 is the only one .* holds out one subject"),
         open_output(tmp_path / "b", Job("blend", {})) as output,

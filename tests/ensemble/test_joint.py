@@ -6,23 +6,24 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bfrbctl import kaggle, oof
-from bfrbctl.blending import blend
+from bfrbctl.artefacts.folders import Folder, open_folder
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.config import as_mapping
+from bfrbctl.ensemble.blending import blend
+from bfrbctl.ensemble.mixing import BlendConfig
 from bfrbctl.errors import DataError, UsageError
+from bfrbctl.evaluation import oof
+from bfrbctl.evaluation.labels import JOINT_OOF, Sort
 from bfrbctl.features import FeatureConfig
-from bfrbctl.featurization import featurize
-from bfrbctl.folders import Folder, open_folder
-from bfrbctl.labels import JOINT_OOF, Sort
-from bfrbctl.mixing import BlendConfig
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.prediction import Predictor
-from bfrbctl.preparation import PrepareConfig, prepare, split_refs
-from bfrbctl.raw import find_splits, read_demographics
-from bfrbctl.submission import open_input, predict
-from bfrbctl.training import CrossValidation, cross_validate
+from bfrbctl.features.featurization import featurize
+from bfrbctl.prediction import gateway
+from bfrbctl.prediction.predictor import Predictor
+from bfrbctl.prediction.submission import open_input, predict
+from bfrbctl.recordings.preparation import PrepareConfig, prepare, split_refs
+from bfrbctl.recordings.raw import find_splits, read_demographics
+from bfrbctl.training.cross_validation import CrossValidation, cross_validate
 from tests import toy_model
-from tests.recordings import raw_frames, write_raw
+from tests.raw_recordings import raw_frames, write_raw
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_prediction_in_the_order_of_the_input_equals_serving_in_that_order(
     with open_output(tmp_path / "out", Job("predictions", {})) as output:
         written = predict(source, predictor, output).read_parquet("submission.parquet")
     people = read_demographics(raw / "train_demographics.csv")
-    answer = kaggle.answering(lambda: predictor)
+    answer = gateway.answering(lambda: predictor)
     frames = raw_frames(subjects=6)
     for name, given in written.sort("sequence_id").iter_rows():
         assert answer(frames.filter(sequence_id=name), people) == given

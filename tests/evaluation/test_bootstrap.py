@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from bfrbctl import bootstrap
-from bfrbctl.bootstrap import Ranking, Tally, auc_intervals, drawn_scores, interval, score_intervals
-from bfrbctl.metrics import hierarchical_f1, score_proba
-from bfrbctl.oof import OofScenario
+from bfrbctl.evaluation import bootstrap
+from bfrbctl.evaluation.bootstrap import Ranking, Tally, auc_intervals, drawn_scores, interval, score_intervals
+from bfrbctl.evaluation.metrics import hierarchical_f1, score_proba
+from bfrbctl.evaluation.oof import OofScenario
 from tests import reference
 
 

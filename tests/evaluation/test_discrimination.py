@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from bfrbctl import discrimination
-from bfrbctl.discrimination import (
+from bfrbctl.evaluation import discrimination
+from bfrbctl.evaluation.discrimination import (
     auc,
     auc_by_group,
     auc_within,

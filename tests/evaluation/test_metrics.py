@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from bfrbctl.metrics import (
+from bfrbctl.evaluation.metrics import (
     f1_by_class,
     headline,
     hierarchical_f1,

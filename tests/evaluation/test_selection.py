@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bfrbctl.errors import ArtefactError
-from bfrbctl.selection import Curve, Rule, best_step, mean_curve, select_steps
+from bfrbctl.evaluation.selection import Curve, Rule, best_step, mean_curve, select_steps
 
 RULES = [Rule(by, scenario) for by in ("score", "logloss") for scenario in ("mean", "all", "imu")]
 

@@ -6,21 +6,21 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bfrbctl.assignment import Assigner
+from bfrbctl.artefacts.folders import Folder
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.config import as_mapping
-from bfrbctl.dataset import read_recordings
+from bfrbctl.ensemble.assignment import Assigner
 from bfrbctl.errors import DataError
+from bfrbctl.evaluation.labels import JointLabels
 from bfrbctl.features import FeatureConfig, upside_down
-from bfrbctl.features.canonical import canonical
-from bfrbctl.featurization import featurize
-from bfrbctl.folders import Folder
+from bfrbctl.features.channels.canonical import canonical
+from bfrbctl.features.featurization import featurize
 from bfrbctl.inspection import inspect
-from bfrbctl.labels import JointLabels
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.preparation import PrepareConfig, clean_frames, prepare, split_refs
-from bfrbctl.raw import find_splits
+from bfrbctl.recordings.dataset import read_recordings
+from bfrbctl.recordings.preparation import PrepareConfig, clean_frames, prepare, split_refs
+from bfrbctl.recordings.raw import find_splits
 from tests.conftest import train_toy
-from tests.recordings import SMALL_LAYOUT, raw_frames, write_raw
+from tests.raw_recordings import SMALL_LAYOUT, raw_frames, write_raw
 
 JOINT = JointLabels(("a | up", "b | up"), (0, 1))
 TEST = raw_frames(subjects=2, repeats=1, labelled=False, seed=3)

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bfrbctl.cache import Cache, default_bound, settle
+from bfrbctl.arrays.ragged import AnyArray, offsets_of, take_segments
+from bfrbctl.artefacts.folders import Folder, open_folder
 from bfrbctl.cli.train import keras, lgbm
-from bfrbctl.dataset import FeatureBatch
 from bfrbctl.errors import OutputError
-from bfrbctl.feature_folder import read_features
-from bfrbctl.folders import Folder, open_folder
-from bfrbctl.segments import AnyArray, offsets_of, take_segments
+from bfrbctl.execution.cache import Cache, default_bound, settle
+from bfrbctl.features.folder import read_features
+from bfrbctl.recordings.dataset import FeatureBatch
 
 
 def is_mapped(array: AnyArray) -> bool:
@@ -105,9 +105,9 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_default_bound_is_half_of_what_the_container_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bfrbctl.cache.available_memory", lambda: 4000)
+    monkeypatch.setattr("bfrbctl.execution.cache.available_memory", lambda: 4000)
     assert default_bound() == 2000
-    monkeypatch.setattr("bfrbctl.cache.available_memory", lambda: None)
+    monkeypatch.setattr("bfrbctl.execution.cache.available_memory", lambda: None)
     assert default_bound() is None
 
 
@@ -136,7 +136,7 @@ _READS = """
 import sys
 from pathlib import Path
 import numpy as np
-from bfrbctl.cache import Cache
+from bfrbctl.execution.cache import Cache
 offsets = np.arange(0, 400_001, 100)
 cache = Cache(int(sys.argv[1]), Path(sys.argv[2]))
 values = cache.empty((400_000, 100), np.float32)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import bfrbctl
-from bfrbctl.memory import available_memory
+from bfrbctl.execution.memory import available_memory
 
 INSTALLED = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 LIMIT = INSTALLED // 3

@@ -9,11 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bfrbctl import workers
-from bfrbctl.cluster import Charge, WorkerLost
 from bfrbctl.errors import BfrbError, DataError, UsageError
-from bfrbctl.workers import Crew, open_crew, run
-from tests import pieces
+from bfrbctl.execution import workers
+from bfrbctl.execution.cluster import Charge, WorkerLost
+from bfrbctl.execution.workers import Crew, open_crew, run
+from tests import task_functions
 
 TWO = Crew(2)
 
@@ -21,22 +21,22 @@ TWO = Crew(2)
 def test_results_are_the_same_here_and_elsewhere() -> None:
     tasks = [(number,) for number in range(20)]
     expected = [number * number for number in range(20)]
-    assert list(run(pieces.square, tasks)) == expected
-    assert list(run(pieces.square, tasks, crew=TWO)) == expected
+    assert list(run(task_functions.square, tasks)) == expected
+    assert list(run(task_functions.square, tasks, crew=TWO)) == expected
 
 
 def test_no_tasks_give_no_results() -> None:
-    assert list(run(pieces.square, [], crew=TWO)) == []
+    assert list(run(task_functions.square, [], crew=TWO)) == []
 
 
 def test_results_come_in_order(tmp_path: Path) -> None:
     tasks = [(tmp_path / "second is done", number) for number in range(3)]
-    assert list(run(pieces.after, tasks, crew=TWO)) == [0, 1, 2]
+    assert list(run(task_functions.after, tasks, crew=TWO)) == [0, 1, 2]
 
 
 def test_results_come_as_they_are_ready_when_asked(tmp_path: Path) -> None:
     got = tmp_path / "second is got"
-    results = run(pieces.wait_for, [(got, 0), (None, 1)], crew=TWO, in_order=False)
+    results = run(task_functions.wait_for, [(got, 0), (None, 1)], crew=TWO, in_order=False)
     with closing(results):
         assert next(results) == 1
         got.touch()
@@ -51,7 +51,7 @@ def test_tasks_are_drawn_only_a_few_ahead() -> None:
             drawn.append(number)
             yield (number,)
 
-    results = run(pieces.square, tasks(), crew=TWO, n_tasks=50)
+    results = run(task_functions.square, tasks(), crew=TWO, n_tasks=50)
     assert next(results) == 0
     assert len(drawn) <= 6
     results.close()
@@ -67,25 +67,25 @@ def test_a_task_may_wait_for_results(crew: Crew) -> None:
             yield None
         yield (sum(got),)
 
-    for result in run(pieces.square, tasks(), crew=crew, n_tasks=3):
+    for result in run(task_functions.square, tasks(), crew=crew, n_tasks=3):
         got.append(result)
     assert sorted(got) == [4, 9, 169]
 
 
 def test_a_piece_whose_worker_is_killed_is_done_again_and_no_other(tmp_path: Path) -> None:
-    results = list(run(pieces.die_once, [(tmp_path, number) for number in range(6)], crew=TWO))
+    results = list(run(task_functions.die_once, [(tmp_path, number) for number in range(6)], crew=TWO))
     assert results == [(0, 1), (1, 1), (2, 2), (3, 1), (4, 1), (5, 1)]
 
 
 def test_deaths_at_other_pieces_do_not_count(tmp_path: Path) -> None:
     tasks = [(tmp_path, number, (1, 2, 3)) for number in range(6)]
-    assert list(run(pieces.outlive, tasks, crew=TWO)) == [(0, 1), (1, 2), (2, 2), (3, 2), (4, 1), (5, 1)]
+    assert list(run(task_functions.outlive, tasks, crew=TWO)) == [(0, 1), (1, 2), (2, 2), (3, 2), (4, 1), (5, 1)]
 
 
 def test_a_piece_that_always_kills_its_worker_stops_the_run_and_is_named(tmp_path: Path) -> None:
     named = r"^task 3 \(die_always, folder=.*, number=2, deadly=2\): 3 workers died while they ran it"
     with pytest.raises(BfrbError, match=named) as caught:
-        list(run(pieces.die_always, [(tmp_path, number, 2) for number in range(6)], crew=TWO))
+        list(run(task_functions.die_always, [(tmp_path, number, 2) for number in range(6)], crew=TWO))
     assert "--resume" in str(caught.value.hint)
     assert {number: (tmp_path / f"tries-{number}").stat().st_size for number in (0, 1, 2)} == {0: 1, 1: 1, 2: 3}
 
@@ -94,14 +94,14 @@ def test_a_death_before_a_piece_is_begun_does_not_count_as_one_at_it() -> None:
     team = workers._Processes(1, 1)
     try:
         for _ in range(workers.MAX_TRIES + 1):
-            pid = team.result(team.submit(pieces.pid, ()))
+            pid = team.result(team.submit(task_functions.pid, ()))
             os.kill(pid, signal.SIGSTOP)
-            future = team.submit(pieces.square, (3,))
+            future = team.submit(task_functions.square, (3,))
             os.kill(pid, signal.SIGKILL)
             with pytest.raises(WorkerLost) as caught:
                 team.result(future)
             assert caught.value.charge == "not begun"
-        assert team.result(team.submit(pieces.square, (3,))) == 9
+        assert team.result(team.submit(task_functions.square, (3,))) == 9
     finally:
         team.close(kill=True)
 
@@ -137,7 +137,9 @@ class Doomed:
 
 def through(team: Doomed, n_tasks: int) -> list[int]:
     return list(
-        workers._Board(team, pieces.square, iter([(n,) for n in range(n_tasks)]), size=3, in_order=True).results(int)
+        workers._Board(
+            team, task_functions.square, iter([(n,) for n in range(n_tasks)]), size=3, in_order=True
+        ).results(int)
     )
 
 
@@ -176,7 +178,7 @@ def test_many_processes_may_open_many_files(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_an_error_of_ours_comes_back_whole() -> None:
     with pytest.raises(DataError, match="the first is bad") as caught:
-        list(run(pieces.refuse, [(number,) for number in range(3)], crew=TWO))
+        list(run(task_functions.refuse, [(number,) for number in range(3)], crew=TWO))
     assert caught.value.hint == "leave it out"
     assert caught.value.exit_code == 3
 
@@ -186,7 +188,7 @@ def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Crew(0).at_once(100) == 6
     assert Crew(0).threads(2) == 3
     assert Crew(4).at_once(2) == 2
-    assert list(run(pieces.limits, [(0,), (1,)], crew=TWO)) == [(min(3, psutil.cpu_count() or 3), "3")] * 2
+    assert list(run(task_functions.limits, [(0,), (1,)], crew=TWO)) == [(min(3, psutil.cpu_count() or 3), "3")] * 2
 
 
 def test_no_more_workers_are_started_than_memory_holds() -> None:
@@ -197,9 +199,9 @@ def test_no_more_workers_are_started_than_memory_holds() -> None:
 
 def test_a_limit_of_the_container_bounds_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers.joblib, "cpu_count", lambda: 8)
-    monkeypatch.setattr("bfrbctl.workers.available_memory", lambda: 5 << 30)
+    monkeypatch.setattr("bfrbctl.execution.workers.available_memory", lambda: 5 << 30)
     assert workers.n_workers(0, memory=2 << 30) == 2
-    monkeypatch.setattr("bfrbctl.workers.available_memory", lambda: None)
+    monkeypatch.setattr("bfrbctl.execution.workers.available_memory", lambda: None)
     assert workers.n_workers(0, memory=2 << 30) == 8
 
 
@@ -212,7 +214,7 @@ def test_leaving_a_run_ends_its_workers(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(run(pieces.linger, [(tmp_path, number) for number in range(2)], crew=TWO, on_wait=look))
+        list(run(task_functions.linger, [(tmp_path, number) for number in range(2)], crew=TWO, on_wait=look))
     pids = [int((tmp_path / f"pid-{number}").read_text()) for number in range(2)]
     deadline = time.monotonic() + 20
     while any(_alive(pid) for pid in pids) and time.monotonic() < deadline:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from bfrbctl.folders import open_folder
+from bfrbctl.artefacts.folders import open_folder
 from tests.faults.chain import COMMANDS, ROOT
 from tests.faults.test_kills import Record
 
 WRITER = """
 import sys
 from pathlib import Path
-from bfrbctl.outputs import Job, open_output
+from bfrbctl.artefacts.outputs import Job, open_output
 
 path, rounds = Path(sys.argv[1]), int(sys.argv[2])
 for number in range(rounds):
@@ -30,7 +30,7 @@ import json, sys
 from collections import Counter
 from pathlib import Path
 from bfrbctl.errors import ArtefactError
-from bfrbctl.folders import open_folder
+from bfrbctl.artefacts.folders import open_folder
 
 path, seen = Path(sys.argv[1]), Counter()
 print("ready", flush=True)
@@ -50,7 +50,7 @@ ALONE = """
 import os, sys, time
 from pathlib import Path
 from bfrbctl.errors import OutputError
-from bfrbctl.outputs import Job, open_output
+from bfrbctl.artefacts.outputs import Job, open_output
 
 path, inside, rounds = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 entered = 0

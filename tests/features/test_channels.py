@@ -7,15 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bfrbctl.dataset import FeatureBatch, RecordingBatch
+from bfrbctl.arrays.ragged import AnyArray, Float64
 from bfrbctl.features import FeatureConfig, columns, compute
-from bfrbctl.features.canonical import canonical, low_passed
-from bfrbctl.features.tof import image_statistics
+from bfrbctl.features.channels.canonical import canonical, low_passed
+from bfrbctl.features.channels.tof import image_statistics
+from bfrbctl.recordings.dataset import FeatureBatch, RecordingBatch
 from bfrbctl.schema import STUDY_LAYOUT, SensorLayout
-from bfrbctl.segments import AnyArray, Float64
-
-from . import reference
-from .noise import random_recordings, taken, without_sensors
+from tests import reference
+from tests.noise import random_recordings, taken, without_sensors
 
 UNMIRRORED = FeatureConfig(mirror_left=False)
 STATISTICS = tuple(

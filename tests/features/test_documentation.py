@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from bfrbctl import segments
-from bfrbctl.features import FeatureConfig, catalogue, columns, flips, plan
+from bfrbctl.arrays import ragged
+from bfrbctl.features import FeatureConfig, catalogue, columns, upside_down
 from bfrbctl.features.documentation import features_markdown
+from bfrbctl.features.table import plan
 from bfrbctl.schema import IMU_LAYOUT, STUDY_LAYOUT
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_features_page_is_what_the_catalogue_says() -> None:
@@ -28,7 +29,7 @@ def test_page_of_another_device_has_no_columns_of_absent_sensors() -> None:
     assert "`thm_" not in features_markdown(IMU_LAYOUT)
 
 
-@pytest.mark.parametrize("module", [segments, plan, catalogue, flips])
+@pytest.mark.parametrize("module", [ragged, plan, catalogue, upside_down])
 def test_examples_in_docstrings_hold(module: object) -> None:
     failed, attempted = doctest.testmod(module)  # type: ignore[arg-type]
     assert attempted > 0

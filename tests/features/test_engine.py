@@ -6,13 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bfrbctl.dataset import FeatureBatch, RecordingBatch
 from bfrbctl.errors import UsageError
 from bfrbctl.features import FAMILIES, FeatureConfig, columns, compute, engine
-from bfrbctl.features.blocks import Block
+from bfrbctl.features.table.blocks import Block
+from bfrbctl.recordings.dataset import FeatureBatch, RecordingBatch
 from bfrbctl.schema import IMU_LAYOUT, LABELS, STUDY_LAYOUT, SensorLayout
-
-from .noise import partly_imu_only, random_recordings, taken, without_sensors
+from tests.noise import partly_imu_only, random_recordings, taken, without_sensors
 
 CONFIG = FeatureConfig()
 LENGTHS = (1, 2, 3, 5, 8, 9, 17, 29, 31, 32, 33, 47, 48, 49, 59, 64, 97, 128, 200, 385, 700)

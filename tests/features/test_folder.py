@@ -5,13 +5,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from bfrbctl.artefacts.folders import Folder
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.features import FeatureConfig
-from bfrbctl.featurization import featurize
-from bfrbctl.folders import Folder
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.preparation import PrepareConfig, prepare, split_refs
-from bfrbctl.raw import find_splits
-from tests.recordings import raw_frames, write_raw
+from bfrbctl.features.featurization import featurize
+from bfrbctl.recordings.preparation import PrepareConfig, prepare, split_refs
+from bfrbctl.recordings.raw import find_splits
+from tests.raw_recordings import raw_frames, write_raw
 
 TABLE = raw_frames(subjects=2)
 

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from bfrbctl.features.blocks import WINDOWS, Block
-from bfrbctl.features.events import PEAKS, RUNS
-from bfrbctl.features.spectral import SPECTRAL, power_density, segment_length
-from bfrbctl.features.statistics import (
+from bfrbctl.arrays.ragged import AnyArray, padded_length
+from bfrbctl.features.table.blocks import WINDOWS, Block
+from bfrbctl.features.table.peaks import PEAKS, RUNS
+from bfrbctl.features.table.spectral import SPECTRAL, power_density, segment_length
+from bfrbctl.features.table.statistics import (
     AUTOCORRELATION,
     AVERAGE,
     CROSSINGS,
@@ -21,9 +22,7 @@ from bfrbctl.features.statistics import (
     ZERO_CROSSINGS,
     Statistics,
 )
-from bfrbctl.segments import AnyArray, padded_length
-
-from . import reference
+from tests import reference
 
 Oracle = Callable[[AnyArray, float], dict[str, float]]
 

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from bfrbctl.dataset import FeatureBatch
+from bfrbctl.arrays.ragged import Float64
 from bfrbctl.features import FeatureConfig, compute
-from bfrbctl.features.coupling import MIN_PAIRS
+from bfrbctl.features.table.coupling import MIN_PAIRS
+from bfrbctl.recordings.dataset import FeatureBatch
 from bfrbctl.schema import STUDY_LAYOUT
-from bfrbctl.segments import Float64
-
-from . import reference
-from .noise import random_recordings
+from tests import reference
+from tests.noise import random_recordings
 
 Sequence = tuple[int, dict[str, Float64]]
 

@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bfrbctl.arrays.ragged import offsets_of
+from bfrbctl.artefacts.folders import Folder, open_folder
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.cli.featurize import featurize as command
 from bfrbctl.errors import DataError, UsageError
 from bfrbctl.features import FeatureConfig, raised, upside_down
-from bfrbctl.featurization import featurize, with_flips
-from bfrbctl.folders import Folder, open_folder
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.preparation import PrepareConfig, prepare, split_refs
-from bfrbctl.raw import find_splits
+from bfrbctl.features.featurization import featurize, with_flips
+from bfrbctl.recordings.preparation import PrepareConfig, prepare, split_refs
+from bfrbctl.recordings.raw import find_splits
 from bfrbctl.schema import ACC, STANDARD_GRAVITY
-from bfrbctl.segments import offsets_of
 from bfrbctl.simulation import SimulationConfig, simulate_subject
-from tests.recordings import raw_frames, write_raw
+from tests.raw_recordings import raw_frames, write_raw
 
 TURNED = "SUBJ_000001"
 

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bfrbctl import oof
+from bfrbctl.artefacts.folders import Folder, open_folder
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.errors import ArtefactError
-from bfrbctl.feature_folder import read_features
-from bfrbctl.folders import Folder, open_folder
+from bfrbctl.evaluation import oof
+from bfrbctl.evaluation.metrics import hierarchical_f1
+from bfrbctl.evaluation.seed_predictions import SEEDS, read_seed_answers
+from bfrbctl.features.folder import read_features
 from bfrbctl.inspection import View, inspect, options_of
-from bfrbctl.inspection.comparison import verdict_of, with_training
-from bfrbctl.metrics import hierarchical_f1
-from bfrbctl.models import kind_module
-from bfrbctl.models.lightgbm_model import Config, LightGBMModel, load
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.seed_answers import SEEDS, read_seed_answers
-from bfrbctl.training import CrossValidation, cross_validate
+from bfrbctl.inspection.views.comparison import verdict_of, with_training
+from bfrbctl.models.interface import kind_module
+from bfrbctl.models.lightgbm.model import Config, LightGBMModel, load
+from bfrbctl.training.cross_validation import CrossValidation, cross_validate
 
 
 def trained(features: Folder, path: Path, *, seeds: int, seed: int = 0) -> Folder:

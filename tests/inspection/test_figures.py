@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bfrbctl.inspection.calibration import ece, reliability
-from bfrbctl.inspection.datasets import sparkline
 from bfrbctl.inspection.drawing import drawn, flattened, standalone, ticks
-from bfrbctl.inspection.features import kolmogorov_smirnov, stability
 from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Ranges, Series, told
 from bfrbctl.inspection.view import cell_text
+from bfrbctl.inspection.views.calibration import ece, reliability
+from bfrbctl.inspection.views.datasets import sparkline
+from bfrbctl.inspection.views.features import kolmogorov_smirnov, stability
 
 LINES = Lines("Score", "step", "score", (Series("a", (1.0, 2.0, 3.0), (0.1, None, 0.4)),), (1.0, 2.0, "gesture"))
 FIGURES: list[Figure] = [

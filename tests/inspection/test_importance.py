@@ -5,18 +5,18 @@ import numpy as np
 import polars as pl
 import pytest
 
+from bfrbctl.artefacts.folders import Folder, open_folder
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.errors import ArtefactError, DataError, UsageError
-from bfrbctl.feature_folder import read_features
 from bfrbctl.features import FeatureConfig
-from bfrbctl.featurization import featurize
-from bfrbctl.folders import Folder, open_folder
+from bfrbctl.features.featurization import featurize
+from bfrbctl.features.folder import read_features
 from bfrbctl.inspection import View, inspect, options_of
-from bfrbctl.models import kind_module
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.preparation import PrepareConfig, prepare, split_refs
-from bfrbctl.raw import find_splits
-from bfrbctl.training import CrossValidation, cross_validate
-from tests.recordings import raw_frames, write_raw
+from bfrbctl.models.interface import kind_module
+from bfrbctl.recordings.preparation import PrepareConfig, prepare, split_refs
+from bfrbctl.recordings.raw import find_splits
+from bfrbctl.training.cross_validation import CrossValidation, cross_validate
+from tests.raw_recordings import raw_frames, write_raw
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,15 @@ import pytest
 import typer.testing
 from rich.console import Console
 
+from bfrbctl.artefacts.folders import open_folder
 from bfrbctl.cli.app import app
 from bfrbctl.cli.live import FoldTable
-from bfrbctl.folders import open_folder
 from bfrbctl.inspection import inspect, options_of
 from bfrbctl.inspection.report import write_report
-from bfrbctl.prediction import Predictor
+from bfrbctl.prediction.predictor import Predictor
 from bfrbctl.schema import IMU_LAYOUT, scenarios_of
-from bfrbctl.training import FoldResult
-from tests.recordings import SMALL_LAYOUT, raw_frames, write_raw
+from bfrbctl.training.cross_validation import FoldResult
+from tests.raw_recordings import SMALL_LAYOUT, raw_frames, write_raw
 
 VIEWS = ("dataset", "folds", "training", "oof", "confusion", "calibration", "blend")
 SETTINGS = ("--set", "n_rounds=6", "--set", "min_data_in_leaf=2", "--workers", "1")

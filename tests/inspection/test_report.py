@@ -9,17 +9,17 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from bfrbctl import oof
+from bfrbctl.artefacts.folders import Folder
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.errors import OutputError, UsageError
-from bfrbctl.folders import Folder
+from bfrbctl.evaluation import oof
 from bfrbctl.inspection import Options, Table, View
 from bfrbctl.inspection.figures import Bars, Matrix
 from bfrbctl.inspection.page import MAX_ROWS, page
 from bfrbctl.inspection.report import CONTENTS, report, write_report
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.prediction import Predictor
+from bfrbctl.prediction.predictor import Predictor
+from bfrbctl.prediction.submission import open_input, predict
 from bfrbctl.simulation.gestures import GESTURES
-from bfrbctl.submission import open_input, predict
 
 EVIL = "<script>alert('x')</script>\" onload=\"x"
 

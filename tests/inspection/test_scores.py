@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bfrbctl import oof
-from bfrbctl.bootstrap import score_intervals
-from bfrbctl.folders import Folder
+from bfrbctl.artefacts.folders import Folder
+from bfrbctl.artefacts.outputs import Job, open_output
+from bfrbctl.evaluation import oof
+from bfrbctl.evaluation.bootstrap import score_intervals
+from bfrbctl.evaluation.metrics import class_figures
 from bfrbctl.inspection import Table, View, inspect
 from bfrbctl.inspection.figures import Bars
 from bfrbctl.inspection.report import write_report
-from bfrbctl.inspection.scores import MOST_SUBJECTS
-from bfrbctl.metrics import class_figures
-from bfrbctl.outputs import Job, open_output
+from bfrbctl.inspection.views.scores import MOST_SUBJECTS
 
 
 def table(view: View, title: str) -> Table:

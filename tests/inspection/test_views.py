@@ -6,23 +6,23 @@ from typing import Any
 import polars as pl
 import pytest
 
-from bfrbctl import oof
+from bfrbctl.artefacts.files import encode_json, parse_json
+from bfrbctl.artefacts.folders import MANIFEST, Folder, open_folder, sealed
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.config import as_mapping
 from bfrbctl.errors import ArtefactError, DataError, UsageError
+from bfrbctl.evaluation import oof
 from bfrbctl.features import FeatureConfig
-from bfrbctl.featurization import featurize
-from bfrbctl.folders import MANIFEST, Folder, open_folder, sealed
+from bfrbctl.features.featurization import featurize
 from bfrbctl.inspection import VIEWS, Options, Table, View, inspect, options_of
 from bfrbctl.inspection.report import write_report
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.prediction import Predictor
-from bfrbctl.preparation import PrepareConfig, prepare, split_refs
-from bfrbctl.raw import find_splits
-from bfrbctl.storage import encode_json, parse_json
-from bfrbctl.submission import open_input, predict
+from bfrbctl.prediction.predictor import Predictor
+from bfrbctl.prediction.submission import open_input, predict
+from bfrbctl.recordings.preparation import PrepareConfig, prepare, split_refs
+from bfrbctl.recordings.raw import find_splits
 from tests import toy_model
 from tests.conftest import train_toy
-from tests.recordings import raw_frames, write_raw
+from tests.raw_recordings import raw_frames, write_raw
 
 
 def tables(view: View) -> dict[str, Table]:
@@ -278,7 +278,7 @@ def test_no_path_that_a_manifest_names_is_opened(
         opened.append(path)
         return open_folder(path, *kinds)
 
-    monkeypatch.setattr("bfrbctl.inspection.artefacts.open_folder", note)
+    monkeypatch.setattr("bfrbctl.inspection.views.artefacts.open_folder", note)
     view = inspect("artefact", stranger)
     assert {row[4] for row in tables(view)["lineage"].rows} == {"not found beside it"}
     beside = stranger.resolve().parent

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bfrbctl.models import Judge
-from bfrbctl.models.keras_fitting import prepared
-from bfrbctl.models.keras_settings import Config as KerasConfig
-from bfrbctl.models.keras_training import Job, _class_weights
-from bfrbctl.models.lightgbm_config import Config as LightGBMConfig
-from bfrbctl.models.lightgbm_training import augmented
+from bfrbctl.models.interface import Judge
+from bfrbctl.models.keras.learning.epochs import Job, _class_weights
+from bfrbctl.models.keras.learning.fitting import prepared
+from bfrbctl.models.keras.settings import Config as KerasConfig
+from bfrbctl.models.lightgbm.config import Config as LightGBMConfig
+from bfrbctl.models.lightgbm.training import augmented
 from tests.keras_batches import task
 
 GESTURE_OF = (0, 0, 0, 1, 2, 3)

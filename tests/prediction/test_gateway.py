@@ -13,15 +13,15 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from bfrbctl import kaggle
+from bfrbctl.artefacts.folders import Folder
 from bfrbctl.errors import ArtefactError, UsageError
-from bfrbctl.folders import Folder
-from bfrbctl.prediction import Predictor
-from bfrbctl.wheel import build_wheel
+from bfrbctl.prediction import gateway as kaggle
+from bfrbctl.prediction.predictor import Predictor
+from bfrbctl.prediction.wheel import build_wheel
 from tests.packages import needed_by_the_wheel
-from tests.recordings import raw_frames
+from tests.raw_recordings import raw_frames
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 class Gateway:

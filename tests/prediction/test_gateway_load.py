@@ -12,14 +12,14 @@ import polars as pl
 import psutil
 import pytest
 
-from bfrbctl import kaggle
-from bfrbctl.blending import BlendConfig, blend
-from bfrbctl.folders import Folder, open_folder
-from bfrbctl.models import kind_module
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.prediction import Predictor
-from bfrbctl.training import CrossValidation, cross_validate
-from tests.recordings import people, raw_frames
+from bfrbctl.artefacts.folders import Folder, open_folder
+from bfrbctl.artefacts.outputs import Job, open_output
+from bfrbctl.ensemble.blending import BlendConfig, blend
+from bfrbctl.models.interface import kind_module
+from bfrbctl.prediction import gateway
+from bfrbctl.prediction.predictor import Predictor
+from bfrbctl.training.cross_validation import CrossValidation, cross_validate
+from tests.raw_recordings import people, raw_frames
 
 Table = pl.DataFrame
 Breaking = Callable[[Table, np.random.Generator], Any]
@@ -179,7 +179,7 @@ def unheard_logs() -> Iterator[None]:
 def test_every_kind_of_broken_sequence_is_answered_and_harms_none_after_it(blend_folder: Folder) -> None:
     predictor = Predictor.open(blend_folder.path)
     stream = Stream(predictor, seed=1)
-    answer = kaggle.answering(lambda: predictor)
+    answer = gateway.answering(lambda: predictor)
     for name in stream.names(200):
         stream.call(answer, name)
     assert set(stream.served) == {*SOUND, *BROKEN}
@@ -217,7 +217,7 @@ def test_ten_thousand_calls_get_ten_thousand_gestures_in_flat_memory(
 ) -> None:
     predictor = Predictor.open(served_blend)
     stream = Stream(predictor, seed=3)
-    answer = kaggle.answering(lambda: predictor)
+    answer = gateway.answering(lambda: predictor)
     process = psutil.Process()
     seconds: list[float] = []
     resident: list[tuple[int, float]] = []

@@ -15,14 +15,14 @@ import polars as pl
 import pytest
 
 import bfrbctl
-from bfrbctl import packing, wheel
+from bfrbctl.artefacts.files import encode_json
+from bfrbctl.artefacts.folders import MANIFEST, METADATA, PACK, Folder, open_folder, sealed
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.cli import main
 from bfrbctl.errors import ArtefactError, UsageError
-from bfrbctl.folders import MANIFEST, METADATA, PACK, Folder, open_folder, sealed
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.packing import LICENCES, PackConfig
-from bfrbctl.prediction import Predictor
-from bfrbctl.storage import encode_json
+from bfrbctl.prediction import packing, wheel
+from bfrbctl.prediction.packing import LICENCES, PackConfig
+from bfrbctl.prediction.predictor import Predictor
 from tests import toy_model
 
 CONFIG = PackConfig("jane", "my-bfrb-blend", "My BFRB blend")
@@ -294,7 +294,7 @@ def test_the_command_packs_and_tells_the_digest(
 
 def test_predicting_and_serving_load_nothing_of_the_command_line() -> None:
     script = (
-        "import sys; import bfrbctl.kaggle; from bfrbctl.models import KINDS\n"
+        "import sys; import bfrbctl.prediction.gateway; from bfrbctl.models.interface import KINDS\n"
         "import importlib; [importlib.import_module(module) for module in KINDS.values()]\n"
         "print([name for name in ('typer', 'click', 'bfrbctl.cli') if name in sys.modules])"
     )

@@ -8,21 +8,21 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bfrbctl import members
-from bfrbctl.dataset import FeatureBatch, RecordingBatch, read_recordings
+from bfrbctl.artefacts.files import encode_json
+from bfrbctl.artefacts.folders import Folder
+from bfrbctl.artefacts.outputs import Job, open_output
+from bfrbctl.ensemble import members
+from bfrbctl.ensemble.members import Member
+from bfrbctl.ensemble.mixing import Mixture
 from bfrbctl.errors import ArtefactError, DataError, UsageError, missing_library
-from bfrbctl.folders import Folder
-from bfrbctl.members import Member
-from bfrbctl.mixing import Mixture
-from bfrbctl.models import Kind, kind_module
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.prediction import Features, Predictor
-from bfrbctl.preparation import clean_frames
+from bfrbctl.models.interface import Kind, kind_module
+from bfrbctl.prediction.predictor import Features, Predictor
+from bfrbctl.prediction.submission import open_input, predict
+from bfrbctl.recordings.dataset import FeatureBatch, RecordingBatch, read_recordings
+from bfrbctl.recordings.preparation import clean_frames
 from bfrbctl.schema import TOF_MISSING
-from bfrbctl.storage import encode_json
-from bfrbctl.submission import open_input, predict
 from tests.noise import partly_imu_only
-from tests.recordings import SMALL_LAYOUT, raw_frames, write_raw
+from tests.raw_recordings import SMALL_LAYOUT, raw_frames, write_raw
 
 
 def predicted(
@@ -65,9 +65,9 @@ def test_recordings_in_pieces_get_the_answers_of_all_at_once(
     recordings, _ = read_recordings(dataset_folder, dataset_folder.read_parquet("sequences.parquet"), 0)
     recordings = partly_imu_only(recordings, np.arange(recordings.n_sequences) % 3 == 1)
     together = predictor.answer(recordings)
-    monkeypatch.setattr("bfrbctl.prediction.joblib.cpu_count", lambda: cores)
+    monkeypatch.setattr("bfrbctl.prediction.predictor.joblib.cpu_count", lambda: cores)
     for piece in (1, 5, recordings.n_sequences - 1):
-        monkeypatch.setattr("bfrbctl.prediction._PIECE", piece)
+        monkeypatch.setattr("bfrbctl.prediction.predictor._PIECE", piece)
         answers = predictor.answer(recordings)
         assert np.array_equal(answers.proba, together.proba)
         assert np.array_equal(answers.positions, together.positions)
@@ -78,8 +78,8 @@ def test_a_piece_that_fails_ends_the_answer(
     predictor: Predictor, dataset_folder: Folder, monkeypatch: pytest.MonkeyPatch, cores: int
 ) -> None:
     recordings, _ = read_recordings(dataset_folder, dataset_folder.read_parquet("sequences.parquet"), 0)
-    monkeypatch.setattr("bfrbctl.prediction.joblib.cpu_count", lambda: cores)
-    monkeypatch.setattr("bfrbctl.prediction._PIECE", 2)
+    monkeypatch.setattr("bfrbctl.prediction.predictor.joblib.cpu_count", lambda: cores)
+    monkeypatch.setattr("bfrbctl.prediction.predictor._PIECE", 2)
     assert recordings.n_sequences > 8
     compute, begun = Predictor._features, []
 

@@ -10,20 +10,21 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from bfrbctl import answers, oof
-from bfrbctl.answers import read_answers
-from bfrbctl.discrimination import ranking_figures
+from bfrbctl.artefacts.folders import Folder
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.errors import ArtefactError, BfrbError, DataError, UsageError
-from bfrbctl.folders import Folder
-from bfrbctl.inspection.artefacts import predictions_view
+from bfrbctl.evaluation import oof
+from bfrbctl.evaluation.discrimination import ranking_figures
+from bfrbctl.evaluation.in_sample import TRAINED_ON, read_trained_on, training_digests
+from bfrbctl.evaluation.metrics import hierarchical_f1
 from bfrbctl.inspection.options import Options
-from bfrbctl.metrics import hierarchical_f1
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.prediction import Predictor
+from bfrbctl.inspection.views.artefacts import predictions_view
+from bfrbctl.prediction import scoring
+from bfrbctl.prediction.predictor import Predictor
+from bfrbctl.prediction.scoring import read_answers
+from bfrbctl.prediction.submission import open_input, predict, sensor_warnings
 from bfrbctl.schema import SensorLayout
-from bfrbctl.submission import open_input, predict, sensor_warnings
-from bfrbctl.trained_on import TRAINED_ON, read_trained_on, training_digests
-from tests.recordings import raw_frames, write_raw
+from tests.raw_recordings import raw_frames, write_raw
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def test_ids_that_look_like_numbers_stay_text_and_repeated_rows_count_once(tmp_p
 
 
 def test_the_line_about_in_sample_scores_is_as_its_docstring_says() -> None:
-    assert doctest.testmod(answers).failed == 0
+    assert doctest.testmod(scoring).failed == 0
 
 
 # ----------------------------------------------------------------------------------------------------- in-sample

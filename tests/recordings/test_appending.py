@@ -6,20 +6,20 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bfrbctl.appending import settings_of
+from bfrbctl.artefacts.folders import QUALITY, SEQUENCES, Folder, open_folder
+from bfrbctl.artefacts.outputs import Job, Output, open_output
 from bfrbctl.config import as_mapping
-from bfrbctl.dataset import read_recordings
 from bfrbctl.errors import ArtefactError, DataError, OutputError, UsageError
+from bfrbctl.evaluation.folds import extend_folds
+from bfrbctl.execution.workers import ALONE, Crew
 from bfrbctl.features import FeatureConfig
-from bfrbctl.featurization import featurize
-from bfrbctl.folders import QUALITY, SEQUENCES, Folder, open_folder
-from bfrbctl.folds import extend_folds
-from bfrbctl.outputs import Job, Output, open_output
-from bfrbctl.preparation import PrepareConfig, prepare, split_refs
-from bfrbctl.raw import find_splits
+from bfrbctl.features.featurization import featurize
+from bfrbctl.recordings.appending import settings_of
+from bfrbctl.recordings.dataset import read_recordings
+from bfrbctl.recordings.preparation import PrepareConfig, prepare, split_refs
+from bfrbctl.recordings.raw import find_splits
 from bfrbctl.schema import SensorLayout
-from bfrbctl.workers import ALONE, Crew
-from tests.recordings import raw_frames, write_raw
+from tests.raw_recordings import raw_frames, write_raw
 
 FIRST = raw_frames(subjects=4)
 MORE = raw_frames(subjects=5, seed=7).with_columns(

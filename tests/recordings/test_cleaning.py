@@ -4,10 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bfrbctl.cleaning import CleanTable, clean
-from bfrbctl.raw import RawSchema, read_schema
+from bfrbctl.recordings.cleaning import CleanTable, clean
+from bfrbctl.recordings.raw import RawSchema, read_schema
 from bfrbctl.schema import TOF_MISSING, TOF_NO_RETURN
-from tests.recordings import raw_frames
+from tests.raw_recordings import raw_frames
 
 TABLE = raw_frames(subjects=2, repeats=1)
 FIRST = "SEQ_000000"

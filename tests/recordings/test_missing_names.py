@@ -5,14 +5,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from bfrbctl.artefacts.folders import SEQUENCES, Folder
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.config import as_mapping
 from bfrbctl.errors import DataError
-from bfrbctl.folders import SEQUENCES, Folder
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.preparation import PrepareConfig, clean_frames, cleaned_tables, prepare, split_refs
-from bfrbctl.raw import find_splits, read_schema
-from bfrbctl.workers import Crew
-from tests.recordings import SMALL_LAYOUT, raw_frames, write_raw
+from bfrbctl.execution.workers import Crew
+from bfrbctl.recordings.preparation import PrepareConfig, clean_frames, cleaned_tables, prepare, split_refs
+from bfrbctl.recordings.raw import find_splits, read_schema
+from tests.raw_recordings import SMALL_LAYOUT, raw_frames, write_raw
 
 TABLE = raw_frames(subjects=2)
 FIRST = pl.col("sequence_id") == "SEQ_000000"

@@ -9,18 +9,18 @@ import polars as pl
 import psutil
 import pytest
 
-from bfrbctl.dataset import read_recordings
+from bfrbctl.artefacts.folders import Folder, open_folder
+from bfrbctl.artefacts.outputs import Job, Output, open_output
 from bfrbctl.errors import DataError, UsageError
-from bfrbctl.folders import Folder, open_folder
-from bfrbctl.folds import assign_folds
-from bfrbctl.frames_files import Made, Recipe, make_file
-from bfrbctl.metrics import one_sided_note
-from bfrbctl.outputs import Job, Output, open_output
-from bfrbctl.preparation import PrepareConfig, fitting_workers, prepare, split_refs
-from bfrbctl.raw import find_splits
-from bfrbctl.raw_sequences import Part, gather
-from bfrbctl.workers import ALONE, Crew
-from tests.recordings import raw_frames, write_raw
+from bfrbctl.evaluation.folds import assign_folds
+from bfrbctl.evaluation.metrics import one_sided_note
+from bfrbctl.execution.workers import ALONE, Crew
+from bfrbctl.recordings.dataset import read_recordings
+from bfrbctl.recordings.frames_files import Made, Recipe, make_file
+from bfrbctl.recordings.preparation import PrepareConfig, fitting_workers, prepare, split_refs
+from bfrbctl.recordings.raw import find_splits
+from bfrbctl.recordings.raw_sequences import Part, gather
+from tests.raw_recordings import raw_frames, write_raw
 
 TRAIN = raw_frames(subjects=4)
 TEST = raw_frames(subjects=2, labelled=False, imu_only=True, seed=5).with_columns(
@@ -106,7 +106,7 @@ def test_a_killed_run_continues_to_the_same_dataset(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("bfrbctl.preparation._sequence_table", killed)
+        patch.setattr("bfrbctl.recordings.preparation._sequence_table", killed)
         with pytest.raises(KeyboardInterrupt):
             prepared(raw, out)
     assert prepared(raw, out, resume=True).files == dataset.files
@@ -280,7 +280,7 @@ def test_a_resumed_run_reads_no_recordings_of_finished_files(
         made.append(number)
         return make_file(part, number, recipe)
 
-    monkeypatch.setattr("bfrbctl.preparation.make_file", noted)
+    monkeypatch.setattr("bfrbctl.recordings.preparation.make_file", noted)
     again = prepared(raw, tmp_path / "data", resume=True)
     assert again.files == dataset.files
     assert made == list(range(2, dataset.content["n_files"]))
@@ -305,7 +305,7 @@ def test_rows_gathered_for_another_split_do_not_come_into_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed while it gathers the second split, whose files are more and whose ids lie between those of the first."""
-    monkeypatch.setattr("bfrbctl.raw._PARQUET_BATCH_ROWS", 200)
+    monkeypatch.setattr("bfrbctl.recordings.raw._PARQUET_BATCH_ROWS", 200)
     train = raw_frames(subjects=2, repeats=1).sample(fraction=1.0, shuffle=True, seed=1)
     test = raw_frames(subjects=3, labelled=False).sample(fraction=1.0, shuffle=True, seed=1)
     raw = write_raw(tmp_path / "raw", train, suffix="parquet")
@@ -319,7 +319,7 @@ def test_rows_gathered_for_another_split_do_not_come_into_the_first(
             raise KeyboardInterrupt
         return parts
 
-    monkeypatch.setattr("bfrbctl.preparation.gather", gathered)
+    monkeypatch.setattr("bfrbctl.recordings.preparation.gather", gathered)
     with pytest.raises(KeyboardInterrupt):
         prepared(raw, tmp_path / "data", crew=Crew(2))
     assert list((tmp_path / "data").glob("*/*.parquet"))
@@ -350,11 +350,11 @@ def test_bad_rows_far_behind_are_told_by_a_crew_as_alone(tmp_path: Path, case: s
 
 
 def test_no_process_is_started_where_it_gains_nothing(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bfrbctl.workers.joblib.cpu_count", lambda: 8)
+    monkeypatch.setattr("bfrbctl.execution.workers.joblib.cpu_count", lambda: 8)
     assert fitting_workers(find_splits(raw)) == 1
-    monkeypatch.setattr("bfrbctl.preparation._WORTH_BYTES", {"csv": 1000, "parquet": 1000})
+    monkeypatch.setattr("bfrbctl.recordings.preparation._WORTH_BYTES", {"csv": 1000, "parquet": 1000})
     assert fitting_workers(find_splits(raw)) > 1
-    monkeypatch.setattr("bfrbctl.workers.joblib.cpu_count", lambda: 2)
+    monkeypatch.setattr("bfrbctl.execution.workers.joblib.cpu_count", lambda: 2)
     assert fitting_workers(find_splits(raw)) == 1
 
 

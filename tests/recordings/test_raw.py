@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bfrbctl import raw as raw_module
 from bfrbctl.errors import DataError, UsageError
-from bfrbctl.raw import Unsorted, find_splits, raw_columns, read_demographics, read_schema
-from bfrbctl.raw_sequences import whole_sequences
-from tests.recordings import SMALL_LAYOUT, raw_frames, write_raw
+from bfrbctl.recordings import raw as raw_module
+from bfrbctl.recordings.raw import Unsorted, find_splits, raw_columns, read_demographics, read_schema
+from bfrbctl.recordings.raw_sequences import whole_sequences
+from tests.raw_recordings import SMALL_LAYOUT, raw_frames, write_raw
 
 TABLE = raw_frames(subjects=2)
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bfrbctl import raw as raw_module
 from bfrbctl.errors import DataError, OutputError
-from bfrbctl.raw import Unsorted, read_schema
-from bfrbctl.raw_sequences import gather, plan, whole_sequences
-from tests.recordings import raw_frames
+from bfrbctl.recordings import raw as raw_module
+from bfrbctl.recordings.raw import Unsorted, read_schema
+from bfrbctl.recordings.raw_sequences import gather, plan, whole_sequences
+from tests.raw_recordings import raw_frames
 
 TABLE = raw_frames(subjects=2)
 

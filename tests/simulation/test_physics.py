@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bfrbctl.rotation import continuous, mirrored, multiply, rotate, rotvec
+from bfrbctl.arrays.quaternions import continuous, mirrored, multiply, rotate, rotvec
+from bfrbctl.arrays.ragged import AnyArray, Float64, Int64, offsets_of, segment_ids
 from bfrbctl.schema import STANDARD_GRAVITY
-from bfrbctl.segments import AnyArray, Float64, Int64, offsets_of, segment_ids
 from bfrbctl.simulation import SimulationConfig, device
 from bfrbctl.simulation.arm import bend, forearm_axes, unit
 from bfrbctl.simulation.faults import Measured, draw_faults, spoil

@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 from bfrbctl.errors import UsageError
+from bfrbctl.execution.workers import Crew
 from bfrbctl.schema import STUDY_LAYOUT
 from bfrbctl.simulation import SimulatedSubject, SimulationConfig, simulate_subject, write_raw
 from bfrbctl.simulation.gestures import COMBINATIONS, GESTURES
-from bfrbctl.workers import Crew
 
 CONFIG = SimulationConfig(subjects=2, test_subjects=1, seed=5)
 LABELLED = ["row_id", "sequence_type", "sequence_id", "sequence_counter", "subject", "orientation", "behavior", "phase"]

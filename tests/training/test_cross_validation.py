@@ -6,16 +6,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bfrbctl import oof
+from bfrbctl.artefacts.folders import Folder
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.errors import ArtefactError, DataError, UsageError
-from bfrbctl.feature_folder import read_features
+from bfrbctl.evaluation import oof
+from bfrbctl.execution.workers import Crew
 from bfrbctl.features import FeatureConfig
-from bfrbctl.featurization import featurize
-from bfrbctl.folders import Folder
-from bfrbctl.models import kind_module
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.training import CrossValidation, cross_validate
-from bfrbctl.workers import Crew
+from bfrbctl.features.featurization import featurize
+from bfrbctl.features.folder import read_features
+from bfrbctl.models.interface import kind_module
+from bfrbctl.training.cross_validation import CrossValidation, cross_validate
 from tests import toy_model
 from tests.conftest import train_toy
 
@@ -91,7 +91,7 @@ def test_nothing_labelled_cannot_be_trained(
 ) -> None:
     index, batch = read_features(feature_folder, parts={"table"})
     empty = (index[:0], batch.take(np.zeros(0, dtype=np.int64)))
-    monkeypatch.setattr("bfrbctl.training.read_features", lambda *_, **__: empty)
+    monkeypatch.setattr("bfrbctl.training.cross_validation.read_features", lambda *_, **__: empty)
     with pytest.raises(DataError, match="has no labelled sequence"):
         train_toy(feature_folder, tmp_path / "m")
 

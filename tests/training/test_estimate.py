@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bfrbctl import rehearsal
-from bfrbctl.cache import Cache
+from bfrbctl.artefacts.folders import Folder
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.cli import main
 from bfrbctl.errors import UsageError
-from bfrbctl.folders import Folder
-from bfrbctl.models import Rehearsing, kind_module
-from bfrbctl.models.keras_rehearsal import BATCHES, EPOCHS
-from bfrbctl.models.lightgbm_rehearsal import ROUNDS
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.rehearsal import Measured, estimate
-from bfrbctl.training import CrossValidation, cross_validate
-from bfrbctl.workers import ALONE, Crew
+from bfrbctl.execution.cache import Cache
+from bfrbctl.execution.workers import ALONE, Crew
+from bfrbctl.models.interface import Rehearsing, kind_module
+from bfrbctl.models.keras.learning.rehearsal import BATCHES, EPOCHS
+from bfrbctl.models.lightgbm.rehearsal import ROUNDS
+from bfrbctl.training import estimate as rehearsal
+from bfrbctl.training.cross_validation import CrossValidation, cross_validate
+from bfrbctl.training.estimate import Measured, estimate
 from tests import toy_model
 from tests.keras_batches import task as keras_task
 

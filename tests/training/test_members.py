@@ -10,19 +10,21 @@ import numpy as np
 import psutil
 import pytest
 
+from bfrbctl.artefacts.folders import Folder, open_folder
+from bfrbctl.artefacts.outputs import Job, open_output
+from bfrbctl.evaluation.oof import read_oof
+from bfrbctl.execution.workers import Crew
 from bfrbctl.features import FeatureConfig
-from bfrbctl.featurization import featurize
-from bfrbctl.folders import Folder, open_folder
-from bfrbctl.models import HistoryRow, keras_model, lightgbm_model, n_members
-from bfrbctl.models.lightgbm_library import lgb
-from bfrbctl.oof import read_oof
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.pieces import Pieces, Rows
-from bfrbctl.training import CrossValidation, cross_validate
-from bfrbctl.workers import Crew
+from bfrbctl.features.featurization import featurize
+from bfrbctl.models.interface import HistoryRow, n_members
+from bfrbctl.models.keras import model as keras_model
+from bfrbctl.models.lightgbm import model as lightgbm_model
+from bfrbctl.models.lightgbm.library import lgb
+from bfrbctl.training.cross_validation import CrossValidation, cross_validate
+from bfrbctl.training.pieces import Pieces, Rows
 from tests import toy_model
 from tests.keras_batches import task as keras_task
-from tests.test_lightgbm_model import quick, task, without_seconds
+from tests.models.lightgbm.test_model import quick, task, without_seconds
 
 # Bounds of bins are drawn, so that a member that binned by its own seed would be another one.
 TREES = lightgbm_model.Config(

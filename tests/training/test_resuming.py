@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from bfrbctl import config as configuration
+from bfrbctl.artefacts.files import encode_json
+from bfrbctl.artefacts.folders import JOURNAL, continue_command, open_folder, read_journal, sealed
+from bfrbctl.artefacts.journals import NO_JOURNAL, deciding_libraries, interrupted_run, open_journal
+from bfrbctl.artefacts.outputs import Job, open_output
+from bfrbctl.ensemble.mixing import BlendConfig
 from bfrbctl.errors import ArtefactError, OutputError
-from bfrbctl.folders import JOURNAL, continue_command, open_folder, read_journal, sealed
-from bfrbctl.journals import NO_JOURNAL, deciding_libraries, interrupted_run, open_journal
-from bfrbctl.mixing import BlendConfig
-from bfrbctl.models.lightgbm_config import Config
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.raw import find_splits
-from bfrbctl.storage import encode_json
+from bfrbctl.models.lightgbm.config import Config
+from bfrbctl.recordings.raw import find_splits
 
 JOB = Job("model", {"model": "lgbm", "rate": 0.1}, command=("bfrbctl", "train", "lgbm", "features", "m"), seed=3)
 
@@ -74,7 +74,7 @@ def test_other_versions_of_libraries_are_refused_with_both(tmp_path: Path, monke
     interrupted(tmp_path / "m")
     before = (tmp_path / "m" / JOURNAL).read_bytes()
     real = deciding_libraries("model", JOB.config)
-    monkeypatch.setattr("bfrbctl.outputs.deciding_libraries", lambda *_: {**real, "lightgbm": "99.0"})
+    monkeypatch.setattr("bfrbctl.artefacts.outputs.deciding_libraries", lambda *_: {**real, "lightgbm": "99.0"})
     both = rf"lightgbm \({real['lightgbm']} then, 99\.0 now\)"
     with pytest.raises(OutputError, match=both) as caught, open_output(tmp_path / "m", JOB, resume=True):
         raise AssertionError("a run that mixes versions was begun")

@@ -9,18 +9,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bfrbctl import oof
-from bfrbctl.feature_folder import read_features
-from bfrbctl.fold_results import selection_line
-from bfrbctl.folders import JOURNAL, MANIFEST, Folder, open_folder, read_journal
-from bfrbctl.inspection.unfinished import run_view
-from bfrbctl.models import FoldTask, kind_module
-from bfrbctl.outputs import Job, Output, open_output
-from bfrbctl.selection import Curve
-from bfrbctl.training import CrossValidation, cross_validate
-from bfrbctl.workers import Crew
+from bfrbctl.artefacts.folders import JOURNAL, MANIFEST, Folder, open_folder, read_journal
+from bfrbctl.artefacts.outputs import Job, Output, open_output
+from bfrbctl.evaluation import oof
+from bfrbctl.evaluation.selection import Curve
+from bfrbctl.execution.workers import Crew
+from bfrbctl.features.folder import read_features
+from bfrbctl.inspection.views.unfinished import run_view
+from bfrbctl.models.interface import FoldTask, kind_module
+from bfrbctl.training.cross_validation import CrossValidation, cross_validate
+from bfrbctl.training.fold_results import selection_line
 from tests import toy_model
-from tests.test_training_members import TREES, told
+from tests.training.test_members import TREES, told
 
 CHOOSING = toy_model.Config(n_steps=5, select="other-folds", sharpness=3.0)
 PEAKS = {0: [0.1, 0.2, 0.5, 0.1, 0.1], 1: [0.1, 0.9, 0.2, 0.3, 0.1], 2: [0.1, 0.1, 0.2, 0.9, 0.1]}

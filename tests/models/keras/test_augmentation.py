@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bfrbctl.models.keras_augmentation import (
+from bfrbctl.models.keras.inputs import fit_scaler, frame_index, plan_inputs, ready
+from bfrbctl.models.keras.learning.augmentation import (
     Augmentation,
     TrainingData,
     epoch_batches,
@@ -13,8 +14,7 @@ from bfrbctl.models.keras_augmentation import (
     stretched_index,
     training_batch,
 )
-from bfrbctl.models.keras_inputs import fit_scaler, frame_index, plan_inputs, ready
-from bfrbctl.models.keras_rotation import find_turned
+from bfrbctl.models.keras.learning.turning import find_turned
 from tests.keras_batches import made
 
 NONE = Augmentation(

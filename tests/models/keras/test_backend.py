@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 FLAG = "--xla_gpu_deterministic_ops=true"
 
 KERAS = """
@@ -58,7 +58,7 @@ def stand_ins(tmp_path: Path) -> Path:
 
 
 BEFORE = """
-from bfrbctl.models.keras_backend import demand_determinism, ops
+from bfrbctl.models.keras.backend import demand_determinism, ops
 demand_determinism()
 demand_determinism()
 ops.zeros((1,))
@@ -74,7 +74,7 @@ def test_jax_wakes_with_the_flag_that_makes_it_deterministic(stand_ins: Path) ->
 
 AFTER = """
 from bfrbctl.errors import UsageError
-from bfrbctl.models.keras_backend import demand_determinism, ops
+from bfrbctl.models.keras.backend import demand_determinism, ops
 ops.zeros((1,))
 try:
     demand_determinism()
@@ -95,8 +95,8 @@ REAL = """
 import os, sys
 from pathlib import Path
 import jax
-from bfrbctl.models import keras_fitting
-from bfrbctl.models.keras_model import Config, fit
+from bfrbctl.models.keras.learning import fitting as keras_fitting
+from bfrbctl.models.keras.model import Config, fit
 from tests.keras_batches import task
 
 demand = keras_fitting.demand_determinism

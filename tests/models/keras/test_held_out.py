@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bfrbctl.models import FoldTask
-from bfrbctl.models.keras_layout import NETWORKS
-from bfrbctl.models.keras_model import Config, fit
+from bfrbctl.models.interface import FoldTask
+from bfrbctl.models.keras.model import Config, fit
+from bfrbctl.models.keras.network.layout import NETWORKS
 from tests.keras_batches import made, task
 
 

@@ -5,10 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bfrbctl.dataset import TOF_IMAGE_MISSING, FeatureBatch
 from bfrbctl.errors import DataError
 from bfrbctl.features import FeatureConfig, compute
-from bfrbctl.models.keras_inputs import (
+from bfrbctl.models.keras.inputs import (
     CLIP,
     Ready,
     drop_sensors,
@@ -21,7 +20,8 @@ from bfrbctl.models.keras_inputs import (
     ready,
     unscaled,
 )
-from bfrbctl.models.keras_rotation import find_turned
+from bfrbctl.models.keras.learning.turning import find_turned
+from bfrbctl.recordings.dataset import TOF_IMAGE_MISSING, FeatureBatch
 from tests.keras_batches import IMU_NAMES, made
 from tests.noise import random_recordings
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from bfrbctl.models.keras_backend import keras, ops, to_numpy
-from bfrbctl.models.keras_images import FAR, FlatPixels, ImageEncoder, Mixup, MixupMask
-from bfrbctl.models.keras_layers import ConvNorm, HalveTime, MaskedAttention, MaskedMean, SqueezeExcite
-from bfrbctl.models.keras_losses import HierarchicalLoss, KnownCrossEntropy, PhaseLoss
-from bfrbctl.models.keras_optimizer import FlatAdamW
-from bfrbctl.models.keras_recurrent import Bidirectional
+from bfrbctl.models.keras.backend import keras, ops, to_numpy
+from bfrbctl.models.keras.learning.losses import HierarchicalLoss, KnownCrossEntropy, PhaseLoss
+from bfrbctl.models.keras.learning.optimizer import FlatAdamW
+from bfrbctl.models.keras.network.images import FAR, FlatPixels, ImageEncoder, Mixup, MixupMask
+from bfrbctl.models.keras.network.layers import ConvNorm, HalveTime, MaskedAttention, MaskedMean, SqueezeExcite
+from bfrbctl.models.keras.network.recurrent import Bidirectional
 
 LENGTHS = (3, 8, 5)
 TIME = 8

@@ -15,19 +15,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bfrbctl.errors import ArtefactError, DataError, UsageError
-from bfrbctl.models import FoldTask, HistoryRow, keras_training, kind_module
-from bfrbctl.models.keras_augmentation import training_batch
-from bfrbctl.models.keras_backend import to_numpy
-from bfrbctl.models.keras_checkpoint import pack_arrays, unpack_arrays
-from bfrbctl.models.keras_fitting import postures, task_digest
-from bfrbctl.models.keras_layout import NETWORKS, NetworkSpec
-from bfrbctl.models.keras_model import NEEDS, Config, KerasFoldModel, fit, load
-from bfrbctl.models.keras_networks import build_network, weight_names
-from bfrbctl.models.keras_spec import decode_spec
-from bfrbctl.models.keras_training import rate_at
+from bfrbctl.models.interface import FoldTask, HistoryRow, kind_module
+from bfrbctl.models.keras.backend import to_numpy
+from bfrbctl.models.keras.learning import epochs as keras_training
+from bfrbctl.models.keras.learning.augmentation import training_batch
+from bfrbctl.models.keras.learning.checkpoint import pack_arrays, unpack_arrays
+from bfrbctl.models.keras.learning.epochs import rate_at
+from bfrbctl.models.keras.learning.fitting import postures, task_digest
+from bfrbctl.models.keras.model import NEEDS, Config, KerasFoldModel, fit, load
+from bfrbctl.models.keras.network.building import build_network, weight_names
+from bfrbctl.models.keras.network.layout import NETWORKS, NetworkSpec
+from bfrbctl.models.keras.spec import decode_spec
 from tests.keras_batches import CLASSES, made, task, told_by_keras
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 TINY = Config(width=0.1, epochs=3, batch_size=16, learning_rate=0.01)
 
 
@@ -429,7 +430,7 @@ def test_a_damaged_spec_never_crashes(files: dict[str, bytes], data: st.DataObje
 
 
 def test_importing_keras_writes_nothing_to_stderr() -> None:
-    code = "import bfrbctl.models.keras_fitting"
+    code = "import bfrbctl.models.keras.learning.fitting"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert found.stderr == found.stdout == ""
 
@@ -439,7 +440,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from tests.keras_batches import CLASSES, made, task, told_by_keras
-from bfrbctl.models.keras_model import Config, fit, load
+from bfrbctl.models.keras.model import Config, fit, load
 folder = Path(sys.argv[1])
 files = {name: (folder / name).read_bytes() for name in ("keras.json", "keras.npz")}
 np.save(folder / "proba.npy", told_by_keras(load(files, classes=CLASSES), made(20, seed=5)[0]))

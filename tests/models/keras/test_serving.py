@@ -8,21 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bfrbctl.dataset import FeatureBatch
+from bfrbctl.arrays.ragged import AnyArray, Float32
 from bfrbctl.errors import DataError
-from bfrbctl.models.keras_backend import to_numpy
-from bfrbctl.models.keras_inference import GAP, Packed, Stack, Steady, Time, _NumpyLayers
-from bfrbctl.models.keras_inputs import fit_scaler, plan_inputs, unscaled
-from bfrbctl.models.keras_layout import EPSILON, HELIOS, NETWORKS, TWO_BRANCH, NetworkSpec, weight_shapes
-from bfrbctl.models.keras_model import KerasFoldModel, ensemble
-from bfrbctl.models.keras_networks import build_network, weight_names
-from bfrbctl.models.keras_rotation import find_turned
-from bfrbctl.models.keras_serving import ROWS, TOGETHER, Networks
-from bfrbctl.models.keras_spec import ModelSpec
-from bfrbctl.segments import AnyArray, Float32
+from bfrbctl.models.keras.backend import to_numpy
+from bfrbctl.models.keras.inputs import fit_scaler, plan_inputs, unscaled
+from bfrbctl.models.keras.learning.turning import find_turned
+from bfrbctl.models.keras.model import KerasFoldModel, ensemble
+from bfrbctl.models.keras.network.building import build_network, weight_names
+from bfrbctl.models.keras.network.layout import EPSILON, HELIOS, NETWORKS, TWO_BRANCH, NetworkSpec, weight_shapes
+from bfrbctl.models.keras.runtime.inference import GAP, Packed, Stack, Steady, Time, _NumpyLayers
+from bfrbctl.models.keras.runtime.serving import ROWS, TOGETHER, Networks
+from bfrbctl.models.keras.spec import ModelSpec
+from bfrbctl.recordings.dataset import FeatureBatch
 from tests.keras_batches import CLASSES, TARGETS, made, told_by_keras
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 def fold(
@@ -147,7 +147,7 @@ def test_the_same_sequences_get_the_same_bits_whatever_the_cores(
     batch, _ = made(2 * ROWS + 5, seed=2)
     found = []
     for cores in (1, 2, 7):
-        monkeypatch.setattr("bfrbctl.models.keras_serving.joblib.cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr("bfrbctl.models.keras.runtime.serving.joblib.cpu_count", lambda cores=cores: cores)
         found.append(together.predict_proba(batch))
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0], found[2])
@@ -229,7 +229,7 @@ def test_predicting_imports_no_keras(folds: list[KerasFoldModel], tmp_path: Path
 import sys
 from pathlib import Path
 from tests.keras_batches import CLASSES, made
-from bfrbctl.models.keras_model import ensemble, load
+from bfrbctl.models.keras.model import ensemble, load
 files = {{path.name: path.read_bytes() for path in Path({str(tmp_path)!r}).iterdir()}}
 print(ensemble([load(files, classes=CLASSES)]).predict_proba(made(3)[0]).shape)
 print(sorted({{"keras", "tensorflow"}} & set(sys.modules)))

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from bfrbctl.errors import ArtefactError
-from bfrbctl.models import FoldTask, HistoryRow, OfSteps, Selecting, keras_model
-from bfrbctl.models.keras_model import Config, KerasFoldModel, KerasSteps, fit, fit_member, load, load_step
-from bfrbctl.selection import Curve, Rule
+from bfrbctl.evaluation.selection import Curve, Rule
+from bfrbctl.models.interface import FoldTask, HistoryRow, OfSteps, Selecting
+from bfrbctl.models.keras import model as keras_model
+from bfrbctl.models.keras.model import Config, KerasFoldModel, KerasSteps, fit, fit_member, load, load_step
 from tests.keras_batches import CLASSES, task
 
 TINY = Config(network="two-branch", width=0.1, epochs=3, batch_size=16, seeds=2, select="other-folds")

@@ -8,7 +8,7 @@ import pytest
 
 from bfrbctl.cli import main
 from bfrbctl.errors import UsageError
-from bfrbctl.models.keras_tensorboard import run_name, scalar_log, tag
+from bfrbctl.models.keras.learning.tensorboard import run_name, scalar_log, tag
 
 ROW = {
     "fold": 2,

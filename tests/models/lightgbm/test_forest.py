@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from bfrbctl.errors import DataError
-from bfrbctl.models import Average, ensemble_of
-from bfrbctl.models.lightgbm_library import lgb
-from bfrbctl.models.lightgbm_model import FEW, Forest, LightGBMModel, fit
-from bfrbctl.models.lightgbm_rows import FastRow
-from tests.test_lightgbm_model import N_FEATURES, batch, quick, task
+from bfrbctl.models.interface import Average, ensemble_of
+from bfrbctl.models.lightgbm.fast_row import FastRow
+from bfrbctl.models.lightgbm.library import lgb
+from bfrbctl.models.lightgbm.model import FEW, Forest, LightGBMModel, fit
+from tests.models.lightgbm.test_model import N_FEATURES, batch, quick, task
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bfrbctl.models.lightgbm_library import parameter_names
+from bfrbctl.models.lightgbm.library import parameter_names
 
-PACKAGE = Path(__file__).parent.parent / "bfrbctl"
+PACKAGE = Path(__file__).parents[3] / "bfrbctl"
 
 
 def test_the_library_is_imported_in_one_place() -> None:
@@ -29,7 +29,7 @@ def test_idle_threads_sleep_unless_told_otherwise(before: str | None, after: str
         "import os, sys\n"
         "import bfrbctl.models\n"
         "assert 'lightgbm' not in sys.modules\n"
-        "bfrbctl.models.kind_module('lgbm')\n"
+        "bfrbctl.models.interface.kind_module('lgbm')\n"
         "print(os.environ['OMP_WAIT_POLICY'])\n"
     )
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bfrbctl.dataset import Column, FeatureBatch
 from bfrbctl.errors import ArtefactError, BfrbError, DataError, UsageError
-from bfrbctl.metrics import log_loss, score_proba
-from bfrbctl.models import FoldTask, HistoryRow, kind_module, lightgbm_training
-from bfrbctl.models.lightgbm_library import lgb
-from bfrbctl.models.lightgbm_model import NEEDS, Config, LightGBMModel, fit, load, load_step
-from bfrbctl.models.lightgbm_training import augmented
+from bfrbctl.evaluation.metrics import log_loss, score_proba
+from bfrbctl.models.interface import FoldTask, HistoryRow, kind_module
+from bfrbctl.models.lightgbm import training as lightgbm_training
+from bfrbctl.models.lightgbm.library import lgb
+from bfrbctl.models.lightgbm.model import NEEDS, Config, LightGBMModel, fit, load, load_step
+from bfrbctl.models.lightgbm.training import augmented
+from bfrbctl.recordings.dataset import Column, FeatureBatch
 
 CLASSES = ("Cheek - pinch skin", "Eyebrow - pull hair", "Wave hello", "Text on phone")
 TARGETS = (True, True, False, False)

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bfrbctl.errors import ArtefactError
-from bfrbctl.models import lightgbm_text
-from bfrbctl.models.lightgbm_config import Config
-from bfrbctl.models.lightgbm_library import lgb, silence
-from bfrbctl.models.lightgbm_text import MAX_BYTES, MAX_LEAVES, Trees, checked, first_rounds, trimmed
+from bfrbctl.models.lightgbm import text as lightgbm_text
+from bfrbctl.models.lightgbm.config import Config
+from bfrbctl.models.lightgbm.library import lgb, silence
+from bfrbctl.models.lightgbm.text import MAX_BYTES, MAX_LEAVES, Trees, checked, first_rounds, trimmed
 
 N_FEATURES = 6
 N_CLASSES = 3
