@@ -14,7 +14,7 @@ import numpy as np
 from bfrbctl.arrays.ragged import offsets_of
 from bfrbctl.features import FeatureConfig, compute
 from bfrbctl.recordings.dataset import RecordingBatch
-from bfrbctl.schema import STUDY_LAYOUT
+from bfrbctl.schema import HELIOS_LAYOUT
 
 FRAMES_A_BATCH = 65536
 MEAN_FRAMES = 70
@@ -35,7 +35,7 @@ def random_batch(n_sequences: int, seed: int) -> RecordingBatch:
         thm=rng.normal(28.0, 1.0, size=(n_frames, 5)).astype(np.float32),
         tof=np.maximum(rng.integers(-375, 250, size=(n_frames, 5, 64), dtype=np.int16), -1),
         demographics=np.ones((n_sequences, 7), dtype=np.float32),
-        layout=STUDY_LAYOUT,
+        layout=HELIOS_LAYOUT,
         rate_hz=10.0,
     )
 

@@ -21,7 +21,7 @@ from bfrbctl.features.folder import read_features
 from bfrbctl.inspection.views.calibration import nested_temperature
 from bfrbctl.models.interface import FoldTask, kind_module
 from bfrbctl.training.cross_validation import CrossValidation, fold_task
-from tests.shuffled import Study, features_of
+from tests.shuffled import FeatureGroup, features_of
 
 FOUR = {"Cheek - pinch skin": True, "Neck - scratch": True, "Wave hello": False, "Text on phone": False}
 HELD = 1
@@ -29,7 +29,7 @@ HELD = 1
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    study = Study(FOUR, n_subjects=6, n_each=16, n_folds=3, thermopile=True)
+    study = FeatureGroup(FOUR, n_subjects=6, n_each=16, n_folds=3, thermopile=True)
     return features_of(study, tmp_path_factory.mktemp("leaks") / "features", 0)
 
 

@@ -12,7 +12,7 @@ from bfrbctl.artefacts.folders import Folder, current_digest, open_folder, pinne
 from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.config import as_mapping
 from bfrbctl.errors import ArtefactError, DataError
-from bfrbctl.execution.workers import Crew
+from bfrbctl.execution.executor import Executor
 from bfrbctl.features import FeatureConfig
 from bfrbctl.features.featurization import featurize
 from bfrbctl.models.lightgbm import model as lightgbm_model
@@ -58,7 +58,7 @@ def test_a_dataset_that_changes_while_features_are_computed_is_refused(
     ):
         if workers == 2:  # whose workers may open it before any file is done
             change(dataset)
-        featurize(dataset, output, config, crew=Crew(workers), on_file=after_the_first)
+        featurize(dataset, output, config, executor=Executor(workers), on_file=after_the_first)
     assert "run this again" in str(caught.value.hint)
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert len(done) == (1 if workers == 1 else 0)
@@ -73,7 +73,7 @@ def test_features_that_change_before_a_worker_opens_them_are_refused(feature_fol
         pytest.raises(ArtefactError, match=CHANGED.format(features.path)),
         open_output(tmp_path / "m", Job("model", run.settings, (features.ref(),))) as output,
     ):
-        list(cross_validate(run, output, crew=Crew(2)))
+        list(cross_validate(run, output, executor=Executor(2)))
 
 
 @pytest.mark.parametrize("which", ["data", "model"])
@@ -83,17 +83,17 @@ def test_what_changes_before_a_worker_predicts_is_refused(
     dataset, model = copied(dataset_folder, tmp_path / "data"), copied(model_folders[0], tmp_path / "model")
     predictor = Predictor.open(model.path)
     source = open_input(dataset.path, predictor, split="train")
-    recipe = model.pinned(), predictor.left_out
+    spec = model.pinned(), predictor.left_out
     change({"data": dataset, "model": model}[which])
     if which == "model":
         with pytest.raises(ArtefactError, match=CHANGED.format(model.path)):
-            submission._predict_stored(0, source.stored[0], recipe)
+            submission._predict_stored(0, source.stored[0], spec)
         return
     with (
         pytest.raises(ArtefactError, match=CHANGED.format(dataset.path)),
         open_output(tmp_path / "out", Job("predictions", {})) as output,
     ):
-        predict(source, predictor, output, crew=Crew(2))
+        predict(source, predictor, output, executor=Executor(2))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -110,7 +110,7 @@ def test_recordings_that_change_while_they_are_prepared_are_refused(tmp_path: Pa
         pytest.raises(DataError, match=r"train_demographics\.csv: changed while it was read"),
         open_output(tmp_path / "data", Job("dataset", as_mapping(config), split_refs(splits))) as output,
     ):
-        prepare(splits, output, config, crew=Crew(workers), on_bytes=change_raw)
+        prepare(splits, output, config, executor=Executor(workers), on_bytes=change_raw)
     assert not (tmp_path / "data").exists()
 
 

@@ -15,7 +15,7 @@ _LIBRARIES = ("numpy", "polars", "pyarrow", "scipy", "scikit-learn", "lightgbm",
 _OF_MODELS = {"lightgbm": "lgbm", "tensorflow": "keras", "keras": "keras"}
 """Libraries that decide what one kind of model holds, and nothing else."""
 
-Pieces = Mapping[str, Mapping[str, FileEntry]]
+TaskQueue = Mapping[str, Mapping[str, FileEntry]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Journal:
     libraries: Mapping[str, str] | None
     content: Mapping[str, Any]
     planned: tuple[str, ...]
-    pieces: Pieces
+    pieces: TaskQueue
     raw: Mapping[str, Any] = field(repr=False)
 
     @property

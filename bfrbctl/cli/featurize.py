@@ -93,11 +93,11 @@ def featurize(
     effective = {**configuration.as_mapping(config), "table": table}
     job = Job("features", effective, (dataset.ref(),), shared.command_line())
     with (
-        shared.crew(workers, scheduler, quiet=quiet) as crew,
+        shared.executor(workers, scheduler, quiet=quiet) as executor,
         open_output(features, job, force=force, resume=resume) as output,
         shared.progress("featurize", dataset.content["n_frames"], quiet=quiet, unit="frames") as advance,
     ):
-        folder = run(dataset, output, config, table=table, crew=crew, on_file=advance)
+        folder = run(dataset, output, config, table=table, executor=executor, on_file=advance)
         reused = [name for name in output.reused if name.startswith("frames")]
     content = folder.content
     lines = [

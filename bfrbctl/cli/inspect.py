@@ -220,9 +220,9 @@ def _show(what: str, folder: Path, *, plot: Path | None, as_json: bool, **told: 
 def _check_plot(path: Path, folder: Path) -> None:
     """Refuse a file that cannot be drawn, before any work is done for it."""
     from bfrbctl.errors import UsageError
-    from bfrbctl.inspection.report import see_outside
+    from bfrbctl.inspection.report import check_outside
 
-    see_outside(path, folder)
+    check_outside(path, folder)
     if path.suffix.lower() not in (".svg", ".png"):
         raise UsageError(f"--plot {path}: expected a name that ends in .svg or .png")
     if path.suffix.lower() == ".png":

@@ -70,11 +70,11 @@ def predict(
     job = Job("predictions", config, refs, shared.command_line(), options=remembered)
     processes = workers if scheduler or workers else source.fitting_workers
     with (
-        shared.crew(processes, scheduler, quiet=quiet) as crew,
+        shared.executor(processes, scheduler, quiet=quiet) as executor,
         open_output(out, job, force=force, resume=resume) as output,
         shared.progress("predict", source.total, quiet=quiet, unit=source.unit, scale=source.scale) as advance,
     ):
-        folder = run(source, predictor, output, strict=strict, answers=given, crew=crew, on_frames=advance)
+        folder = run(source, predictor, output, strict=strict, answers=given, executor=executor, on_frames=advance)
     content = folder.content
     lines = [f"wrote {out}: {content['n_sequences']} sequences, submission.parquet and submission.csv"]
     if content["n_problems"]:

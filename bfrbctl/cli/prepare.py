@@ -80,11 +80,11 @@ def prepare(
     processes = workers if scheduler or workers else fitting_workers(splits)
     total = sum(split.frames.stat().st_size for split in splits)
     with (
-        shared.crew(processes, scheduler, quiet=quiet) as crew,
+        shared.executor(processes, scheduler, quiet=quiet) as executor,
         open_output(data, job, force=force, resume=resume, append=append) as output,
         shared.progress("prepare", total, quiet=quiet, unit="MB", scale=1e6) as advance,
     ):
-        folder = run(splits, output, config, crew=crew, on_bytes=advance)
+        folder = run(splits, output, config, executor=executor, on_bytes=advance)
         reused = [name for name in output.reused if name.startswith("frames")]
     content = folder.content
     note = one_sided_note(content)

@@ -270,16 +270,16 @@ def train(
         _tell_plan(run, model, at_once, ways)
         return
     with (
-        shared.crew(at_once, ways.scheduler, quiet=ways.quiet) as crew,
+        shared.executor(at_once, ways.scheduler, quiet=ways.quiet) as executor,
         open_output(model, job, force=ways.force, resume=ways.resume) as output,
     ):
         n_folds = len(set(run.folds)) or folder.content["n_folds"]
         name, choosing = score_name(folder.content["targets"]), keeps_steps(run, range(n_folds))
         steps = Steps(n_members(module, config), config.n_steps, config.STEP, name, choosing)
-        watch = shared.watch_folds(kind, n_folds=n_folds, quiet=ways.quiet, steps=steps, scenarios=scenarios)
+        watch = shared.show_folds(kind, n_folds=n_folds, quiet=ways.quiet, steps=steps, scenarios=scenarios)
         with (
             watch as (on_progress, on_fold),
-            closing(cross_validate(run, output, crew=crew, on_progress=_both(on_progress, also))) as results,
+            closing(cross_validate(run, output, executor=executor, on_progress=_both(on_progress, also))) as results,
         ):
             for result in results:
                 on_fold(result)
@@ -300,8 +300,8 @@ def _tell_plan(run: "CrossValidation", model: Path, at_once: int, ways: Ways) ->
     from bfrbctl.execution.memory import available_memory
     from bfrbctl.training.estimate import estimate, free_disk
 
-    with shared.crew(at_once, ways.scheduler, quiet=ways.quiet) as crew:
-        found = estimate(run, crew)
+    with shared.executor(at_once, ways.scheduler, quiet=ways.quiet) as executor:
+        found = estimate(run, executor)
     memory, free = available_memory(), free_disk(model)
     told = {**as_mapping(found), "memory_there_bytes": memory, "disk_free_bytes": free}
     told |= {"step": run.config.STEP, "n_tasks": found.n_folds * found.n_members, "assumes": ASSUMES}

@@ -24,7 +24,7 @@ _TYPES = {SEQUENCE_ID: pl.String(), "scenario": pl.String(), "seed": pl.Int32(),
 
 
 @dataclass(frozen=True)
-class SeedAnswers:
+class SeedPredictions:
     """Answers of each seed.
 
     Parameters
@@ -64,7 +64,7 @@ def seed_rows(ids: pl.Series, probas: Sequence[Mapping[str, Float32]], classes: 
     return pl.concat(parts).select(list(_TYPES)).sort("scenario", "seed", SEQUENCE_ID)
 
 
-def read_seed_answers(folder: Folder) -> SeedAnswers | None:
+def read_seed_predictions(folder: Folder) -> SeedPredictions | None:
     """Read the answers of each seed of a model; None where the folder has none, or of one seed.
 
     Raises
@@ -89,4 +89,4 @@ def read_seed_answers(folder: Folder) -> SeedAnswers | None:
             raise ArtefactError(f"{what}: its sequences are not those of the predictions", hint="train it again")
         answers = class_positions(rows["answer"].to_list(), folder.content["classes"])
         predicted[scenario] = answers.reshape(len(seeds), len(ids))
-    return SeedAnswers(part.truth, predicted)
+    return SeedPredictions(part.truth, predicted)

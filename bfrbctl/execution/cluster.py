@@ -103,11 +103,11 @@ class Cluster:
         told = f"{self.address}: {workers}, {self.slots} piece{'s' if self.slots > 1 else ''} at once"
         return told if self.slots > 1 else f"{told}: no faster than this machine alone"
 
-    def team(self) -> "ClusterTeam":
+    def pool(self) -> "ClusterPool":
         """Give what pieces can be handed to."""
-        return ClusterTeam(self)
+        return ClusterPool(self)
 
-    def see(self, output: Path, inputs: Sequence[Pinned]) -> None:
+    def check_paths(self, output: Path, inputs: Sequence[Pinned]) -> None:
         """See that all workers read what we write and have the same inputs, byte for byte.
 
         Parameters
@@ -277,7 +277,7 @@ def _look(probe: str, inputs: Sequence[str]) -> tuple[str | None, str, dict[str,
     return seen, trouble, {path: current_digest(Path(path)) for path in inputs}
 
 
-class ClusterTeam:
+class ClusterPool:
     """Hands pieces to a cluster; Dask itself repeats the piece of a worker that is gone."""
 
     def __init__(self, cluster: Cluster) -> None:

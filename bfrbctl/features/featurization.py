@@ -18,8 +18,7 @@ from bfrbctl import features
 from bfrbctl.artefacts.files import Content, parquet_bytes, temporary_path, write_bytes, writing
 from bfrbctl.artefacts.folders import PART, SEQUENCES, Folder, Pinned
 from bfrbctl.artefacts.outputs import Output
-from bfrbctl.execution import workers
-from bfrbctl.execution.workers import ALONE, Crew
+from bfrbctl.execution.executor import SEQUENTIAL, Executor, run_tasks
 from bfrbctl.features.folder import CATALOGUE, INDEX, catalogue_table, feature_frames, feature_table
 from bfrbctl.recordings.dataset import dataset_layout, frames_file, known_subject, read_accelerations, read_recordings
 from bfrbctl.schema import GESTURE, ORIENTATION, SEQUENCE_ID, SEQUENCE_TYPE, SUBJECT
@@ -56,7 +55,7 @@ def featurize(
     config: features.FeatureConfig,
     *,
     table: bool = True,
-    crew: Crew = ALONE,
+    executor: Executor = SEQUENTIAL,
     on_file: Callable[[int], None] | None = None,
 ) -> Folder:
     """Compute the features of a whole dataset.
@@ -89,9 +88,9 @@ def featurize(
         if on_file and number not in todo:
             on_file(n_frames)
     if todo:
-        crew.see(output.path, dataset.pinned())
+        executor.check_paths(output.path, dataset.pinned())
     tasks = [(dataset.pinned(), number, config, table, output.path.absolute()) for number in todo]
-    with closing(workers.run(_featurize_file, tasks, crew=crew, in_order=False)) as done:
+    with closing(run_tasks(_featurize_file, tasks, executor=executor, in_order=False)) as done:
         for number, made in done:
             output.publish(frames_file(number), made)
             if on_file:

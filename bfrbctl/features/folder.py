@@ -10,7 +10,7 @@ from bfrbctl.arrays.ragged import Float32, offsets_of
 from bfrbctl.artefacts.folders import SEQUENCES, Folder
 from bfrbctl.errors import ArtefactError
 from bfrbctl.execution.cache import IN_MEMORY, Cache, settle
-from bfrbctl.recordings.dataset import Column, FeatureBatch, frames_file, repeat_ids, see_same_sequences
+from bfrbctl.recordings.dataset import Column, FeatureBatch, check_same_sequences, frames_file, repeat_ids
 from bfrbctl.schema import PHASE, SEQUENCE_ID, TOF_PIXELS
 
 INDEX = "index.parquet"
@@ -157,7 +157,7 @@ def _with_frames(
         if rows["n_frames"].sum() != table.height:
             table = table.filter(pl.col(SEQUENCE_ID).is_in(rows[SEQUENCE_ID].to_list()))
         ids = tuple(rows[SEQUENCE_ID].to_list())
-        see_same_sequences(table, ids, offsets_of(rows["n_frames"].to_numpy()), f"{folder.path / name}")
+        check_same_sequences(table, ids, offsets_of(rows["n_frames"].to_numpy()), f"{folder.path / name}")
         end = begin + table.height
         for position, column in enumerate(names):
             frames[begin:end, position] = table[column].to_numpy()

@@ -76,7 +76,7 @@ def _unfinished_view(what: str, path: Path, options: Options) -> View:
         folder = so_far(path, what)
     except DataError as error:
         return replace(run, notes=(*run.notes, error.what))
-    see_content(folder)
+    check_manifest(folder)
     view = VIEWS[what][1](folder, options)
     return replace(
         view,
@@ -89,7 +89,7 @@ def _unfinished_view(what: str, path: Path, options: Options) -> View:
 
 def view_of(what: str, folder: Folder, options: Options) -> View:
     """Make the view `what` of an open folder; raises as `inspect` does."""
-    see_content(folder)
+    check_manifest(folder)
     return VIEWS[what][1](folder, options)
 
 
@@ -105,7 +105,7 @@ CONTENT: Mapping[str, tuple[str, ...]] = {
 """Kind of folder -> what its manifest must tell for the views."""
 
 
-def see_content(folder: Folder) -> None:
+def check_manifest(folder: Folder) -> None:
     """See that the manifest tells what the views need.
 
     Raises

@@ -92,7 +92,7 @@ def write_report(
             hint=f"write {output.with_suffix('.html')}; a browser prints it into a PDF file",
         )
     folder = open_folder(named(path))
-    see_outside(output, folder.path)
+    check_outside(output, folder.path)
     if output.exists() and not _is_page(output):
         raise OutputError(
             f"{output}: exists already and is no HTML page", hint="choose another name; --force replaces only a page"
@@ -114,7 +114,7 @@ def _is_page(path: Path) -> bool:
         return False
 
 
-def see_outside(output: Path, folder: Path) -> None:
+def check_outside(output: Path, folder: Path) -> None:
     """Refuse to write into any folder of ours: it holds what its manifest lists, and nothing else."""
     parent = output.resolve().parent
     if parent == folder.resolve():

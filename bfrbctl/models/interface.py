@@ -81,20 +81,20 @@ class FoldTask:
 
     def score(self, proba: AnyArray) -> Score:
         """Score the held-out sequences, (n_sequences, n_classes), by their gestures."""
-        return self.judge.score(proba, self.valid_labels)
+        return self.scorer.score(proba, self.valid_labels)
 
     def loss(self, proba: AnyArray) -> float:
         """Give the log-loss of the held-out sequences' gestures."""
-        return self.judge.loss(proba, self.valid_labels)
+        return self.scorer.loss(proba, self.valid_labels)
 
     @property
-    def judge(self) -> "Judge":
+    def scorer(self) -> "Scorer":
         """What scores predictions of these classes."""
-        return Judge(self.targets, self.gesture_of)
+        return Scorer(self.targets, self.gesture_of)
 
 
 @dataclass(frozen=True)
-class Judge:
+class Scorer:
     """Scores probabilities of classes by the gestures that they belong to.
 
     Parameters

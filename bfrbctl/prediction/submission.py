@@ -24,8 +24,7 @@ from bfrbctl.ensemble.members import layout_told
 from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.metrics import Score
-from bfrbctl.execution import workers
-from bfrbctl.execution.workers import ALONE, Crew
+from bfrbctl.execution.executor import SEQUENTIAL, Executor, n_workers, run_tasks
 from bfrbctl.prediction.batches import Batch, Stored, dataset_batch, put_aside
 from bfrbctl.prediction.predictor import Predictor
 from bfrbctl.prediction.scoring import SEEN_SEQUENCE, SEEN_SUBJECT, TRUTH, AnswerTable, scored, warn, with_answers
@@ -50,7 +49,7 @@ _WORKER_BYTES = 1 << 31
 
 _SPREAD = "spread"
 OnFrames = Callable[[int], None]
-Recipe = tuple[Pinned, tuple[str, ...]]
+FramesSpec = tuple[Pinned, tuple[str, ...]]
 """How a worker opens the model: folder, members to leave out."""
 
 
@@ -88,7 +87,7 @@ class Input:
     @property
     def fitting_workers(self) -> int:
         """How many processes of this machine are worth their start and have the memory."""
-        return 1 if self.n_batches < _FEW_BATCHES else workers.n_workers(0, memory=_WORKER_BYTES)
+        return 1 if self.n_batches < _FEW_BATCHES else n_workers(0, memory=_WORKER_BYTES)
 
 
 def open_input(path: Path, predictor: Predictor, *, split: str | None = None) -> Input:
@@ -205,7 +204,7 @@ def predict(
     *,
     strict: bool = False,
     answers: AnswerTable | None = None,
-    crew: Crew = ALONE,
+    executor: Executor = SEQUENTIAL,
     on_frames: OnFrames | None = None,
 ) -> Folder:
     """Predict a whole input and write predictions, submission and problems.
@@ -233,7 +232,7 @@ def predict(
     DataError
         When the input is broken, a sequence comes twice, or (strict) cannot be used; when no sequence is answered.
     """
-    run = partial(_predict_parts, source, predictor, output, strict=strict, crew=crew)
+    run = partial(_predict_parts, source, predictor, output, strict=strict, executor=executor)
     try:
         try:
             parts = run(on_frames=on_frames or (lambda _: None), gathered=False)
@@ -257,12 +256,12 @@ def _predict_parts(
     output: Output,
     *,
     strict: bool,
-    crew: Crew,
+    executor: Executor,
     on_frames: OnFrames,
     gathered: bool,
 ) -> list[pl.DataFrame]:
     """Publish the predictions of every batch, and give them in order."""
-    here = crew.here(source.n_batches)
+    here = executor.here(source.n_batches)
     n_batches = 0
 
     def missing() -> Iterator[tuple[int, Batch | Stored]]:
@@ -282,7 +281,7 @@ def _predict_parts(
             assert isinstance(batch, Batch)
             output.publish(_part(number), {_part(number): _prediction_rows(batch, predictor)})
     else:
-        _predict_elsewhere(missing(), source, predictor, output, crew=crew, on_frames=on_frames)
+        _predict_elsewhere(missing(), source, predictor, output, executor=executor, on_frames=on_frames)
     return [decode_parquet(output.read(_part(number)), _part(number)) for number in range(n_batches)]
 
 
@@ -292,23 +291,23 @@ def _predict_elsewhere(
     predictor: Predictor,
     output: Output,
     *,
-    crew: Crew,
+    executor: Executor,
     on_frames: OnFrames,
 ) -> None:
     """Publish the predictions that other processes make."""
     model, folder = open_folder(predictor.path).pinned(), output.path.absolute()
-    crew.see(folder, model, *{stored.place for stored in source.stored if isinstance(stored.place, Pinned)})
-    recipe = (model, predictor.left_out)
+    executor.check_paths(folder, model, *{stored.place for stored in source.stored if isinstance(stored.place, Pinned)})
+    spec = (model, predictor.left_out)
     aside: dict[int, Path] = {}
 
-    def tasks() -> Iterator[tuple[int, Stored, Recipe]]:
+    def tasks() -> Iterator[tuple[int, Stored, FramesSpec]]:
         for number, batch in batches:
             if isinstance(batch, Batch):
                 aside[number] = temporary_path(folder / "batch.npz")
                 batch = put_aside(batch, aside[number])
-            yield number, batch, recipe
+            yield number, batch, spec
 
-    made = workers.run(_predict_stored, tasks(), crew=crew, n_tasks=source.n_batches, in_order=False)
+    made = run_tasks(_predict_stored, tasks(), executor=executor, n_tasks=source.n_batches, in_order=False)
     with closing(made):
         for number, rows, n_frames in made:
             output.publish(_part(number), {_part(number): rows})
@@ -318,16 +317,16 @@ def _predict_elsewhere(
                 on_frames(n_frames)
 
 
-def _predict_stored(number: int, stored: Stored, recipe: Recipe) -> tuple[int, bytes, int]:
+def _predict_stored(number: int, stored: Stored, spec: FramesSpec) -> tuple[int, bytes, int]:
     """Predict a batch in a worker: its number, its rows as Parquet, its frames."""
     batch = stored.read()
-    return number, parquet_bytes(_prediction_rows(batch, _predictor(recipe))), batch.recordings.n_frames
+    return number, parquet_bytes(_prediction_rows(batch, _predictor(spec))), batch.recordings.n_frames
 
 
 @lru_cache(maxsize=1)
-def _predictor(recipe: Recipe) -> Predictor:
+def _predictor(spec: FramesSpec) -> Predictor:
     """Open a model once in a worker that predicts many batches: with just the members that the client uses."""
-    model, left_out = recipe
+    model, left_out = spec
     return Predictor.open(model.open().path, expect_sha256=model.sha256, without=left_out, strict=True)
 
 

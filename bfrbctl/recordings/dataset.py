@@ -344,7 +344,7 @@ def read_recordings(folder: Folder, sequences: pl.DataFrame, number: int) -> tup
     frame = folder.read_parquet(name)
     offsets = offsets_of(rows["n_frames"].to_numpy())
     ids = tuple(rows[SEQUENCE_ID].to_list())
-    see_same_sequences(frame, ids, offsets, f"{folder.path / name}")
+    check_same_sequences(frame, ids, offsets, f"{folder.path / name}")
     layout = dataset_layout(folder)
     there = set(frame.columns)
     missing = [column for column in (*layout.thm_columns, *layout.tof_columns) if column not in there]
@@ -405,7 +405,7 @@ def float_matrix(frame: pl.DataFrame, columns: Sequence[str]) -> Float32:
     return out
 
 
-def see_same_sequences(frame: pl.DataFrame, ids: tuple[str, ...], offsets: Int64, what: str) -> None:
+def check_same_sequences(frame: pl.DataFrame, ids: tuple[str, ...], offsets: Int64, what: str) -> None:
     """Raise ArtefactError unless the rows of a frames table are those of the sequences, in their order."""
     hint = "the folder does not hold together; make it again"
     if frame.height != offsets[-1]:

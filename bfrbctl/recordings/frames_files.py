@@ -23,7 +23,7 @@ from bfrbctl.schema import DEMOGRAPHICS, SUBJECT, TOF_MISSING, SensorLayout
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FramesSpec:
     """How the raw sequences of a file become frames files, whoever makes them.
 
     Parameters
@@ -130,15 +130,15 @@ def notes_file(number: int) -> str:
     return f"{PART}notes-{number:05d}.parquet"
 
 
-def make_file(part: Part, number: int, recipe: Recipe) -> Made:
+def make_file(part: Part, number: int, spec: FramesSpec) -> Made:
     """Make a frames file in a worker, under a temporary name; the caller publishes it."""
-    people = None if recipe.demographics is None else read_demographics(recipe.demographics)
-    cleaned = clean(part.read(recipe.schema), recipe.schema, rate_hz=recipe.rate_hz, drop=recipe.drop)
+    people = None if spec.demographics is None else read_demographics(spec.demographics)
+    cleaned = clean(part.read(spec.schema), spec.schema, rate_hz=spec.rate_hz, drop=spec.drop)
     cleaned = with_people(cleaned, people)
     path = None
     if not cleaned.faults:
-        path = temporary_path(recipe.folder / frames_file(number))
-        write_bytes(path, parquet_bytes(frames_table(cleaned, recipe.layout)))
+        path = temporary_path(spec.folder / frames_file(number))
+        write_bytes(path, parquet_bytes(frames_table(cleaned, spec.layout)))
     return Made(path, Notes.of(cleaned, number).pack(), cleaned.faults)
 
 

@@ -19,12 +19,11 @@ from bfrbctl.artefacts.folders import QUALITY, SEQUENCES, Folder, InputRef, inpu
 from bfrbctl.artefacts.outputs import Output
 from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.evaluation.folds import extend_folds
-from bfrbctl.execution import workers
-from bfrbctl.execution.workers import ALONE, Crew
+from bfrbctl.execution.executor import SEQUENTIAL, Executor, n_workers, run_tasks
 from bfrbctl.recordings.appending import Before, source
 from bfrbctl.recordings.cleaning import CleanTable, Fault, Quality, clean
 from bfrbctl.recordings.dataset import frames_file, n_subjects
-from bfrbctl.recordings.frames_files import Made, Notes, Recipe, frames_table, make_file, notes_file, with_people
+from bfrbctl.recordings.frames_files import FramesSpec, Made, Notes, frames_table, make_file, notes_file, with_people
 from bfrbctl.recordings.raw import (
     RawSchema,
     RawSplit,
@@ -242,7 +241,7 @@ def _as_type(values: pl.Series, dtype: pl.DataType) -> pl.Series:
 def fitting_workers(splits: Sequence[RawSplit]) -> int:
     """How many processes of this machine are worth their start for these files, and have the memory."""
     few = all(split.frames.stat().st_size < _WORTH_BYTES[file_format(split.frames)] for split in splits)
-    found = workers.n_workers(0, memory=_WORKER_BYTES)
+    found = n_workers(0, memory=_WORKER_BYTES)
     return 1 if few or found <= _BUSY_ALONE else found
 
 
@@ -251,7 +250,7 @@ def prepare(
     output: Output,
     config: PrepareConfig,
     *,
-    crew: Crew = ALONE,
+    executor: Executor = SEQUENTIAL,
     on_bytes: OnBytes | None = None,
 ) -> Folder:
     """Write the prepared dataset of one or more raw files, or add them to the dataset that `output` is opened onto.
@@ -288,10 +287,10 @@ def prepare(
     try:
         for split in splits:
             schema = schemas[split.name]
-            recipe = Recipe(
+            spec = FramesSpec(
                 schema, split.demographics, config.rate_hz, frozenset(config.drop), layout, output.path.absolute()
             )
-            writing = _Writing(split, recipe, output, config, n_files, crew)
+            writing = _Writing(split, spec, output, config, n_files, executor)
             results[split.name] = writing.write(on_bytes)
             n_files += len(results[split.name].labels)
         _refuse_changed(splits, found)
@@ -320,11 +319,11 @@ class _Writing:
     """The frames files of a split being written, from number `first_file` on."""
 
     split: RawSplit
-    recipe: Recipe
+    spec: FramesSpec
     output: Output
     config: PrepareConfig
     first_file: int
-    crew: Crew
+    executor: Executor
 
     def write(self, on_bytes: OnBytes | None) -> Notes:
         """Write them all and tell what is in them."""
@@ -338,20 +337,18 @@ class _Writing:
     def _streamed(self, on_bytes: OnBytes | None, *, gathered: bool = False) -> Notes:
         """Read the file here, in its order."""
         result = Notes()
-        tables = cleaned_tables(
-            self.split, self.recipe.schema, config=self.config, gathered=gathered, on_bytes=on_bytes
-        )
+        tables = cleaned_tables(self.split, self.spec.schema, config=self.config, gathered=gathered, on_bytes=on_bytes)
         for number, cleaned in enumerate(tables, self.first_file):
             notes, name = Notes.of(cleaned, number), frames_file(number)
             result.add(notes)
             if not result.faults and not self.output.has(name):
-                frames = frames_table(cleaned, self.recipe.layout)
+                frames = frames_table(cleaned, self.spec.layout)
                 self.output.publish(name, {name: frames, notes_file(number): notes.pack()})
         return result
 
     def _shared_out(self, on_bytes: OnBytes | None) -> Notes | None:
         """Let the crew read the parts of the file; None where it must be streamed, or is better."""
-        alone = self.crew.here(_MANY)
+        alone = self.executor.here(_MANY)
         if alone and not self.output.resumed:
             return None  # one that reads ahead while it works is faster than first looking where sequences begin
         parts = plan(self.split.frames.absolute(), self.config.rows_per_file)
@@ -361,11 +358,11 @@ class _Writing:
 
     def _gathered(self) -> Notes:
         """Bring the rows of each sequence together, then let the crew read them."""
-        if self.crew.here(_MANY):
+        if self.executor.here(_MANY):
             return self._streamed(None, gathered=True)
         with self.output.scratch(f"gathered-{self.split.name}") as folder:
             parts = gather(
-                self.split.frames, self.recipe.schema, rows=self.config.rows_per_file, folder=folder.absolute()
+                self.split.frames, self.spec.schema, rows=self.config.rows_per_file, folder=folder.absolute()
             )
             return self._from_parts(parts, None) or self._streamed(None, gathered=True)
 
@@ -376,11 +373,11 @@ class _Writing:
         """
         result = Notes()
         numbered = list(enumerate(parts, self.first_file))
-        tasks = [(part, number, self.recipe) for number, part in numbered if not self._has(number)]
+        tasks = [(part, number, self.spec) for number, part in numbered if not self._has(number)]
         todo = {number for _, number, _ in tasks}
         if todo:
-            self.crew.see(self.output.path, *map(pinned_file, raw_paths([self.split])))
-        with closing(workers.run(make_file, tasks, crew=self.crew)) as made:
+            self.executor.check_paths(self.output.path, *map(pinned_file, raw_paths([self.split])))
+        with closing(run_tasks(make_file, tasks, executor=self.executor)) as made:
             for number, part in numbered:
                 try:
                     notes = self._publish(number, next(made), result) if number in todo else self._read(number)

@@ -25,9 +25,8 @@ from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.labels import Sort, postures
 from bfrbctl.evaluation.metrics import one_sided_note, score_proba
-from bfrbctl.execution import workers
 from bfrbctl.execution.cache import Cache
-from bfrbctl.execution.workers import ALONE, Crew
+from bfrbctl.execution.executor import SEQUENTIAL, Executor, n_workers, run_tasks
 from bfrbctl.features.folder import read_features
 from bfrbctl.models.interface import FoldTask, HistoryRow, InMembers, Kind, kind_module, n_members
 from bfrbctl.recordings.dataset import FeatureBatch
@@ -42,7 +41,7 @@ from bfrbctl.training.fold_results import (
     labelling,
     planned_pieces,
 )
-from bfrbctl.training.pieces import Pieces, Rows, progress_path, written_rows
+from bfrbctl.training.tasks import Rows, TaskQueue, progress_path, written_rows
 
 _log = logging.getLogger("bfrbctl.training")
 
@@ -129,14 +128,14 @@ class CrossValidation:
 def folds_at_once(kind_name: str) -> int:
     """How many folds of a kind, or members of folds, fill this machine's cores, with the threads that each takes.
 
-    Where there are fewer pieces than that, each takes more threads: see `Crew.threads`.
+    Where there are fewer pieces than that, each takes more threads: see `Executor.threads`.
     """
-    cores = workers.n_workers(0)
+    cores = n_workers(0)
     return max(cores // _CORES_A_FOLD.get(kind_name, cores), 1)
 
 
 def cross_validate(
-    job: CrossValidation, output: Output, *, crew: Crew = ALONE, on_progress: OnProgress | None = None
+    job: CrossValidation, output: Output, *, executor: Executor = SEQUENTIAL, on_progress: OnProgress | None = None
 ) -> Generator[FoldResult, None, None]:
     """Train the folds, then write what belongs to all of them.
 
@@ -184,21 +183,21 @@ def cross_validate(
     for fold in chosen:
         if fold not in todo:
             yield _fold_result(output, fold, job.features.content, reused=True)
-    train = _train_here if crew.here(len(todo) * n_members(job.kind, job.config)) else _train_elsewhere
+    train = _train_here if executor.here(len(todo) * n_members(job.kind, job.config)) else _train_elsewhere
 
     def on_row(row: HistoryRow) -> None:
         output.begin()  # it learns: from now on the run is worth more than what it is to replace
         if on_progress:
             on_progress(row)
 
-    with closing(train(job, output, todo, crew=crew, on_progress=on_row)) as folds:
+    with closing(train(job, output, todo, executor=executor, on_progress=on_row)) as folds:
         for fold in folds:
             yield _fold_result(output, fold, job.features.content, reused=False)
     finish(job, output, chosen, index)
 
 
 def _train_here(
-    job: CrossValidation, output: Output, folds: Sequence[int], *, crew: Crew, on_progress: OnProgress
+    job: CrossValidation, output: Output, folds: Sequence[int], *, executor: Executor, on_progress: OnProgress
 ) -> Generator[int, None, None]:
     """Train folds in this process, one after the other; gives each when it is published."""
     if not folds:
@@ -223,18 +222,18 @@ def _both(first: OnProgress, second: OnProgress) -> OnProgress:
 
 
 def _train_elsewhere(
-    job: CrossValidation, output: Output, folds: Sequence[int], *, crew: Crew, on_progress: OnProgress
+    job: CrossValidation, output: Output, folds: Sequence[int], *, executor: Executor, on_progress: OnProgress
 ) -> Generator[int, None, None]:
     """Train folds in other processes, which get paths and settings and give files; gives each when it is published."""
-    crew.see(output.path, job.features.pinned())
+    executor.check_paths(output.path, job.features.pinned())
     n_pieces = len(folds) * n_members(job.kind, job.config)
-    settings, bound = settings_elsewhere(job, crew, n_pieces)
+    settings, bound = settings_elsewhere(job, executor, n_pieces)
     told = (job.features.pinned(), job.kind_name, settings, job.seed, job.labels, bound, job.keep_steps)
     held = {fold: ExitStack() for fold in folds}
     scratch = {
         fold: held[fold].enter_context(output.scratch(f"fold-{fold}", checkpoints=True)).absolute() for fold in folds
     }
-    pieces = Pieces(folds, n_members(job.kind, job.config))
+    pieces = TaskQueue(folds, n_members(job.kind, job.config))
     rows = {piece: Rows(progress_path(scratch[piece[0]], piece[1])) for piece in pieces.all}
 
     def tell() -> None:
@@ -242,7 +241,7 @@ def _train_elsewhere(
             on_progress(row)
 
     tasks = (piece and (*told, *piece, scratch[piece[0]]) for piece in pieces)
-    made = workers.run(_piece_elsewhere, tasks, crew=crew, n_tasks=n_pieces, in_order=False, on_wait=tell)
+    made = run_tasks(_piece_elsewhere, tasks, executor=executor, n_tasks=n_pieces, in_order=False, on_wait=tell)
     with closing(made):
         for fold, member, files in made:
             del rows[fold, member]
@@ -254,14 +253,14 @@ def _train_elsewhere(
             yield fold
 
 
-def settings_elsewhere(job: CrossValidation, crew: Crew, n_tasks: int) -> tuple[dict[str, Any], int | None]:
+def settings_elsewhere(job: CrossValidation, executor: Executor, n_tasks: int) -> tuple[dict[str, Any], int | None]:
     """Give the settings and the memory for features that each of several tasks at once is trained with."""
     settings = as_mapping(job.config)
     if settings.get("threads") == 0:
-        settings["threads"] = crew.threads(n_tasks)
+        settings["threads"] = executor.threads(n_tasks)
     bound = job.cache_bytes
-    if bound is not None and not crew.cluster:
-        bound //= crew.at_once(n_tasks)
+    if bound is not None and not executor.cluster:
+        bound //= executor.at_once(n_tasks)
     return settings, bound
 
 

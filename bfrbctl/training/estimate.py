@@ -22,9 +22,8 @@ from bfrbctl.artefacts.folders import Pinned
 from bfrbctl.config import as_mapping, from_mapping
 from bfrbctl.errors import UsageError
 from bfrbctl.evaluation.labels import Sort
-from bfrbctl.execution import workers
 from bfrbctl.execution.cache import Cache
-from bfrbctl.execution.workers import Crew
+from bfrbctl.execution.executor import Executor, run_tasks
 from bfrbctl.features.folder import read_features
 from bfrbctl.models.interface import Rehearsing, kind_module, n_members
 from bfrbctl.training.cross_validation import CrossValidation, chosen_folds, fold_task, settings_elsewhere
@@ -101,7 +100,7 @@ class Estimate:
     measured: Measured
 
 
-def estimate(job: CrossValidation, crew: Crew) -> Estimate:
+def estimate(job: CrossValidation, executor: Executor) -> Estimate:
     """Try a training out and reckon what the whole of it takes.
 
     Parameters
@@ -118,19 +117,21 @@ def estimate(job: CrossValidation, crew: Crew) -> Estimate:
     DataError
         When there is nothing to learn from.
     """
-    if crew.cluster:
+    if executor.cluster:
         raise UsageError("--plan tries out this machine, not a cluster", hint="leave --scheduler out")
     if not isinstance(job.kind, Rehearsing):
         raise UsageError(f"a training of {job.kind_name} cannot be tried out")
     index, _ = read_features(job.features, parts=())
     folds, members = chosen_folds(job, index), n_members(job.kind, job.config)
     n_tasks = len(folds) * members
-    at_once, here = crew.at_once(n_tasks), crew.here(n_tasks)
-    settings, bound = settings_elsewhere(job, crew, n_tasks) if not here else (as_mapping(job.config), job.cache_bytes)
+    at_once, here = executor.at_once(n_tasks), executor.here(n_tasks)
+    settings, bound = (
+        settings_elsewhere(job, executor, n_tasks) if not here else (as_mapping(job.config), job.cache_bytes)
+    )
     told = (job.features.pinned(), job.kind_name, settings, job.seed, job.labels, bound)
     tasks = [(*told, folds[number % len(folds)]) for number in range(at_once)]
     began = time.perf_counter()
-    with closing(workers.run(_measure, tasks, crew=crew, n_tasks=n_tasks)) as results:
+    with closing(run_tasks(_measure, tasks, executor=executor, n_tasks=n_tasks)) as results:
         found = list(results)
     took = time.perf_counter() - began
     measured = _average([each for each, _ in found])
@@ -142,7 +143,7 @@ def estimate(job: CrossValidation, crew: Crew) -> Estimate:
         n_folds=len(folds),
         n_members=members,
         at_once=at_once,
-        threads=crew.threads(n_tasks),
+        threads=executor.threads(n_tasks),
         n_steps=n_steps,
         seconds=begin_s
         + _seconds(measured, n_steps, n_folds=len(folds), members=members, at_once=0 if here else at_once),

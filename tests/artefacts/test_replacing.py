@@ -12,8 +12,8 @@ from bfrbctl.artefacts.files import Content, temporary_path
 from bfrbctl.artefacts.folders import JOURNAL, LOCK, MANIFEST, open_folder
 from bfrbctl.artefacts.outputs import Job, Output, open_output
 from bfrbctl.errors import ArtefactError, BfrbError, DataError, OutputError, UsageError
-from bfrbctl.execution.workers import Crew
-from bfrbctl.inspection.report import see_outside, write_report
+from bfrbctl.execution.executor import Executor
+from bfrbctl.inspection.report import check_outside, write_report
 from tests.raw_recordings import raw_frames, write_raw
 from tests.recordings.test_preparation import prepared
 
@@ -285,7 +285,7 @@ def test_a_bad_row_behind_finished_files_leaves_nothing_behind(
 
     monkeypatch.setattr(Output, "publish", note)
     with pytest.raises(DataError, match="oops"):
-        prepared(raw, tmp_path / "data", crew=Crew(n), rows_per_file=100)
+        prepared(raw, tmp_path / "data", executor=Executor(n), rows_per_file=100)
     assert noted
     assert not (tmp_path / "data").exists()
 
@@ -310,7 +310,7 @@ def test_a_picture_or_page_goes_into_no_folder_of_ours(tmp_path: Path) -> None:
     make(tmp_path / "a")
     make(tmp_path / "b")
     with pytest.raises(UsageError, match="lies in a lgbm model folder"):
-        see_outside(tmp_path / "b" / "x.svg", tmp_path / "a")
+        check_outside(tmp_path / "b" / "x.svg", tmp_path / "a")
     open_folder(tmp_path / "b")
 
 

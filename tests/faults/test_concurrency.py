@@ -46,7 +46,7 @@ while not Path(sys.argv[2]).exists():
 print(json.dumps(seen))
 """
 
-ALONE = """
+SEQUENTIAL = """
 import os, sys, time
 from pathlib import Path
 from bfrbctl.errors import OutputError
@@ -103,7 +103,7 @@ def test_a_reader_sees_one_state_while_a_writer_replaces_it(
 @pytest.mark.parametrize("rounds", [30, pytest.param(300, marks=pytest.mark.slow)])
 def test_no_two_writers_are_ever_inside(tmp_path: Path, record_property: Record, rounds: int) -> None:
     """The lock file itself comes and goes with every run, which is when a lock is easily held twice."""
-    writers = [script(ALONE, tmp_path / "out", tmp_path / "inside", rounds) for _ in range(3)]
+    writers = [script(SEQUENTIAL, tmp_path / "out", tmp_path / "inside", rounds) for _ in range(3)]
     assert [ended(writer) for writer in writers] == [f"{rounds}\n"] * 3
     record_property("writers in turn", 3 * rounds)
 

@@ -12,14 +12,14 @@ from bfrbctl.features import FeatureConfig, columns, compute
 from bfrbctl.features.channels.canonical import canonical, low_passed
 from bfrbctl.features.channels.tof import image_statistics
 from bfrbctl.recordings.dataset import FeatureBatch, RecordingBatch
-from bfrbctl.schema import STUDY_LAYOUT, SensorLayout
+from bfrbctl.schema import HELIOS_LAYOUT, SensorLayout
 from tests import reference
 from tests.noise import random_recordings, taken, without_sensors
 
 UNMIRRORED = FeatureConfig(mirror_left=False)
 STATISTICS = tuple(
     column.name.removeprefix("tof_1_")
-    for column in columns(FeatureConfig(), STUDY_LAYOUT)[1]
+    for column in columns(FeatureConfig(), HELIOS_LAYOUT)[1]
     if column.name.startswith("tof_1_")
 )
 

@@ -8,7 +8,7 @@ from bfrbctl.arrays import ragged
 from bfrbctl.features import FeatureConfig, catalogue, columns, upside_down
 from bfrbctl.features.documentation import features_markdown
 from bfrbctl.features.table import plan
-from bfrbctl.schema import IMU_LAYOUT, STUDY_LAYOUT
+from bfrbctl.schema import HELIOS_LAYOUT, IMU_LAYOUT
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -21,7 +21,7 @@ def test_features_page_is_what_the_catalogue_says() -> None:
 
 def test_features_page_explains_every_column() -> None:
     page = features_markdown()
-    for column in sum(columns(FeatureConfig(), STUDY_LAYOUT), ()):
+    for column in sum(columns(FeatureConfig(), HELIOS_LAYOUT), ()):
         assert f"| `{column.name}` | {column.modality} | {column.unit} |" in page
 
 
@@ -37,7 +37,7 @@ def test_examples_in_docstrings_hold(module: object) -> None:
 
 
 def test_columns_made_twice_are_equal() -> None:
-    assert columns(FeatureConfig(), STUDY_LAYOUT) == columns(FeatureConfig(), STUDY_LAYOUT)
-    first = columns(FeatureConfig(), STUDY_LAYOUT)[0][0]
+    assert columns(FeatureConfig(), HELIOS_LAYOUT) == columns(FeatureConfig(), HELIOS_LAYOUT)
+    first = columns(FeatureConfig(), HELIOS_LAYOUT)[0][0]
     assert replace(first) == first
     assert replace(first, name="other") != first

@@ -10,7 +10,7 @@ from bfrbctl.errors import UsageError
 from bfrbctl.features import FAMILIES, FeatureConfig, columns, compute, engine
 from bfrbctl.features.table.blocks import Block
 from bfrbctl.recordings.dataset import FeatureBatch, RecordingBatch
-from bfrbctl.schema import IMU_LAYOUT, LABELS, STUDY_LAYOUT, SensorLayout
+from bfrbctl.schema import HELIOS_LAYOUT, IMU_LAYOUT, LABELS, SensorLayout
 from tests.noise import partly_imu_only, random_recordings, taken, without_sensors
 
 CONFIG = FeatureConfig()
@@ -39,7 +39,7 @@ def computed(recordings: RecordingBatch) -> FeatureBatch:
 
 
 def test_names_are_unique_and_known_without_data(computed: FeatureBatch) -> None:
-    features, channels = columns(CONFIG, STUDY_LAYOUT)
+    features, channels = columns(CONFIG, HELIOS_LAYOUT)
     assert (computed.features, computed.channels) == (features, channels)
     for described in (features, channels):
         names = [column.name for column in described]
@@ -47,26 +47,26 @@ def test_names_are_unique_and_known_without_data(computed: FeatureBatch) -> None
 
 
 def test_study_device_gets_at_least_1200_features_and_60_channels() -> None:
-    features, channels = columns(CONFIG, STUDY_LAYOUT)
+    features, channels = columns(CONFIG, HELIOS_LAYOUT)
     assert len(features) >= 1200
     assert len(channels) >= 60
 
 
 def test_every_column_is_explained_and_of_a_known_family() -> None:
-    for column in sum(columns(CONFIG, STUDY_LAYOUT), ()):
+    for column in sum(columns(CONFIG, HELIOS_LAYOUT), ()):
         assert column.family in FAMILIES
         assert column.unit and column.formula
         assert set(column.modality.split("+")) <= {"imu", "thm", "tof", "person"}
 
 
 def test_every_family_has_columns() -> None:
-    assert {column.family for column in sum(columns(CONFIG, STUDY_LAYOUT), ())} == set(FAMILIES)
+    assert {column.family for column in sum(columns(CONFIG, HELIOS_LAYOUT), ())} == set(FAMILIES)
 
 
 def test_labels_have_no_way_in() -> None:
     names = {field.name for field in fields(RecordingBatch)}
     assert not names & set(LABELS)
-    assert not {column.name for column in sum(columns(CONFIG, STUDY_LAYOUT), ())} & set(LABELS)
+    assert not {column.name for column in sum(columns(CONFIG, HELIOS_LAYOUT), ())} & set(LABELS)
 
 
 def test_shapes_and_types_are_those_promised(recordings: RecordingBatch, computed: FeatureBatch) -> None:
@@ -202,8 +202,8 @@ def test_every_column_is_measurable_on_a_complete_recording() -> None:
 @pytest.mark.parametrize("layout", [IMU_LAYOUT, SensorLayout(thm=(2,), tof=()), SensorLayout(thm=(), tof=(3, 4))])
 def test_other_devices_get_the_columns_of_their_sensors(layout: SensorLayout) -> None:
     computed = compute(random_recordings([1, 40], layout=layout), CONFIG)
-    study = {column.name for column in sum(columns(CONFIG, STUDY_LAYOUT), ())}
-    assert {column.name for column in computed.features + computed.channels} < study
+    group = {column.name for column in sum(columns(CONFIG, HELIOS_LAYOUT), ())}
+    assert {column.name for column in computed.features + computed.channels} < group
     assert computed.tof.shape[1] == len(layout.tof)
 
 

@@ -10,7 +10,7 @@ from bfrbctl.arrays.ragged import Float64
 from bfrbctl.features import FeatureConfig, compute
 from bfrbctl.features.table.coupling import MIN_PAIRS
 from bfrbctl.recordings.dataset import FeatureBatch
-from bfrbctl.schema import STUDY_LAYOUT
+from bfrbctl.schema import HELIOS_LAYOUT
 from tests import reference
 from tests.noise import random_recordings
 
@@ -108,7 +108,7 @@ def test_person_and_presence_are_told_as_they_are(computed: FeatureBatch) -> Non
 
 def test_thermopile_arrival_and_anomalies_agree_with_plain_loops(computed: FeatureBatch) -> None:
     for i, channels in sequences(computed):
-        for name in STUDY_LAYOUT.thm_columns:
+        for name in HELIOS_LAYOUT.thm_columns:
             x, n = channels[name], len(channels[name])
             got = {
                 kind: feature(computed, f"{name}__{kind}")[i]
@@ -129,10 +129,10 @@ def test_thermopile_arrival_and_anomalies_agree_with_plain_loops(computed: Featu
 
 def test_tof_arrival_and_anomalies_agree_with_plain_loops(computed: FeatureBatch) -> None:
     for i, channels in sequences(computed):
-        depths = np.stack([channels[f"tof_{sensor}_depth"] for sensor in STUDY_LAYOUT.tof])
+        depths = np.stack([channels[f"tof_{sensor}_depth"] for sensor in HELIOS_LAYOUT.tof])
         seen = ~np.isnan(depths).all(axis=0)
         winners = [int(np.nanargmin(column)) for column in depths.T[seen]]
-        for position, sensor in enumerate(STUDY_LAYOUT.tof):
+        for position, sensor in enumerate(HELIOS_LAYOUT.tof):
             depth, least = depths[position], channels[f"tof_{sensor}_min"]
             expected = {"nearest": np.mean(np.array(winners) == position) if winners else np.nan}
             if np.isnan(depth).all():

@@ -26,7 +26,7 @@ from tests.raw_recordings import raw_frames, write_raw
 TURNED = "SUBJ_000001"
 
 
-def study() -> pl.DataFrame:
+def group() -> pl.DataFrame:
     """Four people with twenty recordings each, thumbs up, but for the one who wears the device upside down."""
     table = raw_frames(subjects=4, repeats=5)
     table = table.with_columns((pl.col("acc_x") + 5).alias("acc_x"))
@@ -43,7 +43,7 @@ def dataset_of(folder: Path, table: pl.DataFrame) -> Folder:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    return dataset_of(tmp_path_factory.mktemp("worn"), study())
+    return dataset_of(tmp_path_factory.mktemp("worn"), group())
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
@@ -95,9 +95,9 @@ def test_who_wore_it_upside_down_is_found_and_turned_as_if_listed(tmp_path: Path
 
 def test_labels_do_not_tell_who_wore_it_upside_down(tmp_path: Path, dataset: Folder) -> None:
     names = ("gesture", "sequence_type", "orientation", "behavior", "phase")
-    labels = study().select("sequence_id", *names).unique("sequence_id", maintain_order=True)
+    labels = group().select("sequence_id", *names).unique("sequence_id", maintain_order=True)
     moved = labels.with_columns(pl.col(name).reverse() for name in names)
-    table = study().drop(names).join(moved, on="sequence_id", maintain_order="left")
+    table = group().drop(names).join(moved, on="sequence_id", maintain_order="left")
     other = dataset_of(tmp_path, table)
     config = FeatureConfig(undo_flips="auto")
     assert other.read_parquet("sequences.parquet")["gesture"].to_list() != (

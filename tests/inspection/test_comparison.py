@@ -14,7 +14,7 @@ from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.errors import ArtefactError
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.metrics import hierarchical_f1
-from bfrbctl.evaluation.seed_predictions import SEEDS, read_seed_answers
+from bfrbctl.evaluation.seed_predictions import SEEDS, read_seed_predictions
 from bfrbctl.features.folder import read_features
 from bfrbctl.inspection import View, inspect, options_of
 from bfrbctl.inspection.views.comparison import verdict_of, with_training
@@ -45,7 +45,7 @@ def compared(a: Folder, b: Folder) -> View:
 
 
 def test_training_keeps_what_each_seed_answered(several: Sequence[Folder], feature_folder: Folder) -> None:
-    found = read_seed_answers(several[0])
+    found = read_seed_predictions(several[0])
     assert found is not None
     part = oof.read_oof(several[0])["all"]
     assert np.array_equal(found.truth, part.truth)
@@ -59,13 +59,13 @@ def test_training_keeps_what_each_seed_answered(several: Sequence[Folder], featu
         answered = np.argmax(one.predict_proba(batch.imu_only().take(held)), axis=1)
         order = np.argsort(index["sequence_id"].to_numpy()[held])
         assert np.array_equal(answers[part.folds == 1], answered[order])
-    assert read_seed_answers(several[2]) is None
+    assert read_seed_predictions(several[2]) is None
 
 
 def test_with_seeds_the_interval_holds_training_too(several: Sequence[Folder]) -> None:
     view = compared(*several[:2])
     scores, seeds = view.tables[0], next(t for t in view.tables if t.title == "score of one seed by itself")
-    found = read_seed_answers(several[0])
+    found = read_seed_predictions(several[0])
     assert found is not None
     alone = [hierarchical_f1(found.truth, row, several[0].content["targets"]).score for row in found.predicted["all"]]
     assert seeds.rows[0] == ("A", "all", 3, min(alone), max(alone), pytest.approx(np.std(alone, ddof=1)))
@@ -125,4 +125,4 @@ def test_answers_of_seeds_that_do_not_fit_the_model_are_refused(several: Sequenc
             output.publish("all", {**{name: several[0].read(name) for name in several[0].files}, SEEDS: rows})
             folder = output.finish(several[0].content)
         with pytest.raises(ArtefactError, match=match):
-            read_seed_answers(folder)
+            read_seed_predictions(folder)

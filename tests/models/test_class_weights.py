@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bfrbctl.models.interface import Judge
+from bfrbctl.models.interface import Scorer
 from bfrbctl.models.keras.learning.epochs import Job, _class_weights
 from bfrbctl.models.keras.learning.fitting import prepared
 from bfrbctl.models.keras.settings import Config as KerasConfig
@@ -23,7 +23,7 @@ GESTURE_OF = (0, 0, 0, 1, 2, 3)
 
 def test_weights_of_joint_labels_are_those_of_their_gestures() -> None:
     labels = np.repeat(np.arange(5), [1, 5, 2, 0, 8])
-    weights = Judge((True, True, True, False, False), gesture_of=(0, 0, 1, 1, 2)).balanced_weights(labels)
+    weights = Scorer((True, True, True, False, False), gesture_of=(0, 0, 1, 1, 2)).balanced_weights(labels)
     assert weights[0] == weights[1] and weights[2] == weights[3]
     np.testing.assert_allclose(weights[[0, 2, 4]] * [6, 2, 8], 16 / 3)
 
@@ -31,7 +31,7 @@ def test_weights_of_joint_labels_are_those_of_their_gestures() -> None:
 @given(labels=st.lists(st.integers(0, 5), min_size=1, max_size=60))
 def test_sequences_weigh_one_on_average_and_gestures_the_same_in_sum(labels: list[int]) -> None:
     found = np.array(labels)
-    weights = Judge((True, True, True, True, False, False), gesture_of=GESTURE_OF).balanced_weights(found)
+    weights = Scorer((True, True, True, True, False, False), gesture_of=GESTURE_OF).balanced_weights(found)
     gestures = np.array(GESTURE_OF)[found]
     assert weights[found].mean() == pytest.approx(1)
     sums = np.bincount(gestures, weights[found])

@@ -11,7 +11,7 @@ from bfrbctl.artefacts.outputs import Job, Output, open_output
 from bfrbctl.config import as_mapping
 from bfrbctl.errors import ArtefactError, DataError, OutputError, UsageError
 from bfrbctl.evaluation.folds import extend_folds
-from bfrbctl.execution.workers import ALONE, Crew
+from bfrbctl.execution.executor import SEQUENTIAL, Executor
 from bfrbctl.features import FeatureConfig
 from bfrbctl.features.featurization import featurize
 from bfrbctl.recordings.appending import settings_of
@@ -29,13 +29,19 @@ MORE = raw_frames(subjects=5, seed=7).with_columns(
 
 
 def write(
-    raw: Path, out: Path, *, append: bool = False, resume: bool = False, crew: Crew = ALONE, **settings: Any
+    raw: Path,
+    out: Path,
+    *,
+    append: bool = False,
+    resume: bool = False,
+    executor: Executor = SEQUENTIAL,
+    **settings: Any,
 ) -> Folder:
     config = PrepareConfig(**{"folds": 2, "rows_per_file": 300, **settings})
     splits = find_splits(raw)
     job = Job("dataset", as_mapping(config), split_refs(splits), seed=0)
     with open_output(out, job, append=append, resume=resume) as output:
-        return prepare(splits, output, config, crew=crew)
+        return prepare(splits, output, config, executor=executor)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +75,7 @@ def test_a_source_is_added_as_files_of_its_own(dataset: Folder, raws: tuple[Path
 
 def test_a_crew_adds_the_same_files(dataset: Folder, raws: tuple[Path, Path], tmp_path: Path) -> None:
     shutil.copytree(dataset.path, tmp_path / "other")
-    together = write(raws[1], tmp_path / "other", append=True, crew=Crew(2))
+    together = write(raws[1], tmp_path / "other", append=True, executor=Executor(2))
     assert together.files == write(raws[1], dataset.path, append=True).files
 
 
@@ -151,7 +157,7 @@ def test_while_a_source_is_added_readers_see_the_dataset_as_it_was(
 ) -> None:
     publish, seen = Output.publish, []
     scattered = order != "sorted"
-    crew = Crew(2) if scattered else ALONE
+    executor = Executor(2) if scattered else SEQUENTIAL
     more = write_raw(tmp_path / "more", SCATTERED, suffix="parquet") if scattered else raws[1]
 
     def look(output: Output, piece: str, files: Any) -> None:
@@ -162,11 +168,11 @@ def test_while_a_source_is_added_readers_see_the_dataset_as_it_was(
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Output, "publish", look)
-        write(more, dataset.path, append=True, crew=crew)
+        write(more, dataset.path, append=True, executor=executor)
     assert seen == [dataset.sha256] * 3
     assert open_folder(dataset.path).sha256 == dataset.sha256
     assert any(entry.is_dir() for entry in dataset.path.iterdir()) == scattered
-    resumed = write(more, dataset.path, append=True, resume=True, crew=crew)
+    resumed = write(more, dataset.path, append=True, resume=True, executor=executor)
     write(raws[0], tmp_path / "whole")
     assert resumed.files == write(more, tmp_path / "whole", append=True).files
     assert {entry.name for entry in dataset.path.iterdir()} == {*resumed.files, "manifest.json"}

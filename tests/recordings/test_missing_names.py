@@ -9,7 +9,7 @@ from bfrbctl.artefacts.folders import SEQUENCES, Folder
 from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.config import as_mapping
 from bfrbctl.errors import DataError
-from bfrbctl.execution.workers import Crew
+from bfrbctl.execution.executor import Executor
 from bfrbctl.recordings.preparation import PrepareConfig, clean_frames, cleaned_tables, prepare, split_refs
 from bfrbctl.recordings.raw import find_splits, read_schema
 from tests.raw_recordings import SMALL_LAYOUT, raw_frames, write_raw
@@ -19,11 +19,11 @@ FIRST = pl.col("sequence_id") == "SEQ_000000"
 N_FIRST = TABLE.filter(FIRST).height
 
 
-def prepared(raw: Path, out: Path, crew: Crew) -> Folder:
+def prepared(raw: Path, out: Path, executor: Executor) -> Folder:
     config = PrepareConfig(folds=2, rows_per_file=150)
     splits = find_splits(raw)
     with open_output(out, Job("dataset", as_mapping(config), split_refs(splits), seed=0)) as output:
-        return prepare(splits, output, config, crew=crew)
+        return prepare(splits, output, config, executor=executor)
 
 
 def without(column: str, value: object) -> pl.DataFrame:
@@ -45,7 +45,7 @@ def test_rows_without_a_sequence_id_are_refused_with_their_number(
 ) -> None:
     raw = write_raw(tmp_path / "raw", in_order(without("sequence_id", value), order), suffix=suffix)
     with pytest.raises(DataError, match=rf"train\.{suffix}: {N_FIRST} rows have no sequence_id \(null or empty\)"):
-        prepared(raw, tmp_path / "data", Crew(n_workers))
+        prepared(raw, tmp_path / "data", Executor(n_workers))
 
 
 @pytest.mark.parametrize("value", [None, ""])
@@ -62,7 +62,7 @@ def test_a_sequence_without_subject_or_counter_is_named(
         value = None  # a number is null or there
     raw = write_raw(tmp_path / "raw", in_order(without(column, value), order), suffix=suffix)
     with pytest.raises(DataError, match=f"sequence SEQ_000000 {what}"):
-        prepared(raw, tmp_path / "data", Crew(1))
+        prepared(raw, tmp_path / "data", Executor(1))
 
 
 def test_no_frame_of_a_scattered_file_is_lost(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_no_frame_of_a_scattered_file_is_lost(tmp_path: Path) -> None:
     names = {name: f"{new}{'' if n < 10 else '.'}" for n, (name, new) in enumerate(strange.items())}
     table = in_order(TABLE.with_columns(pl.col("sequence_id").replace_strict(names)), "scattered")
     raw = write_raw(tmp_path / "raw", table, suffix="parquet")
-    data = prepared(raw, tmp_path / "data", Crew(1))
+    data = prepared(raw, tmp_path / "data", Executor(1))
     assert data.content["n_frames"] == TABLE.height
     assert set(data.read_together(SEQUENCES)["sequence_id"]) == set(names.values())
 
@@ -79,11 +79,11 @@ def test_no_frame_of_a_scattered_file_is_lost(tmp_path: Path) -> None:
 def test_an_empty_label_is_none(tmp_path: Path) -> None:
     """An empty field of CSV is null; a gesture called "" would be a class that no folder may have."""
     raw = write_raw(tmp_path / "raw", TABLE.with_columns(orientation=pl.lit(""), behavior=pl.lit("")), suffix="parquet")
-    data = prepared(raw, tmp_path / "data", Crew(1)).read_together(SEQUENCES)
+    data = prepared(raw, tmp_path / "data", Executor(1)).read_together(SEQUENCES)
     assert data["orientation"].null_count() == data["behavior_first"].null_count() == data.height
     write_raw(tmp_path / "bare", without("gesture", ""), suffix="parquet")
     with pytest.raises(DataError, match="sequence SEQ_000000 has no gesture, while others have one"):
-        prepared(tmp_path / "bare", tmp_path / "none", Crew(1))
+        prepared(tmp_path / "bare", tmp_path / "none", Executor(1))
 
 
 @pytest.mark.parametrize("gathered", [False, True])

@@ -14,9 +14,9 @@ from bfrbctl.artefacts.outputs import Job, Output, open_output
 from bfrbctl.errors import DataError, UsageError
 from bfrbctl.evaluation.folds import assign_folds
 from bfrbctl.evaluation.metrics import one_sided_note
-from bfrbctl.execution.workers import ALONE, Crew
+from bfrbctl.execution.executor import SEQUENTIAL, Executor
 from bfrbctl.recordings.dataset import read_recordings
-from bfrbctl.recordings.frames_files import Made, Recipe, make_file
+from bfrbctl.recordings.frames_files import FramesSpec, Made, make_file
 from bfrbctl.recordings.preparation import PrepareConfig, fitting_workers, prepare, split_refs
 from bfrbctl.recordings.raw import find_splits
 from bfrbctl.recordings.raw_sequences import Part, gather
@@ -29,12 +29,12 @@ TEST = raw_frames(subjects=2, labelled=False, imu_only=True, seed=5).with_column
 
 
 def prepared(
-    raw: Path, out: Path, *, resume: bool = False, force: bool = False, crew: Crew = ALONE, **settings: Any
+    raw: Path, out: Path, *, resume: bool = False, force: bool = False, executor: Executor = SEQUENTIAL, **settings: Any
 ) -> Folder:
     config = PrepareConfig(**{"folds": 2, "rows_per_file": 300, **settings})
     splits = find_splits(raw)
     with open_output(out, Job("dataset", vars(config), split_refs(splits)), resume=resume, force=force) as output:
-        return prepare(splits, output, config, crew=crew)
+        return prepare(splits, output, config, executor=executor)
 
 
 @pytest.fixture(scope="module")
@@ -249,14 +249,14 @@ def test_the_dataset_can_be_moved(dataset: Folder, tmp_path: Path) -> None:
 
 
 def test_a_crew_makes_the_same_dataset_of_csv_and_parquet(raw: Path, dataset: Folder, tmp_path: Path) -> None:
-    together = prepared(raw, tmp_path / "data", crew=Crew(2))
+    together = prepared(raw, tmp_path / "data", executor=Executor(2))
     assert together.files == dataset.files
     assert together.content == dataset.content
 
 
 def test_a_crew_makes_the_same_dataset_of_scattered_rows(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw", TRAIN.sample(fraction=1.0, shuffle=True, seed=3))
-    alone, together = (prepared(raw, tmp_path / f"data-{n}", crew=Crew(n)) for n in (1, 2))
+    alone, together = (prepared(raw, tmp_path / f"data-{n}", executor=Executor(n)) for n in (1, 2))
     assert together.files == alone.files
     assert sorted(entry.name for entry in together.path.iterdir()) == sorted([*together.files, "manifest.json"])
 
@@ -274,11 +274,11 @@ def test_a_resumed_run_reads_no_recordings_of_finished_files(
     with monkeypatch.context() as patch:
         patch.setattr(Output, "publish", killed_at_the_third)
         with pytest.raises(KeyboardInterrupt):
-            prepared(raw, tmp_path / "data", crew=Crew(2))
+            prepared(raw, tmp_path / "data", executor=Executor(2))
 
-    def noted(part: Part, number: int, recipe: Recipe) -> Made:
+    def noted(part: Part, number: int, spec: FramesSpec) -> Made:
         made.append(number)
-        return make_file(part, number, recipe)
+        return make_file(part, number, spec)
 
     monkeypatch.setattr("bfrbctl.recordings.preparation.make_file", noted)
     again = prepared(raw, tmp_path / "data", resume=True)
@@ -321,11 +321,11 @@ def test_rows_gathered_for_another_split_do_not_come_into_the_first(
 
     monkeypatch.setattr("bfrbctl.recordings.preparation.gather", gathered)
     with pytest.raises(KeyboardInterrupt):
-        prepared(raw, tmp_path / "data", crew=Crew(2))
+        prepared(raw, tmp_path / "data", executor=Executor(2))
     assert list((tmp_path / "data").glob("*/*.parquet"))
-    resumed = prepared(raw, tmp_path / "data", crew=Crew(2), resume=True)
+    resumed = prepared(raw, tmp_path / "data", executor=Executor(2), resume=True)
     assert resumed.content["n_sequences"] == {"test": 24, "train": 8}
-    assert resumed.files == prepared(raw, tmp_path / "whole", crew=Crew(2)).files
+    assert resumed.files == prepared(raw, tmp_path / "whole", executor=Executor(2)).files
 
 
 def spoiled(case: str) -> pl.DataFrame:
@@ -343,18 +343,18 @@ def test_bad_rows_far_behind_are_told_by_a_crew_as_alone(tmp_path: Path, case: s
     raw, told = write_raw(tmp_path / "raw", spoiled(case)), []
     for n in (1, 2):
         with pytest.raises(DataError) as caught:
-            prepared(raw, tmp_path / "data", crew=Crew(n))
+            prepared(raw, tmp_path / "data", executor=Executor(n))
         told.append((caught.value.what, caught.value.hint))
         assert not (tmp_path / "data").exists()
     assert told[0] == told[1]
 
 
 def test_no_process_is_started_where_it_gains_nothing(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bfrbctl.execution.workers.joblib.cpu_count", lambda: 8)
+    monkeypatch.setattr("bfrbctl.execution.executor.joblib.cpu_count", lambda: 8)
     assert fitting_workers(find_splits(raw)) == 1
     monkeypatch.setattr("bfrbctl.recordings.preparation._WORTH_BYTES", {"csv": 1000, "parquet": 1000})
     assert fitting_workers(find_splits(raw)) > 1
-    monkeypatch.setattr("bfrbctl.execution.workers.joblib.cpu_count", lambda: 2)
+    monkeypatch.setattr("bfrbctl.execution.executor.joblib.cpu_count", lambda: 2)
     assert fitting_workers(find_splits(raw)) == 1
 
 

@@ -15,9 +15,9 @@ from bfrbctl.simulation import SimulationConfig, device
 from bfrbctl.simulation.arm import bend, forearm_axes, unit
 from bfrbctl.simulation.faults import Measured, draw_faults, spoil
 from bfrbctl.simulation.movement import Plan, minimum_jerk, waveform
-from bfrbctl.simulation.people import Person, draw_person
+from bfrbctl.simulation.person import Person, draw_person
 from bfrbctl.simulation.planning import Session, draw_session
-from bfrbctl.simulation.rays import FAR, Board, Fan, Hits, Quadric, cast
+from bfrbctl.simulation.rays import FAR, Fan, Hits, Plate, Quadric, cast
 from bfrbctl.simulation.recording import measure
 from bfrbctl.simulation.scene import FACE, FURNITURE, HAIR
 
@@ -199,14 +199,14 @@ def test_an_absent_solid_is_not_met() -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.floats(0.05, 0.4), st.floats(-0.6, 0.6), st.floats(-0.6, 0.6))
 def test_a_board_is_hit_where_the_ray_crosses_it_and_only_inside_its_edges(height: float, x: float, y: float) -> None:
-    board = Board(
+    plate = Plate(
         centre=np.array([[0.0, 0.0, height]], dtype=np.float32),
         axes=np.eye(3, dtype=np.float32)[None],
         half=(0.1, 0.2),
         present=np.ones(1, dtype=np.bool_),
         surface=FURNITURE,
     )
-    hits = cast([board], [fan_of([x, y, 1.0])], n_frames=1, limit=2.0)
+    hits = cast([plate], [fan_of([x, y, 1.0])], n_frames=1, limit=2.0)
     inside = abs(x * height) <= 0.1 and abs(y * height) <= 0.2
     if min(abs(abs(x * height) - 0.1), abs(abs(y * height) - 0.2)) > 1e-5:
         assert (hits.surface[0, 0, 0] == FURNITURE) == inside
@@ -247,7 +247,7 @@ def test_ellipsoids_are_hit_where_a_walk_along_the_ray_enters_them(seed: int) ->
 @given(st.integers(0, 10_000))
 def test_leaving_out_solids_that_a_fan_cannot_see_changes_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    solids: list[Quadric | Board] = [ball(rng.normal(0.0, 0.2, 3), rng.uniform(0.02, 0.1)) for _ in range(6)]
+    solids: list[Quadric | Plate] = [ball(rng.normal(0.0, 0.2, 3), rng.uniform(0.02, 0.1)) for _ in range(6)]
     # A ball told to be huge is never left out, and is otherwise the same solid.
     kept = [replace(solid, reach=50.0) for solid in solids if isinstance(solid, Quadric)]
     fast, slow = cast(solids, FANS, n_frames=1, limit=5.0), cast([*kept], FANS, n_frames=1, limit=5.0)

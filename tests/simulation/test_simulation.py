@@ -8,15 +8,15 @@ import polars as pl
 import pytest
 
 from bfrbctl.errors import UsageError
-from bfrbctl.execution.workers import Crew
-from bfrbctl.schema import STUDY_LAYOUT
+from bfrbctl.execution.executor import Executor
+from bfrbctl.schema import HELIOS_LAYOUT
 from bfrbctl.simulation import SimulatedSubject, SimulationConfig, simulate_subject, write_raw
 from bfrbctl.simulation.gestures import COMBINATIONS, GESTURES
 
 CONFIG = SimulationConfig(subjects=2, test_subjects=1, seed=5)
 LABELLED = ["row_id", "sequence_type", "sequence_id", "sequence_counter", "subject", "orientation", "behavior", "phase"]
 SENSORS = ["acc_x", "acc_y", "acc_z", "rot_w", "rot_x", "rot_y", "rot_z"]
-SENSORS += [*STUDY_LAYOUT.thm_columns, *STUDY_LAYOUT.tof_columns]
+SENSORS += [*HELIOS_LAYOUT.thm_columns, *HELIOS_LAYOUT.tof_columns]
 
 
 @pytest.fixture(scope="module")
@@ -131,14 +131,14 @@ def test_readings_keep_to_the_steps_and_limits_of_the_device(train: SimulatedSub
     assert np.array_equal(rot * 2**14, np.rint(rot * 2**14))
     assert rot[:, 3].min() >= 0
     assert np.abs(np.sqrt((rot**2).sum(axis=1)) - 1).max() < 2e-4
-    tof = train.frames.select(STUDY_LAYOUT.tof_columns)
+    tof = train.frames.select(HELIOS_LAYOUT.tof_columns)
     assert set(tof.dtypes) == {pl.Int16}
     assert tof.min().min_horizontal().item() == -1
     assert tof.max().max_horizontal().item() == 249
 
 
 def test_exactly_half_of_the_test_sequences_are_imu_only(test: SimulatedSubject) -> None:
-    optics = [*STUDY_LAYOUT.thm_columns, *STUDY_LAYOUT.tof_columns]
+    optics = [*HELIOS_LAYOUT.thm_columns, *HELIOS_LAYOUT.tof_columns]
     quiet = SimulationConfig(seed=5, failures=0.0)
     frames = simulate_subject(quiet, 0, split="test").frames
     seen = frames.group_by("sequence_id").agg(pl.col(optics).is_not_null().mean())
@@ -170,7 +170,7 @@ def test_the_order_of_a_subjects_sequences_tells_nothing(train: SimulatedSubject
 
 
 def test_demographics_are_in_the_ranges_of_the_study() -> None:
-    from bfrbctl.simulation.people import draw_person
+    from bfrbctl.simulation.person import draw_person
 
     people = [draw_person(np.random.default_rng(seed), CONFIG) for seed in range(2000)]
     height = np.array([person.height for person in people])
@@ -197,7 +197,7 @@ def test_another_seed_gives_other_people(train: SimulatedSubject) -> None:
 def test_the_bytes_do_not_depend_on_the_number_of_workers(folder: Path, tmp_path: Path) -> None:
     done: list[tuple[int, int]] = []
     names = write_raw(
-        tmp_path, CONFIG, crew=Crew(2), answers=True, on_progress=lambda n, total: done.append((n, total))
+        tmp_path, CONFIG, executor=Executor(2), answers=True, on_progress=lambda n, total: done.append((n, total))
     )
     assert names == [
         "train.parquet",
@@ -216,11 +216,11 @@ def test_csv_and_parquet_hold_the_same_values(folder: Path, tmp_path: Path) -> N
     names = write_raw(tmp_path, SimulationConfig(subjects=1, seed=5), split="train", file_format="csv")
     assert names == ["train.csv", "train_demographics.csv"]
     (tmp_path / "together").mkdir()
-    write_raw(tmp_path / "together", CONFIG, split="train", file_format="csv", crew=Crew(2))
+    write_raw(tmp_path / "together", CONFIG, split="train", file_format="csv", executor=Executor(2))
     assert sorted(path.name for path in (tmp_path / "together").iterdir()) == names
     for name in names:  # one person more, who follows
         assert (tmp_path / "together" / name).read_bytes().startswith((tmp_path / name).read_bytes())
-    thm = STUDY_LAYOUT.thm_columns
+    thm = HELIOS_LAYOUT.thm_columns
     read = pl.read_csv(tmp_path / "train.csv", n_rows=1500, schema_overrides=dict.fromkeys(thm, pl.Float32))
     stored = pl.read_parquet(folder / "train.parquet", n_rows=1500)
     assert read.columns == stored.columns

@@ -10,7 +10,7 @@ from bfrbctl.artefacts.folders import Folder
 from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.errors import ArtefactError, DataError, UsageError
 from bfrbctl.evaluation import oof
-from bfrbctl.execution.workers import Crew
+from bfrbctl.execution.executor import Executor
 from bfrbctl.features import FeatureConfig
 from bfrbctl.features.featurization import featurize
 from bfrbctl.features.folder import read_features
@@ -132,5 +132,5 @@ def test_features_do_not_depend_on_workers_or_files(dataset_folder: Folder, tmp_
     made = []
     for workers in (1, 2):
         with open_output(tmp_path / f"f{workers}", Job("features", {})) as output:
-            made.append(featurize(dataset_folder, output, config, crew=Crew(workers)))
+            made.append(featurize(dataset_folder, output, config, executor=Executor(workers)))
     assert made[0].files == made[1].files

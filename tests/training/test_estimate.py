@@ -15,7 +15,7 @@ from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.cli import main
 from bfrbctl.errors import UsageError
 from bfrbctl.execution.cache import Cache
-from bfrbctl.execution.workers import ALONE, Crew
+from bfrbctl.execution.executor import SEQUENTIAL, Executor
 from bfrbctl.models.interface import Rehearsing, kind_module
 from bfrbctl.models.keras.learning.rehearsal import BATCHES, EPOCHS
 from bfrbctl.models.lightgbm.rehearsal import ROUNDS
@@ -67,12 +67,12 @@ def test_time_memory_and_disk_follow_from_what_was_measured(
         return TAKEN, 0.0
 
     monkeypatch.setattr(rehearsal, "_measure", measure)
-    found = estimate(job(feature_folder, n_rounds=20), ALONE)
+    found = estimate(job(feature_folder, n_rounds=20), SEQUENTIAL)
     assert [task[-1] for task in asked] == [0]
     assert found.seconds == pytest.approx(3 + 5 + 3 * (2 + 10 + 1), abs=0.5)
     assert (found.folder_bytes, found.disk_bytes, found.memory_bytes) == (300, 1330, 7)
     assert (found.n_folds, found.n_members, found.at_once, found.n_steps) == (3, 1, 1, 20)
-    last = estimate(job(feature_folder, n_rounds=20, select="last"), ALONE)
+    last = estimate(job(feature_folder, n_rounds=20, select="last"), SEQUENTIAL)
     assert last.disk_bytes == 1310, "of other folds, one at a time is kept"
 
 
@@ -80,21 +80,21 @@ def test_a_training_that_is_as_short_as_the_trial_has_the_size_that_was_told(
     feature_folder: Folder, tmp_path: Path
 ) -> None:
     run = job(feature_folder, n_rounds=ROUNDS - 2, seeds=2, modality_dropout=0.0, select="last")
-    found = estimate(run, ALONE)
+    found = estimate(run, SEQUENTIAL)
     with open_output(tmp_path / "model", Job("model", run.settings)) as output:
         assert len(list(cross_validate(run, output))) == 3
     size = sum(path.stat().st_size for path in (tmp_path / "model").iterdir())
     # Manifest, metrics and history are not counted.
     assert 0.5 * size < found.folder_bytes < 2 * size
     assert found.disk_bytes > found.folder_bytes  # two seeds are kept apart until their fold is done
-    choosing = estimate(replace(run, config=replace(run.config, select="other-folds")), ALONE)
+    choosing = estimate(replace(run, config=replace(run.config, select="other-folds")), SEQUENTIAL)
     assert choosing.disk_bytes > 1.3 * found.disk_bytes  # all folds are kept whole until the rounds are chosen
     assert found.memory_bytes > 2**20
     assert 0 < found.seconds < 60
 
 
 def test_several_processes_try_at_the_same_time(feature_folder: Folder) -> None:
-    found = estimate(job(feature_folder, n_rounds=4), Crew(2))
+    found = estimate(job(feature_folder, n_rounds=4), Executor(2))
     assert found.at_once == 2
     assert found.measured.step_s > 0
     assert found.memory_bytes > 2 * found.measured.memory_bytes
@@ -102,11 +102,11 @@ def test_several_processes_try_at_the_same_time(feature_folder: Folder) -> None:
 
 def test_what_cannot_be_tried_is_refused(feature_folder: Folder) -> None:
     with pytest.raises(UsageError, match="tries out this machine, not a cluster"):
-        estimate(job(feature_folder), Crew(cluster=SimpleNamespace()))  # type: ignore[arg-type]
+        estimate(job(feature_folder), Executor(cluster=SimpleNamespace()))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="a training of toy cannot be tried out"):
-        estimate(CrossValidation(feature_folder, "toy", toy_model, toy_model.Config()), ALONE)
+        estimate(CrossValidation(feature_folder, "toy", toy_model, toy_model.Config()), SEQUENTIAL)
     with pytest.raises(UsageError, match="no fold 9"):
-        estimate(replace(job(feature_folder), folds=(9,)), ALONE)
+        estimate(replace(job(feature_folder), folds=(9,)), SEQUENTIAL)
 
 
 def test_a_network_is_tried_on_a_sample_and_its_epochs_are_those_of_all(tmp_path: Path) -> None:

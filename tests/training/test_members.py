@@ -13,7 +13,7 @@ import pytest
 from bfrbctl.artefacts.folders import Folder, open_folder
 from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.evaluation.oof import read_oof
-from bfrbctl.execution.workers import Crew
+from bfrbctl.execution.executor import Executor
 from bfrbctl.features import FeatureConfig
 from bfrbctl.features.featurization import featurize
 from bfrbctl.models.interface import HistoryRow, n_members
@@ -21,7 +21,7 @@ from bfrbctl.models.keras import model as keras_model
 from bfrbctl.models.lightgbm import model as lightgbm_model
 from bfrbctl.models.lightgbm.library import lgb
 from bfrbctl.training.cross_validation import CrossValidation, cross_validate
-from bfrbctl.training.pieces import Pieces, Rows
+from bfrbctl.training.tasks import Rows, TaskQueue
 from tests import toy_model
 from tests.keras_batches import task as keras_task
 from tests.models.lightgbm.test_model import quick, task, without_seconds
@@ -41,7 +41,7 @@ FOLDS = (0, 2)
 def train(
     features: Folder,
     path: Path,
-    crew: Crew,
+    executor: Executor,
     *,
     config: Any = TREES,
     resume: bool = False,
@@ -57,7 +57,7 @@ def train(
         on_row(row)
 
     with open_output(path, Job("model", run.settings, (features.ref(),)), resume=resume) as output:
-        for _ in cross_validate(run, output, crew=crew, on_progress=note):
+        for _ in cross_validate(run, output, executor=executor, on_progress=note):
             pass
     return open_folder(path), rows
 
@@ -90,13 +90,13 @@ class Killer:
 @pytest.fixture(scope="module")
 def alone(feature_folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, list[HistoryRow]]:
     """The model that one process makes, fold after fold and seed after seed."""
-    return train(feature_folder, tmp_path_factory.mktemp("alone") / "m", Crew(1))
+    return train(feature_folder, tmp_path_factory.mktemp("alone") / "m", Executor(1))
 
 
 def test_members_trained_at_once_give_the_same_model(
     feature_folder: Folder, alone: tuple[Folder, list[HistoryRow]], tmp_path: Path
 ) -> None:
-    together, rows = train(feature_folder, tmp_path / "m", Crew(2))
+    together, rows = train(feature_folder, tmp_path / "m", Executor(2))
     assert told(together) == told(alone[0])
     assert by_member(rows) == by_member(alone[1])
     assert {member[:2] for member in by_member(rows)} == {(0, 0), (0, 1), (2, 0), (2, 1)}
@@ -107,7 +107,7 @@ def test_a_worker_killed_in_a_member_is_replaced(
     feature_folder: Folder, alone: tuple[Folder, list[HistoryRow]], tmp_path: Path
 ) -> None:
     killer = Killer()
-    mended, _ = train(feature_folder, tmp_path / "m", Crew(2), on_row=killer)
+    mended, _ = train(feature_folder, tmp_path / "m", Executor(2), on_row=killer)
     assert killer.killed
     assert told(mended) == told(alone[0])
 
@@ -121,10 +121,10 @@ def test_resume_keeps_finished_members(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(feature_folder, tmp_path / "m", Crew(1), on_row=stop)
+        train(feature_folder, tmp_path / "m", Executor(1), on_row=stop)
     left = sorted(path.name for path in (tmp_path / "m").glob("part-scratch-*/*"))
     assert left == ["lgbm-0.json", "progress.jsonl"]
-    resumed, rows = train(feature_folder, tmp_path / "m", Crew(workers), resume=True)
+    resumed, rows = train(feature_folder, tmp_path / "m", Executor(workers), resume=True)
     assert told(resumed) == told(alone[0])
     assert {member[:2] for member in by_member(rows)} == {(0, 1), (2, 0), (2, 1)}
 
@@ -182,7 +182,7 @@ def test_a_damaged_member_is_trained_anew(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_folds_are_put_together_as_soon_as_their_members_are_there() -> None:
-    pieces = Pieces((3, 5), 2)
+    pieces = TaskQueue((3, 5), 2)
     drawn = iter(pieces)
     assert [next(drawn) for _ in range(5)] == [(3, 0), (3, 1), (5, 0), (5, 1), None]
     for fold in (5, 3, 5):
@@ -190,7 +190,7 @@ def test_folds_are_put_together_as_soon_as_their_members_are_there() -> None:
     assert [next(drawn), next(drawn)] == [(5, None), None]
     pieces.done(3)
     assert list(drawn) == [(3, None)]
-    assert list(Pieces((3, 5), 1)) == [(3, None), (5, None)]
+    assert list(TaskQueue((3, 5), 1)) == [(3, None), (5, None)]
 
 
 def test_a_kind_tells_how_many_pieces_a_fold_has() -> None:
@@ -237,9 +237,9 @@ def test_networks_of_a_fold_trained_at_once_answer_the_same(dataset_folder: Fold
     with open_output(tmp_path / "features", Job("features", {})) as output:
         features = featurize(dataset_folder, output, FeatureConfig(families=("motion",)))
     config = keras_model.Config(network="two-branch", width=0.1, epochs=2, batch_size=16, seeds=2)
-    whole, _ = train(features, tmp_path / "alone", Crew(1), config=config)
+    whole, _ = train(features, tmp_path / "alone", Executor(1), config=config)
     killer = Killer()
-    together, rows = train(features, tmp_path / "together", Crew(2), config=config, on_row=killer)
+    together, rows = train(features, tmp_path / "together", Executor(2), config=config, on_row=killer)
     assert killer.killed
     assert {(row["fold"], row["member"]) for row in rows} == {(0, 0), (0, 1), (2, 0), (2, 1)}
     one, other = read_oof(whole), read_oof(together)

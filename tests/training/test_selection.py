@@ -13,7 +13,7 @@ from bfrbctl.artefacts.folders import JOURNAL, MANIFEST, Folder, open_folder, re
 from bfrbctl.artefacts.outputs import Job, Output, open_output
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.selection import Curve
-from bfrbctl.execution.workers import Crew
+from bfrbctl.execution.executor import Executor
 from bfrbctl.features.folder import read_features
 from bfrbctl.inspection.views.unfinished import run_view
 from bfrbctl.models.interface import FoldTask, kind_module
@@ -231,17 +231,17 @@ def test_a_run_that_ended_within_the_choice_shows_its_folds_and_says_of_which_st
 # ---------------------------------------------------------------------------------------------------- trees, for real
 
 
-def train_trees(features: Folder, path: Path, crew: Crew) -> Folder:
+def train_trees(features: Folder, path: Path, executor: Executor) -> Folder:
     run = CrossValidation(features, "lgbm", kind_module("lgbm"), TREES, (0, 2), 0, "joint")
     with open_output(path, Job("model", run.settings, (features.ref(),))) as output:
-        for _ in cross_validate(run, output, crew=crew):
+        for _ in cross_validate(run, output, executor=executor):
             pass
     return open_folder(path)
 
 
 def test_trees_of_joint_labels_are_the_same_of_two_workers(feature_folder: Folder, tmp_path: Path) -> None:
-    here = train_trees(feature_folder, tmp_path / "here", Crew(1))
-    there = train_trees(feature_folder, tmp_path / "there", Crew(2))
+    here = train_trees(feature_folder, tmp_path / "here", Executor(1))
+    there = train_trees(feature_folder, tmp_path / "there", Executor(2))
     assert told(here) == told(there)
     assert {"seeds.parquet", "oof.parquet", "joint.parquet"} <= set(here.files)
     selection = selection_of(here)

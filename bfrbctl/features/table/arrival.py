@@ -6,7 +6,7 @@ import numpy as np
 
 from bfrbctl.arrays.ragged import AnyArray, Float64
 from bfrbctl.features.table.blocks import Block, ratio
-from bfrbctl.features.table.sheet import Extra, Sheet
+from bfrbctl.features.table.signals import Extra, SignalBlock
 from bfrbctl.recordings.dataset import THM, TOF, Column
 from bfrbctl.schema import SensorLayout
 
@@ -42,12 +42,12 @@ def describe_thm(layout: SensorLayout) -> tuple[Column, ...]:
     )
 
 
-def thm(sheet: Sheet, layout: SensorLayout) -> list[AnyArray]:
+def thm(signals: SignalBlock, layout: SensorLayout) -> list[AnyArray]:
     """Compute arrival and anomalies of the thermopiles: one (n_sequences,) array each."""
     if not layout.thm:
         return []
-    block = sheet.block(layout.thm_columns)
-    rates = sheet.block(tuple(f"{name}_rate" for name in layout.thm_columns))
+    block = signals.block(layout.thm_columns)
+    rates = signals.block(tuple(f"{name}_rate" for name in layout.thm_columns))
     first, last = block.window("first").mean, block.window("last").mean
     steepest = np.argmax(np.where(rates.valid, rates.values, -np.inf), axis=-1)
     median = block.quantile(0.5)
@@ -58,7 +58,7 @@ def thm(sheet: Sheet, layout: SensorLayout) -> list[AnyArray]:
     rows = [
         last - first,
         block.maximum - first,
-        np.where(rates.count > 0, steepest / sheet.lengths, np.nan),
+        np.where(rates.count > 0, steepest / signals.lengths, np.nan),
         ratio(hot, block.count),
         ratio(cold, block.count),
     ]
@@ -87,11 +87,11 @@ def describe_tof(layout: SensorLayout) -> tuple[Column, ...]:
     )
 
 
-def tof(sheet: Sheet, layout: SensorLayout) -> list[AnyArray]:
+def tof(signals: SignalBlock, layout: SensorLayout) -> list[AnyArray]:
     """Compute arrival and anomalies of the ToF sensors: one (n_sequences,) array each."""
     if not layout.tof:
         return []
-    depth, least, mean = (_of_each(sheet, layout, name) for name in ("depth", "min", "mean"))
+    depth, least, mean = (_of_each(signals, layout, name) for name in ("depth", "min", "mean"))
     halfway = (depth.minimum + depth.maximum) / 2.0
     arrived = depth.values < halfway[..., None]
     near = np.sum(least.values < (NEAR_SHARE * least.quantile(0.5))[..., None], axis=-1)
@@ -100,8 +100,8 @@ def tof(sheet: Sheet, layout: SensorLayout) -> list[AnyArray]:
     seen = depth.valid.any(axis=0)
     rows: list[Float64 | list[Float64]] = [
         depth.window("first").mean - depth.window("last").mean,
-        np.where(arrived.any(axis=-1), np.argmax(arrived, axis=-1) / sheet.lengths, np.nan),
-        _path(sheet, layout),
+        np.where(arrived.any(axis=-1), np.argmax(arrived, axis=-1) / signals.lengths, np.nan),
+        _path(signals, layout),
         ratio(near, least.count),
         ratio(spot, least.count),
         [ratio(np.sum(seen & (nearest == i), axis=-1), np.sum(seen, axis=-1)) for i in range(len(layout.tof))],
@@ -109,12 +109,12 @@ def tof(sheet: Sheet, layout: SensorLayout) -> list[AnyArray]:
     return [row for values in rows for row in values]
 
 
-def _of_each(sheet: Sheet, layout: SensorLayout, name: str) -> Block:
-    return sheet.block(tuple(f"tof_{sensor}_{name}" for sensor in layout.tof))
+def _of_each(signals: SignalBlock, layout: SensorLayout, name: str) -> Block:
+    return signals.block(tuple(f"tof_{sensor}_{name}" for sensor in layout.tof))
 
 
-def _path(sheet: Sheet, layout: SensorLayout) -> Float64:
-    x, y = (_of_each(sheet, layout, name).steps for name in ("cx", "cy"))
+def _path(signals: SignalBlock, layout: SensorLayout) -> Float64:
+    x, y = (_of_each(signals, layout, name).steps for name in ("cx", "cy"))
     way = np.sqrt(x * x + y * y)
     known = ~np.isnan(way)
     return ratio(np.where(known, way, 0.0).sum(axis=-1), np.sum(known, axis=-1))

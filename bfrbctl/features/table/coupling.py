@@ -6,7 +6,7 @@ import numpy as np
 
 from bfrbctl.arrays.ragged import AnyArray, Bool, Float64, Int64
 from bfrbctl.features.table.blocks import Block, dot, ratio
-from bfrbctl.features.table.sheet import Extra, Sheet
+from bfrbctl.features.table.signals import Extra, SignalBlock
 from bfrbctl.features.table.spectral import WELCH, segment_length, transforms
 from bfrbctl.recordings.dataset import IMU, THM, TOF, Column
 from bfrbctl.schema import SensorLayout
@@ -64,11 +64,11 @@ def describe_correlation(layout: SensorLayout) -> tuple[Column, ...]:
     )
 
 
-def correlation(sheet: Sheet, layout: SensorLayout) -> list[AnyArray]:
+def correlation(signals: SignalBlock, layout: SensorLayout) -> list[AnyArray]:
     """Correlate the pairs: one (n_sequences,) array each."""
     pairs = _pairs(layout)
     names = tuple(dict.fromkeys(name for pair in pairs for name in pair))
-    signals = sheet.block(names)
+    signals = signals.block(names)
     left, right = (np.array([names.index(pair[side]) for pair in pairs]) for side in (0, 1))
     return [
         row
@@ -119,11 +119,11 @@ def describe_coherence(layout: SensorLayout) -> tuple[Column, ...]:
     return tuple(columns)
 
 
-def coherence(sheet: Sheet, layout: SensorLayout) -> list[AnyArray]:
+def coherence(signals: SignalBlock, layout: SensorLayout) -> list[AnyArray]:
     """Compute coherence by band, then the phase, of all pairs: one (n_sequences,) array each."""
-    size = segment_length(sheet.rate_hz)
+    size = segment_length(signals.rate_hz)
     names = tuple(dict.fromkeys(name for pair in _COHERENCE_PAIRS for name in pair))
-    spectrum, inside = transforms(sheet.block(names), size=size, hop=size // 4)
+    spectrum, inside = transforms(signals.block(names), size=size, hop=size // 4)
     spectrum = np.where(inside[..., None], spectrum[..., 1:], 0.0)
     re, im = np.ascontiguousarray(spectrum.real), np.ascontiguousarray(spectrum.imag)
     power = (re * re + im * im).sum(axis=2)
@@ -133,7 +133,7 @@ def coherence(sheet: Sheet, layout: SensorLayout) -> list[AnyArray]:
     size2 = cross_re * cross_re + cross_im * cross_im
     values = ratio(size2, power[i] * power[j])
     values[:, inside.sum(axis=1) < MIN_SEGMENTS] = np.nan
-    frequency = np.arange(1, size // 2 + 1) * (sheet.rate_hz / size)
+    frequency = np.arange(1, size // 2 + 1) * (signals.rate_hz / size)
     rows = [_band_mean(values, (frequency >= low) & (frequency < high)) for low, high in COHERENCE_BANDS_HZ]
     place = np.argmax(np.nan_to_num(size2), axis=-1)[..., None]
     largest = np.sqrt(np.take_along_axis(size2, place, axis=-1)[..., 0])

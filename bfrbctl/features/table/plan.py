@@ -34,7 +34,7 @@ Step = tuple[Statistics, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Study:
+class FeatureGroup:
     """Signals that get the same statistics.
 
     Parameters
@@ -76,25 +76,25 @@ _TOF_REGIONS = ("std", "max", "sxx", "syy", "sxy", "lr", "tb", "q11", "q12", "q2
 
 
 @lru_cache(maxsize=32)
-def studies(layout: SensorLayout, config: FeatureConfig) -> tuple[Study, ...]:
+def feature_groups(layout: SensorLayout, config: FeatureConfig) -> tuple[FeatureGroup, ...]:
     """Give the studies of a device's signals, less the families that are not wanted."""
     everything = (
-        Study(_POSTURE, _POSTURE_STEPS),
-        Study(_MOVEMENT, _MOVEMENT_STEPS),
-        Study(_SIGNED, ((ZERO_CROSSINGS, (WHOLE, LAST)),)),
-        Study((*layout.thm_columns, *(("thm_mean", "thm_spread") if layout.thm else ())), _THM_STEPS),
-        Study(tuple(f"tof_{sensor}_{name}" for sensor in layout.tof for name in _TOF_MAIN), _TOF_STEPS),
-        Study(tuple(f"tof_{sensor}_{name}" for sensor in layout.tof for name in _TOF_REGIONS), _REGION_STEPS),
+        FeatureGroup(_POSTURE, _POSTURE_STEPS),
+        FeatureGroup(_MOVEMENT, _MOVEMENT_STEPS),
+        FeatureGroup(_SIGNED, ((ZERO_CROSSINGS, (WHOLE, LAST)),)),
+        FeatureGroup((*layout.thm_columns, *(("thm_mean", "thm_spread") if layout.thm else ())), _THM_STEPS),
+        FeatureGroup(tuple(f"tof_{sensor}_{name}" for sensor in layout.tof for name in _TOF_MAIN), _TOF_STEPS),
+        FeatureGroup(tuple(f"tof_{sensor}_{name}" for sensor in layout.tof for name in _TOF_REGIONS), _REGION_STEPS),
     )
     wanted = (
-        Study(study.signals, tuple(step for step in study.steps if step[0].family in config.families))
-        for study in everything
-        if study.signals
+        FeatureGroup(group.signals, tuple(step for step in group.steps if step[0].family in config.families))
+        for group in everything
+        if group.signals
     )
-    return tuple(study for study in wanted if study.steps)
+    return tuple(group for group in wanted if group.steps)
 
 
-def study_columns(study: Study, channels: dict[str, Column]) -> tuple[Column, ...]:
+def group_columns(group: FeatureGroup, channels: dict[str, Column]) -> tuple[Column, ...]:
     """Describe the features of a study in the order of its computation: step, window, statistic, signal."""
     return tuple(
         Column(
@@ -105,10 +105,10 @@ def study_columns(study: Study, channels: dict[str, Column]) -> tuple[Column, ..
             formula=f"{statistic.formula}; x = {signal}, {WINDOWS[window]}",
             source=statistic.source,
         )
-        for statistics, windows in study.steps
+        for statistics, windows in group.steps
         for window in windows
         for statistic in statistics.members
-        for signal in study.signals
+        for signal in group.signals
     )
 
 

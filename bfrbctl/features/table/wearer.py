@@ -6,7 +6,7 @@ import numpy as np
 
 from bfrbctl.arrays.ragged import AnyArray, Float64
 from bfrbctl.features.table.blocks import ratio
-from bfrbctl.features.table.sheet import Extra, Sheet
+from bfrbctl.features.table.signals import Extra, SignalBlock
 from bfrbctl.recordings.dataset import IMU, THM, TOF, Column
 from bfrbctl.schema import DEMOGRAPHICS, SensorLayout
 
@@ -27,10 +27,10 @@ def _describe_presence(layout: SensorLayout) -> tuple[Column, ...]:
     return tuple(flags)
 
 
-def _presence(sheet: Sheet, layout: SensorLayout) -> list[AnyArray]:
+def _presence(signals: SignalBlock, layout: SensorLayout) -> list[AnyArray]:
     flags = ("rot_present", *(("thm_present",) if layout.thm else ()), *(("tof_present",) if layout.tof else ()))
-    lengths = sheet.lengths.astype(np.float64)
-    return [lengths, lengths / sheet.rate_hz, *sheet.block(flags).mean]
+    lengths = signals.lengths.astype(np.float64)
+    return [lengths, lengths / signals.rate_hz, *signals.block(flags).mean]
 
 
 _PERSON_UNITS = {"age": "year", "height_cm": "cm", "shoulder_to_wrist_cm": "cm", "elbow_to_wrist_cm": "cm"}
@@ -44,8 +44,8 @@ def _describe_person(layout: SensorLayout) -> tuple[Column, ...]:
     )
 
 
-def _person(sheet: Sheet, layout: SensorLayout) -> list[AnyArray]:
-    return list(sheet.demographics.T)
+def _person(signals: SignalBlock, layout: SensorLayout) -> list[AnyArray]:
+    return list(signals.demographics.T)
 
 
 _UP = ("up_x", "up_y", "up_z")
@@ -74,15 +74,15 @@ def _describe_orientation(layout: SensorLayout) -> tuple[Column, ...]:
     )
 
 
-def _orientation(sheet: Sheet, layout: SensorLayout) -> list[AnyArray]:
-    up = sheet.block(_UP)
+def _orientation(signals: SignalBlock, layout: SensorLayout) -> list[AnyArray]:
+    up = signals.block(_UP)
     first, last = (up.window(name).mean for name in ("first", "last"))
-    turns = sheet.block(("turn",))
+    turns = signals.block(("turn",))
     # the last frame's turn repeats the one before and is no way travelled
-    steps = np.where(np.arange(turns.values.shape[-1]) < sheet.lengths[:, None] - 1, turns.filled[0], 0.0)
+    steps = np.where(np.arange(turns.values.shape[-1]) < signals.lengths[:, None] - 1, turns.filled[0], 0.0)
     total = np.where(turns.count[0] > 0, steps.sum(axis=-1), np.nan)
-    net = _net_turn(sheet)
-    forearm = sheet.demographics[:, DEMOGRAPHICS.index("elbow_to_wrist_cm")]
+    net = _net_turn(signals)
+    forearm = signals.demographics[:, DEMOGRAPHICS.index("elbow_to_wrist_cm")]
     return [
         _angle(first, last),
         1.0 - _norm(up.mean),
@@ -95,9 +95,9 @@ def _orientation(sheet: Sheet, layout: SensorLayout) -> list[AnyArray]:
     ]
 
 
-def _net_turn(sheet: Sheet) -> Float64:
-    quat = sheet.block(("quat_x", "quat_y", "quat_z", "quat_w")).values
-    end = np.take_along_axis(quat, (sheet.lengths - 1)[None, :, None], axis=-1)[..., 0]
+def _net_turn(signals: SignalBlock) -> Float64:
+    quat = signals.block(("quat_x", "quat_y", "quat_z", "quat_w")).values
+    end = np.take_along_axis(quat, (signals.lengths - 1)[None, :, None], axis=-1)[..., 0]
     dot = _dot(quat[..., 0], end)
     apart = end * np.where(dot < 0, -1.0, 1.0) - quat[..., 0]
     # |q1 - q0| = 2 sin(angle / 4): well conditioned at small angles, unlike arccos of the dot product

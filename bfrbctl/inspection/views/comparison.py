@@ -14,7 +14,7 @@ from bfrbctl.evaluation.bootstrap import Ranking, Scorer, Tally, auc_interval, d
 from bfrbctl.evaluation.discrimination import positive_side, ranking_figures
 from bfrbctl.evaluation.metrics import has_two_sides, hierarchical_f1, score_name
 from bfrbctl.evaluation.oof import OofScenario
-from bfrbctl.evaluation.seed_predictions import read_seed_answers
+from bfrbctl.evaluation.seed_predictions import read_seed_predictions
 from bfrbctl.inspection.figures import Bars
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.view import Table, View, for_each
@@ -68,7 +68,7 @@ def compare_view(folder: Folder, options: Options) -> View:
 
 def seed_scores(folder: Folder, scenarios: Sequence[str]) -> SeedScores | None:
     """Score the model of each seed by itself; None where the folder does not hold the answers of two seeds."""
-    answers = read_seed_answers(folder)
+    answers = read_seed_predictions(folder)
     if answers is None:
         return None
     targets = folder.content["targets"]

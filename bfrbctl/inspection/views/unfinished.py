@@ -19,7 +19,7 @@ from bfrbctl.evaluation.metrics import COMPETITION_SCORE, score_column
 from bfrbctl.inspection.view import Table, View, filled
 from bfrbctl.models.interface import HistoryRow
 from bfrbctl.training.fold_results import HISTORY, STEPS
-from bfrbctl.training.pieces import latest_rows
+from bfrbctl.training.tasks import latest_rows
 
 UNFINISHED = ("training", "oof", "artefact")
 """Views that an unfinished folder has."""

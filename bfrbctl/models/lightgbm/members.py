@@ -78,7 +78,7 @@ def task_digest(task: FoldTask, config: Config) -> str:
     """Give a digest of all that training depends on; members kept under another one are trained anew."""
     digest = hashlib.blake2b(digest_size=20)
     settings = json.dumps(as_mapping(replace(config, threads=0)), sort_keys=True)
-    told = (FORMAT, task.fold, task.classes, task.gestures, task.judge, task.seed, task.train.features, settings)
+    told = (FORMAT, task.fold, task.classes, task.gestures, task.scorer, task.seed, task.train.features, settings)
     digest.update(repr((*told, lgb.__version__)).encode())
     for batch, labels in ((task.train, task.train_labels), (task.valid, task.valid_labels)):
         digest.update(repr(batch.table.shape).encode())

@@ -220,7 +220,7 @@ def _class_weights(task: FoldTask, config: Config) -> Float64:
     if wanted == "none":
         return np.ones(len(task.classes))
     if wanted == "balanced":
-        return task.judge.balanced_weights(task.train_labels)
+        return task.scorer.balanced_weights(task.train_labels)
     by_gesture = cast(Mapping[str, float], wanted)
     gestures = task.gestures or task.classes
     unknown = [gesture for gesture in by_gesture if gesture not in gestures]

@@ -22,7 +22,7 @@ import numpy as np
 from bfrbctl.arrays.ragged import AnyArray, Float32, Int64
 from bfrbctl.errors import UsageError
 from bfrbctl.evaluation.metrics import Score
-from bfrbctl.models.interface import Judge
+from bfrbctl.models.interface import Scorer
 from bfrbctl.models.keras.backend import backend_name, ops, to_numpy
 from bfrbctl.models.keras.inputs import InputPlan, Ready, prediction_batches
 from bfrbctl.models.keras.learning.augmentation import Augmentation, Inputs, TrainingData, epoch_batches, training_batch
@@ -63,7 +63,7 @@ class Validation:
 
     scenarios: dict[str, Ready]
     labels: Int64
-    judge: Judge
+    scorer: Scorer
 
     __repr__ = short_repr
 
@@ -217,7 +217,7 @@ def _compile(shared: Shared, job: Job) -> None:
     optimizer_part = (config.weight_decay, config.l2, config.clip, ema)
     loss_part = (config.merged_weight, config.binary_weight, config.label_smoothing, config.focal)
     head_part = (config.imu_weight, config.phase_weight, config.orientation_weight)
-    wanted = (optimizer_part, loss_part, head_part, job.valid.judge, weights)
+    wanted = (optimizer_part, loss_part, head_part, job.valid.scorer, weights)
     if shared.compiled == wanted:
         return
     optimizer = FlatAdamW(config.learning_rate, decay=config.weight_decay, l2=config.l2, clip=config.clip, memory=ema)
@@ -231,8 +231,8 @@ def _compile(shared: Shared, job: Job) -> None:
 def _losses(network: Network, job: Job, weights: tuple[float, ...]) -> tuple[dict[str, Any], dict[str, float]]:
     config = job.config
     gesture = HierarchicalLoss(
-        job.valid.judge.targets,
-        gesture_of=job.valid.judge.gesture_of,
+        job.valid.scorer.targets,
+        gesture_of=job.valid.scorer.gesture_of,
         merged=config.merged_weight,
         binary=config.binary_weight,
         smoothing=config.label_smoothing,
@@ -252,7 +252,7 @@ def _losses(network: Network, job: Job, weights: tuple[float, ...]) -> tuple[dic
 
 def _class_weights(job: Job) -> tuple[float, ...]:
     labels = job.train.labels.argmax(axis=1).astype(np.int64)
-    return tuple(job.valid.judge.balanced_weights(labels).tolist())
+    return tuple(job.valid.scorer.balanced_weights(labels).tolist())
 
 
 def _start(network: Network, job: Job) -> _State:
@@ -344,11 +344,11 @@ def _averaged_weights(network: Network, job: Job) -> Arrays:
 def _scored(network: Network, job: Job, epoch: int, loss: float) -> Row:
     """Score the averaged weights in every scenario: the row of an epoch, counted from 0."""
     row: Row = {"fold": job.fold, "member": job.member, "step": epoch + 1, "loss": round(loss, 6)}
-    judge, scored = job.valid.judge, {}
+    scorer, scored = job.valid.scorer, {}
     with _averaged(network, job):
         for scenario, data in job.valid.scenarios.items():
             proba = predict(network, data, job.train.plan, job.spec.n_classes)
-            scored[scenario] = (judge.score(proba, job.valid.labels), judge.loss(proba, job.valid.labels))
+            scored[scenario] = (scorer.score(proba, job.valid.labels), scorer.loss(proba, job.valid.labels))
     told = [scored.get(scenario, scored[ALL_SENSORS]) for scenario in (ALL_SENSORS, IMU_ONLY)]
     for scenario, (score, nats) in zip((ALL_SENSORS, IMU_ONLY), told, strict=True):
         row.update(_score_columns(scenario, score, nats))

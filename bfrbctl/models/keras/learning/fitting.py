@@ -99,7 +99,7 @@ def prepared(task: FoldTask, config: Config) -> Fold:
     labels = np.eye(len(task.classes), dtype=np.float32)[task.train_labels]
     data = TrainingData(ready(task.train, plan, scaler), labels, postures(task, config), plan, turned)
     spec = ModelSpec(_network_spec(task, config, data), plan, task.classes, task.targets, task.rate_hz)
-    valid = Validation(_scenarios(task.valid, plan, scaler), task.valid_labels, task.judge)
+    valid = Validation(_scenarios(task.valid, plan, scaler), task.valid_labels, task.scorer)
     return Fold(task, config, spec, scaler, data, valid, task_digest(task, config))
 
 
@@ -141,7 +141,7 @@ def _scenarios(batch: FeatureBatch, plan: InputPlan, scaler: Scaler) -> dict[str
 def task_digest(task: FoldTask, config: Config) -> str:
     """Give a digest of all that training depends on; a checkpoint with another one is not continued."""
     digest = hashlib.blake2b(digest_size=20)
-    about = (task.fold, task.classes, task.judge, task.orientations, task.seed, task.rate_hz, task.keep_steps)
+    about = (task.fold, task.classes, task.scorer, task.orientations, task.seed, task.rate_hz, task.keep_steps)
     digest.update(repr((CHECKPOINT, *about, config, backend_name())).encode())
     if task.train_orientation is not None:
         digest.update(np.ascontiguousarray(task.train_orientation).view(np.uint8).data)

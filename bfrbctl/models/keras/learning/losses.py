@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bfrbctl.models.interface import Judge
+from bfrbctl.models.interface import Scorer
 from bfrbctl.models.keras.backend import keras, ops
 from bfrbctl.models.keras.network.layers import Tensor, registered
 
@@ -93,7 +93,7 @@ def merging_matrix(targets: tuple[bool, ...], gesture_of: tuple[int, ...] = ()) 
     >>> merging_matrix((True, True, False), (0, 0, 1)).tolist()
     [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
     """
-    flags = np.asarray(Judge(targets, gesture_of).gesture_targets, dtype=np.bool_)
+    flags = np.asarray(Scorer(targets, gesture_of).gesture_targets, dtype=np.bool_)
     column = np.where(flags, np.cumsum(flags) - 1, int(flags.sum()))
     by_gesture = np.eye(int(flags.sum()) + 1, dtype=np.float32)[column]
     return by_gesture[list(gesture_of)] if gesture_of else by_gesture

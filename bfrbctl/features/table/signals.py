@@ -11,7 +11,7 @@ from bfrbctl.recordings.dataset import Column
 from bfrbctl.schema import SensorLayout
 
 
-class Sheet:
+class SignalBlock:
     """The channels of some sequences of like length, and their wearers.
 
     Parameters
@@ -59,4 +59,4 @@ class Extra:
     """Columns and the function that computes them: from a sheet and a layout to one (n_sequences,) array a column."""
 
     describe: Callable[[SensorLayout], tuple[Column, ...]]
-    compute: Callable[[Sheet, SensorLayout], list[AnyArray]]
+    compute: Callable[[SignalBlock, SensorLayout], list[AnyArray]]

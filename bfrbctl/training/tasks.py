@@ -14,11 +14,11 @@ from bfrbctl.artefacts.files import parse_json
 from bfrbctl.errors import ArtefactError
 from bfrbctl.models.interface import HistoryRow
 
-Piece = tuple[int, int | None]
+TaskKey = tuple[int, int | None]
 """A fold and which of its members is to be trained; None: put the fold together."""
 
 
-class Pieces:
+class TaskQueue:
     """Pieces in the order in which they can be begun: members by fold, and a fold as soon as its members are there.
 
     Parameters
@@ -33,9 +33,9 @@ class Pieces:
         apart = range(members if members > 1 else 0)
         self.members = deque((fold, member) for fold in folds for member in apart)
         self.left = dict.fromkeys(folds, len(apart))
-        self.all: list[Piece] = [*self.members, *((fold, None) for fold in folds)]
+        self.all: list[TaskKey] = [*self.members, *((fold, None) for fold in folds)]
 
-    def __iter__(self) -> Iterator[Piece | None]:
+    def __iter__(self) -> Iterator[TaskKey | None]:
         while self.left:
             whole = next((fold for fold, left in self.left.items() if left == 0), None)
             if whole is not None:

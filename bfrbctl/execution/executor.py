@@ -81,7 +81,7 @@ def n_workers(asked: int, *, memory: int = 0) -> int:
 
 
 @dataclass(frozen=True)
-class Crew:
+class Executor:
     """Who does the pieces of a run.
 
     Parameters
@@ -89,7 +89,7 @@ class Crew:
     workers
         Processes of this machine; 0 is one a core, 1 is this process alone.
     cluster
-        A Dask cluster, joined by `open_crew`; then `workers` means nothing.
+        A Dask cluster, joined by `open_executor`; then `workers` means nothing.
     """
 
     workers: int = 1
@@ -107,7 +107,7 @@ class Crew:
         """How many threads a piece may take without two of them sharing a core."""
         return self.cluster.threads if self.cluster else max(joblib.cpu_count() // self.at_once(n_pieces), 1)
 
-    def see(self, output: Path, *inputs: Pinned) -> None:
+    def check_paths(self, output: Path, *inputs: Pinned) -> None:
         """See that the workers read and write the same folders as this process does.
 
         Raises
@@ -116,14 +116,14 @@ class Crew:
             When one of them does not; the message names it.
         """
         if self.cluster:
-            self.cluster.see(output.absolute(), inputs)
+            self.cluster.check_paths(output.absolute(), inputs)
 
 
-ALONE = Crew()
+SEQUENTIAL = Executor()
 
 
 @contextmanager
-def open_crew(workers: int = 1, scheduler: str | None = None) -> Iterator[Crew]:
+def open_executor(workers: int = 1, scheduler: str | None = None) -> Iterator[Executor]:
     """Find those who will do the work, and see that they are able to.
 
     Parameters
@@ -139,19 +139,19 @@ def open_crew(workers: int = 1, scheduler: str | None = None) -> Iterator[Crew]:
         When the cluster cannot be used; within seconds.
     """
     if scheduler is None:
-        yield Crew(workers)
+        yield Executor(workers)
         return
     if workers:
         raise UsageError("--workers and --scheduler exclude each other", hint="the cluster has workers of its own")
     with join(scheduler) as cluster:
-        yield Crew(cluster=cluster)
+        yield Executor(cluster=cluster)
 
 
-def run(
+def run_tasks(
     function: Callable[..., T],
     tasks: Iterable[tuple[Any, ...] | None],
     *,
-    crew: Crew = ALONE,
+    executor: Executor = SEQUENTIAL,
     n_tasks: int | None = None,
     in_order: bool = True,
     on_wait: Callable[[], None] | None = None,
@@ -185,22 +185,22 @@ def run(
         When a piece has killed its worker MAX_TRIES times; the message names it. When the cluster is gone.
     """
     if n_tasks is None:
-        n_tasks = len(tasks) if isinstance(tasks, Sized) else n_workers(crew.workers)
-    if crew.here(n_tasks):
+        n_tasks = len(tasks) if isinstance(tasks, Sized) else n_workers(executor.workers)
+    if executor.here(n_tasks):
         yield from (function(*task) for task in tasks if task is not None)
         return
-    at_once = crew.at_once(n_tasks)
-    team: Team = crew.cluster.team() if crew.cluster else _Processes(at_once, crew.threads(n_tasks))
-    board = _Board(team, function, iter(tasks), size=at_once + _AHEAD, in_order=in_order)
+    at_once = executor.at_once(n_tasks)
+    pool: WorkerPool = executor.cluster.pool() if executor.cluster else _Processes(at_once, executor.threads(n_tasks))
+    board = _Dispatcher(pool, function, iter(tasks), size=at_once + _AHEAD, in_order=in_order)
     finished = False
     try:
         yield from board.results(on_wait or (lambda: None))
         finished = True
     finally:
-        team.close(kill=not finished)
+        pool.close(kill=not finished)
 
 
-class Team(Protocol):
+class WorkerPool(Protocol):
     """Workers to whom a call can be handed."""
 
     def submit(self, function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
@@ -226,19 +226,19 @@ class _Piece:
     future: Any = None
 
 
-class _Board:
+class _Dispatcher:
     """The pieces that are handed out, and the results that wait for their turn."""
 
     def __init__(
         self,
-        team: Team,
+        pool: WorkerPool,
         function: Callable[..., Any],
         coming: Iterator[tuple[Any, ...] | None],
         *,
         size: int,
         in_order: bool,
     ) -> None:
-        self.team = team
+        self.pool = pool
         self.function = function
         self.coming = coming
         self.size = size
@@ -258,7 +258,7 @@ class _Board:
             try:
                 ticket = self.done.get(timeout=_LOOK_S)
             except Empty:
-                self.team.check()
+                self.pool.check()
                 on_wait()
                 continue
             self._take(self.out.pop(ticket))
@@ -284,14 +284,14 @@ class _Board:
 
     def _hand_out(self, piece: _Piece) -> None:
         ticket = next(self.tickets)
-        piece.future = self.team.submit(self.function, piece.task)
+        piece.future = self.pool.submit(self.function, piece.task)
         self.out[ticket] = piece
         piece.future.add_done_callback(partial(_note, self.done, ticket))
 
     def _take(self, piece: _Piece) -> None:
         """Keep the result of a piece; one whose worker died is done again, alone where others may have killed it."""
         try:
-            self.ready[piece.number] = self.team.result(piece.future)
+            self.ready[piece.number] = self.pool.result(piece.future)
         except WorkerLost as lost:
             if piece.alone or lost.charge != "unknown":
                 self._count(piece, lost)
