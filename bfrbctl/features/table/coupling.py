@@ -68,12 +68,12 @@ def correlation(signals: SignalBlock, layout: SensorLayout) -> list[AnyArray]:
     """Correlate the pairs: one (n_sequences,) array each."""
     pairs = _pairs(layout)
     names = tuple(dict.fromkeys(name for pair in pairs for name in pair))
-    signals = signals.block(names)
+    block = signals.block(names)
     left, right = (np.array([names.index(pair[side]) for pair in pairs]) for side in (0, 1))
     return [
         row
         for start in range(0, len(pairs), _AT_ONCE)
-        for row in _correlated(signals, left[start : start + _AT_ONCE], right[start : start + _AT_ONCE])
+        for row in _correlated(block, left[start : start + _AT_ONCE], right[start : start + _AT_ONCE])
     ]
 
 
