@@ -45,7 +45,7 @@ def made(n_sequences: int, *, seed: int = 0, n_tof: int = 2, all_sensors: bool =
 
 
 def ignore(row: HistoryRow) -> None:
-    """Progress that nobody looks at."""
+    """Progress that is dropped."""
 
 
 def task(
@@ -69,16 +69,16 @@ def task(
     )
 
 
-def told_by_keras(model: KerasFoldModel, batch: FeatureBatch) -> Float64:
-    """What the networks of a fold answer when Keras computes them, padded, one after the other."""
+def proba_of_keras(model: KerasFoldModel, batch: FeatureBatch) -> Float64:
+    """What the networks of a fold predict when Keras computes them, padded, one after the other."""
     from bfrbctl.models.keras.learning.epochs import predict, shared_network
     from bfrbctl.models.keras.network.building import weight_names
 
     network = shared_network(model.spec.network).network
     names, plan = weight_names(network), model.spec.inputs
-    told = []
+    probas = []
     for weights in model.members:
         for variable, name in zip(network.predict.weights, names, strict=True):
             variable.assign(weights[name])
-        told.append(predict(network, ready(batch, plan, model.scaler), plan, model.spec.network.n_classes))
-    return np.mean(told, axis=0, dtype=np.float64)
+        probas.append(predict(network, ready(batch, plan, model.scaler), plan, model.spec.network.n_classes))
+    return np.mean(probas, axis=0, dtype=np.float64)

@@ -1,6 +1,6 @@
 """Slow, plain versions of what the feature engine computes: the oracle of its tests, one signal at a time.
 
-A function of a family takes one 1-D float64 array (NaN where missing) and the rate, and answers a dict from statistic
+A function of a family takes one 1-D float64 array (NaN where missing) and the rate, and returns a dict from statistic
 to value; NaN where the statistic is not measurable. Nothing is shared with the engine but the definitions. At the end
 stand figures of the evaluation, counted one sequence at a time.
 """
@@ -312,7 +312,7 @@ def motion(acc: AnyArray, rot: AnyArray, rate_hz: float) -> list[dict[str, AnyAr
 
 
 def macro_f1(truth: Sequence[int], predicted: Sequence[int], times: Sequence[int]) -> float:
-    """Mean F1 over the classes in truth or prediction, each sequence counted as often as told."""
+    """Mean F1 over the classes in truth or prediction, each sequence counted so many times."""
     counted = [(t, p) for t, p, n in zip(truth, predicted, times, strict=True) for _ in range(n)]
     found = []
     for label in sorted({label for pair in counted for label in pair}):

@@ -1,9 +1,10 @@
-"""Studies in which nothing can be learned: features that tell subjects apart, and labels shuffled within each subject.
+"""Studies in which nothing can be learned: features that identify subjects, and labels shuffled within each subject.
 
 `chance` says what the predictions of such a study score when they know nothing of the labels that they are scored by:
 the labels of each subject might as well be those of any other, in any order. Permutations of that kind give the mean
-and the spread of every figure. Honest predictions do know the labels of the other folds; but where a held-out subject
-has many of a class the training part has few, which can only lower the figure. So the bound is one-sided.
+and the standard deviation of every figure. Honest predictions do know the labels of the other folds; but where a
+held-out subject has many of a class the training part has few, which can only lower the figure. So the bound is
+one-sided.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,7 @@ CHANNELS = ("acc_x", "acc_y", "acc_z", "acc_mag", "gyro_x", "gyro_y", "gyro_z")
 
 
 @dataclass(frozen=True)
-class FeatureGroup:
+class ShuffledStudy:
     """A made study.
 
     Parameters
@@ -53,7 +54,7 @@ class FeatureGroup:
     thermopile: bool = False
 
 
-def features_of(study: FeatureGroup, path: Path, seed: int) -> Folder:
+def features_of(study: ShuffledStudy, path: Path, seed: int) -> Folder:
     """Write a feature folder: class shares differ by subject, features and channels have a level of each subject."""
     rng = np.random.default_rng(seed)
     subject = np.repeat(np.arange(study.n_subjects), study.n_each)
@@ -108,7 +109,7 @@ def _counted(share: Float64, n: int) -> Int64:
     return np.repeat(np.arange(len(share)), counts)
 
 
-def _noise(study: FeatureGroup, subject: Int64, ids: tuple[str, ...], rng: np.random.Generator) -> FeatureBatch:
+def _noise(study: ShuffledStudy, subject: Int64, ids: tuple[str, ...], rng: np.random.Generator) -> FeatureBatch:
     """Normal noise around a level of each subject, in features and channels alike."""
 
     def levelled(n_columns: int, of: Int64) -> Float64:
@@ -159,8 +160,8 @@ def chance(
 ) -> Chance:
     """Compare the out-of-fold predictions of several independent studies with chance.
 
-    The bound is expected + z x spread / n: the spread is that of the sum of the n figures over permutations, and z the
-    normal quantile of `FALSE_ALARM`.
+    The bound is expected + z x deviation / n: the deviation is that of the sum of the n figures over permutations, and
+    z the normal quantile of `FALSE_ALARM`.
     """
     found, expected, variance = [], [], []
     for number, parts in enumerate(studies):
@@ -171,9 +172,9 @@ def chance(
         found.append(figures[0])
         expected.append(np.mean(figures[1:]))
         variance.append(np.var(figures[1:], ddof=1))
-    spread = float(np.sqrt(np.sum(variance)) / len(studies))
+    deviation = float(np.sqrt(np.sum(variance)) / len(studies))
     middle = float(np.mean(expected))
-    return Chance(float(np.mean(found)), middle, middle + float(norm.isf(FALSE_ALARM)) * spread)
+    return Chance(float(np.mean(found)), middle, middle + float(norm.isf(FALSE_ALARM)) * deviation)
 
 
 def _shuffled(labels: Int64, groups: Int64, rng: np.random.Generator) -> Int64:
@@ -195,10 +196,10 @@ def pooled_auc(part: OofScenario, truth: Int64, targets: Sequence[bool]) -> floa
 
 
 def macro_f1(part: OofScenario, truth: Int64, targets: Sequence[bool]) -> float:
-    """Macro F1 over gestures of the answers."""
+    """Macro F1 over gestures of the predictions."""
     return hierarchical_f1(truth, part.predicted, targets).gesture_macro_f1
 
 
 def score(part: OofScenario, truth: Int64, targets: Sequence[bool]) -> float:
-    """The headline score of the answers."""
+    """The headline score of the predictions."""
     return hierarchical_f1(truth, part.predicted, targets).score

@@ -19,14 +19,14 @@ from bfrbctl.ensemble.mixing import RULES, BlendConfig
 from bfrbctl.evaluation import oof
 from bfrbctl.models.interface import kind_module
 from bfrbctl.training.cross_validation import CrossValidation, cross_validate
-from tests.shuffled import FeatureGroup, chance, features_of, macro_f1, pooled_auc, score
+from tests.shuffled import ShuffledStudy, chance, features_of, macro_f1, pooled_auc, score
 
 TWO = {"Scratch": True, "Rest": False}
 FOUR = {"Cheek - pinch skin": True, "Neck - scratch": True, "Wave hello": False, "Text on phone": False}
 
-TWO_CLASSES = FeatureGroup(TWO, n_subjects=10, n_each=24, n_folds=10)
-FOUR_CLASSES = FeatureGroup(FOUR, n_subjects=12, n_each=20, n_folds=12, thermopile=True)
-LARGER_FOLDS = FeatureGroup(FOUR, n_subjects=8, n_each=24, n_folds=4)
+TWO_CLASSES = ShuffledStudy(TWO, n_subjects=10, n_each=24, n_folds=10)
+FOUR_CLASSES = ShuffledStudy(FOUR, n_subjects=12, n_each=20, n_folds=12, thermopile=True)
+LARGER_FOLDS = ShuffledStudy(FOUR, n_subjects=8, n_each=24, n_folds=4)
 
 N_STUDIES = 6
 """Studies of a kind that are averaged: of `TWO_CLASSES`, rounds that a fold's own score chooses exceed the bounds."""
@@ -50,13 +50,13 @@ def blended(members: Sequence[Folder], path: Path, config: BlendConfig) -> Folde
         return blend(members, output, config)
 
 
-def see_chance(folders: Sequence[Folder]) -> None:
+def check_chance(folders: Sequence[Folder]) -> None:
     for figure in (pooled_auc, macro_f1, score):
         got = chance([oof.read_oof(folder) for folder in folders], folders[0].content["targets"], figure)
         assert got.found <= got.bound, f"{figure.__name__} of shuffled labels {got.found:.4f}, at most {got.bound:.4f}"
 
 
-def models(study: FeatureGroup, path: Path, kind: str, n: int = N_STUDIES, **settings: Any) -> list[Folder]:
+def models(study: ShuffledStudy, path: Path, kind: str, n: int = N_STUDIES, **settings: Any) -> list[Folder]:
     """Train on several studies of a kind."""
     made = [features_of(study, path / f"features-{seed}", seed) for seed in range(n)]
     return [trained(each, path / f"model-{seed}", kind, **settings) for seed, each in enumerate(made)]
@@ -76,11 +76,11 @@ def balanced(tmp_path_factory: pytest.TempPathFactory) -> list[Folder]:
 
 
 def test_trees_score_chance(trees: list[Folder]) -> None:
-    see_chance(trees)
+    check_chance(trees)
 
 
 def test_balanced_trees_chosen_by_the_log_loss_score_chance(balanced: list[Folder]) -> None:
-    see_chance(balanced)
+    check_chance(balanced)
 
 
 @pytest.mark.parametrize("decode", [*RULES, "auto"])
@@ -89,14 +89,14 @@ def test_a_blend_scores_chance(
 ) -> None:
     config = BlendConfig(decode=decode)
     pairs = enumerate(zip(trees[:3], balanced[:3], strict=True))
-    see_chance([blended(pair, tmp_path / f"blend-{number}", config) for number, pair in pairs])
+    check_chance([blended(pair, tmp_path / f"blend-{number}", config) for number, pair in pairs])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("study", [FOUR_CLASSES, LARGER_FOLDS])
 @pytest.mark.parametrize("settings", [{}, {"select": "last"}, {"class_weight": "balanced", "select_by": "logloss"}])
-def test_trees_on_several_classes_score_chance(study: FeatureGroup, settings: dict[str, Any], tmp_path: Path) -> None:
-    see_chance(models(study, tmp_path, "lgbm", **TREES, **settings))
+def test_trees_on_several_classes_score_chance(study: ShuffledStudy, settings: dict[str, Any], tmp_path: Path) -> None:
+    check_chance(models(study, tmp_path, "lgbm", **TREES, **settings))
 
 
 @pytest.mark.slow
@@ -109,8 +109,8 @@ def test_an_assignment_of_joint_labels_scores_chance(tmp_path: Path) -> None:
         joint, within = joint_members([member], [oof.read_oof(member)])
         parts = {}
         for scenario, part in oof.read_oof(folder).items():
-            answers = assigned(part, joint_proba(part.proba, within[scenario], joint), joint, seed=0)
-            parts[scenario] = replace(part, decided=answers)
+            decided = assigned(part, joint_proba(part.proba, within[scenario], joint), joint, seed=0)
+            parts[scenario] = replace(part, decided=decided)
         studies.append(parts)
     for figure in (macro_f1, score):
         got = chance(studies, list(FOUR.values()), figure)
@@ -124,4 +124,4 @@ def test_an_assignment_of_joint_labels_scores_chance(tmp_path: Path) -> None:
 )
 def test_networks_score_chance(network: str, select: str, n_studies: int, epochs: int, tmp_path: Path) -> None:
     settings = {**NETWORK, "network": network, "select": select, "epochs": epochs}
-    see_chance(models(TWO_CLASSES, tmp_path, "keras", n=n_studies, **settings))
+    check_chance(models(TWO_CLASSES, tmp_path, "keras", n=n_studies, **settings))

@@ -21,7 +21,7 @@ from bfrbctl.features.folder import read_features
 from bfrbctl.inspection.views.calibration import nested_temperature
 from bfrbctl.models.interface import FoldTask, kind_module
 from bfrbctl.training.cross_validation import CrossValidation, fold_task
-from tests.shuffled import FeatureGroup, features_of
+from tests.shuffled import ShuffledStudy, features_of
 
 FOUR = {"Cheek - pinch skin": True, "Neck - scratch": True, "Wave hello": False, "Text on phone": False}
 HELD = 1
@@ -29,7 +29,7 @@ HELD = 1
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    study = FeatureGroup(FOUR, n_subjects=6, n_each=16, n_folds=3, thermopile=True)
+    study = ShuffledStudy(FOUR, n_subjects=6, n_each=16, n_folds=3, thermopile=True)
     return features_of(study, tmp_path_factory.mktemp("leaks") / "features", 0)
 
 
@@ -94,23 +94,23 @@ def relabelled(folder: Folder, path: Path) -> Folder:
 
 @pytest.mark.parametrize("decode", ["argmax", "threshold", "auto"])
 @pytest.mark.parametrize("pooling", ["arithmetic", "logarithmic"])
-def test_a_blend_answers_a_fold_without_its_labels(
+def test_a_blend_predicts_a_fold_without_its_labels(
     model_folders: tuple[Folder, Folder], tmp_path: Path, decode: Any, pooling: str
 ) -> None:
     others = tuple(relabelled(folder, tmp_path / folder.path.name) for folder in model_folders)
-    answers = []
+    tables = []
     for name, members in (("blend", model_folders), ("other", others)):
         with open_output(tmp_path / name, Job("blend", {})) as output:
             made = blend(members, output, BlendConfig(decode=decode, pooling=pooling))
-        answers.append(made.read_parquet(oof.OOF).filter(pl.col("fold") == HELD).drop("gesture"))
-    assert answers[0].equals(answers[1])
+        tables.append(made.read_parquet(oof.OOF).filter(pl.col("fold") == HELD).drop("gesture"))
+    assert tables[0].equals(tables[1])
 
 
-def test_an_assignment_answers_without_labels() -> None:
+def test_an_assignment_predicts_without_labels() -> None:
     part, joint, within = predictions()
     other = OofScenario(part.keys, lied(part.truth, np.ones(len(part.truth), bool), 2), part.proba)
-    spread = joint_proba(part.proba, within, joint)
-    assert np.array_equal(assigned(part, spread, joint, seed=1), assigned(other, spread, joint, seed=1))
+    by_gesture = joint_proba(part.proba, within, joint)
+    assert np.array_equal(assigned(part, by_gesture, joint, seed=1), assigned(other, by_gesture, joint, seed=1))
 
 
 def test_the_temperature_of_a_fold_does_not_depend_on_its_labels() -> None:

@@ -1,6 +1,6 @@
 """The feature engine: from recordings to frame channels (for nets) and a sequence table (for trees).
 
-Arrays in, arrays out: this package knows no files. `columns` tells what there will be, `compute` gives it.
+Arrays in, arrays out: this package knows no files. `columns` describes the output, `compute` makes it.
 """
 
 from bfrbctl.features.catalogue import columns

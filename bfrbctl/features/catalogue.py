@@ -11,7 +11,7 @@ from bfrbctl.recordings.dataset import Column
 from bfrbctl.schema import SensorLayout
 
 EXTRAS = (*wearer.EXTRAS, *arrival.EXTRAS, *coupling.EXTRAS)
-"""Features that are no statistic of one signal, in the order of their columns, after those of the studies."""
+"""Features that are no statistic of one signal, in the order of their columns, after those of the feature groups."""
 
 
 @lru_cache(maxsize=32)

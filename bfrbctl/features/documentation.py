@@ -25,7 +25,7 @@ fewer). Names depend on the device and the settings alone, never on the length o
 - Left-handers are mirrored to the right (`--no-mirror-left` leaves them): acc_x, rot_y and rot_z change sign, sensors 3
   and 5 change places, ToF images of sensors 3 and 5 flip up-down, the others left-right.
 - Subjects who wore the device upside down are turned by 180 degrees about the device's z axis where `--undo-flips FILE`
-  lists them or `--undo-flips auto` finds them; nobody is by default.
+  lists them or `--undo-flips auto` finds them; the default turns no subject.
 - Quaternions get a continuous sign; gaps are filled by slerp, gaps of the acceleration along straight lines.
 - Where a recording has no quaternion at all, gravity is the acceleration below 0.75 Hz (zero-phase Butterworth), or its
   median where the recording is too short; `rot_present` and `rot_measured` are 0, and whatever needs the world frame or

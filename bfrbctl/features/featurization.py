@@ -70,8 +70,8 @@ def featurize(
         Which features.
     table
         Whether to compute the sequence table (what trees need) at all.
-    crew
-        Who computes the files.
+    executor
+        Runs the tasks, one a file.
     on_file
         Called with the number of frames of every file done.
 
@@ -117,14 +117,14 @@ def featurize(
 
 
 def with_flips(dataset: Folder, config: features.FeatureConfig) -> features.FeatureConfig:
-    """Find who wore the device upside down, where `undo_flips` is `auto`; every other config stays as it is.
+    """Find the subjects who wore the device upside down, where `undo_flips` is `auto`; else leave the config.
 
-    All recordings of a person count, labelled or not, and nothing but their accelerations and handedness does.
+    All recordings of a subject count, labelled or not, and nothing but their accelerations and handedness does.
 
     Raises
     ------
     DataError
-        When it would be more than a quarter of the people.
+        When it would be more than a quarter of the subjects.
     """
     if config.undo_flips != "auto":
         return config

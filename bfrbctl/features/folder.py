@@ -127,13 +127,13 @@ def _read_table(
     for file in folder.parts(SEQUENCES):
         rows = folder.read_parquet(file, [SEQUENCE_ID, *names])
         if not rows[SEQUENCE_ID].equals(ids[row : row + rows.height]):
-            raise ArtefactError(f"{folder.path}: {file} and {INDEX} tell different sequences")
+            raise ArtefactError(f"{folder.path}: {file} and {INDEX} list different sequences")
         kept = rows.filter(keep[row : row + rows.height])
         row, begin, end = row + rows.height, end, end + kept.height
         for position, name in enumerate(names):
             out[begin:end, position] = kept[name].to_numpy()
     if row != len(ids):
-        raise ArtefactError(f"{folder.path}: has features of {row} sequences, {INDEX} tells of {len(ids)}")
+        raise ArtefactError(f"{folder.path}: has features of {row} sequences, {INDEX} lists {len(ids)}")
     return out
 
 
@@ -143,7 +143,7 @@ def _with_frames(
     offsets = offsets_of(index["n_frames"].to_numpy())
     n_bytes = sum(entry.size for name, entry in folder.files.items() if name.startswith("frames-"))
     if offsets[-1] > _FRAMES + _FRAMES_A_BYTE * n_bytes:
-        raise ArtefactError(f"{folder.path / INDEX}: tells of {offsets[-1]} frames in files of {n_bytes} bytes")
+        raise ArtefactError(f"{folder.path / INDEX}: lists {offsets[-1]} frames in files of {n_bytes} bytes")
     names = [channel.name for channel in channels]
     tof_names = _tof_images(folder) if with_tof else []
     frames = batch.cache.empty((int(offsets[-1]), len(names)), np.float32)

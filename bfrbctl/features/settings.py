@@ -13,7 +13,7 @@ FAMILIES: dict[str, str] = {
     "rotation": "quaternion, 6-D rotation and the vertical in the device frame",
     "temperature": "thermopiles, frame by frame; rise at arrival",
     "distance": "ToF statistics and spatial moments, frame by frame",
-    "moments": "mean, spread, extremes, skewness, kurtosis, energy over the whole and its parts",
+    "moments": "mean, standard deviation, extremes, skewness, kurtosis, energy over the whole and its parts",
     "quantiles": "order statistics over the whole and the last frames",
     "trend": "slope, curvature, first and last values",
     "crossings": "how often a signal crosses its mean or zero",

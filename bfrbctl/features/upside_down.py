@@ -1,10 +1,10 @@
-"""Tell who wore the device upside down, from accelerations alone.
+"""Find the subjects who wore the device upside down, from accelerations alone.
 
 At rest an accelerometer reads +1 g along whatever points up. On a right wrist x points to the thumb and y to the
-fingers, and over a session of varied gestures a hand holds both rather up than down: of 81 simulated people worn the
-right way, the sum of the two over the last third of a recording, averaged over a person's recordings, is .48 g with a
-standard deviation of .12, and never below .13. Upside down both change sign, and so does the sum. One recording alone
-tells little (26 % have the wrong sign), so this is decided for a person and never for a recording.
+fingers, and over a session of varied gestures a hand holds both rather up than down. Of 81 simulated subjects who wore
+it upright, the sum of the two over the last third of a recording, averaged over a subject's recordings, is .48 g with a
+standard deviation of .12, and never below .13. Upside down both change sign, and so does the sum. One recording is not
+enough (26 % have the wrong sign), so this is decided for a subject and never for a recording.
 """
 
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from bfrbctl.errors import DataError, examples
 from bfrbctl.schema import STANDARD_GRAVITY
 
 THRESHOLD = -0.1
-"""g: whose average is below wore the device upside down."""
+"""g: a subject whose average is below it wore the device upside down."""
 
 FEWEST = 20
-"""Recordings of a person that it takes to decide; with fewer nobody is turned round."""
+"""Recordings of a subject that it takes to decide; a subject with fewer is not turned."""
 
 MOST = 0.25
-"""Share of the people that may have worn it upside down; more, and the device has other axes than the study's."""
+"""Share of the subjects that may have worn it upside down; with more, the device has other axes than the study's."""
 
 
 def raised(acc: Float32, offsets: Int64, handedness: Float32) -> Float64:
-    """Tell how far thumb and fingers of each recording point up.
+    """Compute how far thumb and fingers of each recording point up.
 
     Parameters
     ----------
@@ -55,14 +55,14 @@ def raised(acc: Float32, offsets: Int64, handedness: Float32) -> Float64:
 
 
 def upside_down(scores: Float64, subjects: Sequence[str | None]) -> tuple[str, ...]:
-    """Name those who wore the device upside down.
+    """Name the subjects who wore the device upside down.
 
     Parameters
     ----------
     scores
         float64, (n_sequences,): from `raised`.
     subjects
-        One a recording; None where it is unknown, which is nobody's recording.
+        One a recording; None where it is unknown: such a recording does not count.
 
     Returns
     -------
@@ -71,15 +71,15 @@ def upside_down(scores: Float64, subjects: Sequence[str | None]) -> tuple[str, .
     Raises
     ------
     DataError
-        When they are more than a quarter of the people: then the device is not worn like the study's.
+        When they are more than a quarter of the subjects: then the device is not worn like the study's.
 
     Examples
     --------
     >>> upside_down(np.repeat([0.4, -0.4, 0.5, 0.3], 20), ["a"] * 20 + ["b"] * 20 + ["c"] * 20 + ["d"] * 20)
     ('b',)
     """
-    of_somebody = np.array([subject is not None for subject in subjects], dtype=np.bool_)
-    scores = scores[of_somebody]
+    known_subject = np.array([subject is not None for subject in subjects], dtype=np.bool_)
+    scores = scores[known_subject]
     names, person = np.unique(
         np.array([subject for subject in subjects if subject is not None], dtype=np.str_), return_inverse=True
     )
@@ -90,7 +90,7 @@ def upside_down(scores: Float64, subjects: Sequence[str | None]) -> tuple[str, .
     if turned.sum() > MOST * len(names):
         found = names[turned].tolist()
         raise DataError(
-            f"{len(found)} of {len(names)} people seem to have worn the device upside down ({examples(found)})",
-            hint="its axes are not those of the study's device: use --undo-flips off, or name people in a FILE",
+            f"{len(found)} of {len(names)} subjects seem to have worn the device upside down ({examples(found)})",
+            hint="its axes are not those of the study's device: use --undo-flips off, or name the subjects in a FILE",
         )
     return tuple(names[turned].tolist())

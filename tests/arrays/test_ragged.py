@@ -11,7 +11,7 @@ from bfrbctl.arrays.ragged import AnyArray
 LENGTHS = st.lists(st.integers(0, 12), max_size=8)
 
 
-def pieces(values: AnyArray, offsets: AnyArray) -> list[AnyArray]:
+def segments(values: AnyArray, offsets: AnyArray) -> list[AnyArray]:
     return [values[begin:end] for begin, end in pairwise(offsets)]
 
 
@@ -35,8 +35,8 @@ def test_taken_segments_are_those_segments(lengths: list[int], data: st.DataObje
     values, offsets = random_rows(lengths, 2)
     chosen = data.draw(st.lists(st.integers(0, len(lengths) - 1), max_size=5) if lengths else st.just([]))
     taken, own = ragged.take_segments(values, offsets, np.array(chosen, dtype=np.int64))
-    parts = pieces(values, offsets)
-    for got, i in zip(pieces(taken, own), chosen, strict=True):
+    parts = segments(values, offsets)
+    for got, i in zip(segments(taken, own), chosen, strict=True):
         assert np.array_equal(got, parts[i])
 
 
@@ -46,14 +46,16 @@ def test_reductions_agree_with_numpy(ufunc: np.ufunc, plain: object, lengths: li
     values, offsets = random_rows(lengths, 3)
     reduced = ragged.reduce_segments(ufunc, values, offsets, empty=-7.0)
     assert reduced.shape == (len(lengths), 3)
-    for got, part in zip(reduced, pieces(values, offsets), strict=True):
+    for got, part in zip(reduced, segments(values, offsets), strict=True):
         np.testing.assert_allclose(got, plain(part, axis=0) if len(part) else -7.0)  # type: ignore[operator]
 
 
 @given(LENGTHS)
 def test_differences_never_reach_over_a_border(lengths: list[int]) -> None:
     values, offsets = random_rows(lengths, 2)
-    for got, part in zip(pieces(ragged.differences(values, offsets), offsets), pieces(values, offsets), strict=True):
+    for got, part in zip(
+        segments(ragged.differences(values, offsets), offsets), segments(values, offsets), strict=True
+    ):
         if len(part) == 1:
             assert np.isnan(got).all()
         elif len(part) > 1:
@@ -77,7 +79,7 @@ def test_neighbours_are_the_nearest_valid_rows_of_the_segment(lengths: list[int]
 def test_gaps_are_filled_as_numpy_interpolates(lengths: list[int]) -> None:
     values, offsets = random_rows(lengths, 2, gaps=0.4)
     filled = ragged.interpolated(values, offsets)
-    for got, part in zip(pieces(filled, offsets), pieces(values, offsets), strict=True):
+    for got, part in zip(segments(filled, offsets), segments(values, offsets), strict=True):
         valid = ~np.isnan(part[:, 0])
         for column in range(2):
             if valid.any():

@@ -127,7 +127,7 @@ def test_image_statistics_agree_with_the_plain_loop(images: AnyArray) -> None:
             assert got[name] == pytest.approx(value, rel=1e-6, abs=1e-4, nan_ok=True), name
 
 
-def test_images_keep_readings_and_tell_no_return_from_missing() -> None:
+def test_images_keep_readings_and_no_return_differs_from_missing() -> None:
     batch = random_recordings([50], seed=6)
     images = compute(batch, UNMIRRORED, table=False).tof
     assert np.array_equal(images == 254, batch.tof == -1)

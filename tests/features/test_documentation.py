@@ -16,7 +16,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_features_page_is_what_the_catalogue_says() -> None:
     page = (DOCS / "features.md").read_text()
     appendices = [f"\n{(DOCS / name).read_text()}" for name in ("ablation.md", "flips.md")]
-    assert page == "".join([features_markdown(), *appendices]), "write it anew: python examples/feature_docs.py"
+    assert page == "".join([features_markdown(), *appendices]), "write it again: python examples/feature_docs.py"
 
 
 def test_features_page_explains_every_column() -> None:

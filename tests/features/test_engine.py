@@ -261,7 +261,7 @@ def test_wrong_settings_are_refused(wrong: dict[str, object], message: str) -> N
         FeatureConfig(**wrong)  # type: ignore[arg-type]
 
 
-def test_unknown_family_is_told_the_valid_ones() -> None:
+def test_an_unknown_family_is_refused_with_the_valid_ones() -> None:
     with pytest.raises(UsageError) as caught:
         FeatureConfig(families=("magic",))
     assert all(family in str(caught.value) for family in FAMILIES)

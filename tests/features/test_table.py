@@ -95,7 +95,7 @@ def test_orientation_features_agree_with_scipy(computed: FeatureBatch) -> None:
             assert ratio == pytest.approx(net / np.sum(steps.magnitude()), rel=1e-3)
 
 
-def test_person_and_presence_are_told_as_they_are(computed: FeatureBatch) -> None:
+def test_person_and_presence_are_kept_as_they_are(computed: FeatureBatch) -> None:
     batch = random_recordings([1, 2, 7, 9, 33, 47, 48, 60, 130], seed=11)
     for name in ("age", "sex", "handedness", "height_cm", "shoulder_to_wrist_cm"):
         assert np.array_equal(feature(computed, name), batch.demographic(name))

@@ -1,4 +1,4 @@
-"""Who wore the device upside down is told from a person's accelerations, and from nothing else."""
+"""The subjects who wore the device upside down are found from accelerations, and from nothing else."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -27,7 +27,7 @@ TURNED = "SUBJ_000001"
 
 
 def group() -> pl.DataFrame:
-    """Four people with twenty recordings each, thumbs up, but for the one who wears the device upside down."""
+    """Four subjects with twenty recordings each, thumbs up, but for the one who wears the device upside down."""
     table = raw_frames(subjects=4, repeats=5)
     table = table.with_columns((pl.col("acc_x") + 5).alias("acc_x"))
     sign = pl.when(pl.col("subject") == TURNED).then(-1.0).otherwise(1.0).cast(pl.Float32)
@@ -64,7 +64,7 @@ def test_a_recording_is_scored_by_its_last_third(lengths: list[int], seed: int) 
     assert np.array_equal(turned, -got, equal_nan=True)
 
 
-def test_few_recordings_turn_nobody_round() -> None:
+def test_few_recordings_turn_no_subject() -> None:
     scores = np.concatenate([np.full(19, -0.9), np.repeat([0.5, 0.4, 0.3], 30)])
     names = ["few"] * 19 + ["b"] * 30 + ["c"] * 30 + ["d"] * 30
     assert upside_down(scores, names) == ()
@@ -74,7 +74,7 @@ def test_few_recordings_turn_nobody_round() -> None:
 
 def test_a_device_with_other_axes_is_refused() -> None:
     names = [name for name in "abcdefgh" for _ in range(20)]
-    with pytest.raises(DataError, match="8 of 8 people seem to have worn the device upside down"):
+    with pytest.raises(DataError, match="8 of 8 subjects seem to have worn the device upside down"):
         upside_down(np.full(160, -0.4), names)
 
 
@@ -93,7 +93,7 @@ def test_who_wore_it_upside_down_is_found_and_turned_as_if_listed(tmp_path: Path
     assert made["auto"] != made["off"]
 
 
-def test_labels_do_not_tell_who_wore_it_upside_down(tmp_path: Path, dataset: Folder) -> None:
+def test_labels_do_not_decide_who_wore_it_upside_down(tmp_path: Path, dataset: Folder) -> None:
     names = ("gesture", "sequence_type", "orientation", "behavior", "phase")
     labels = group().select("sequence_id", *names).unique("sequence_id", maintain_order=True)
     moved = labels.with_columns(pl.col(name).reverse() for name in names)
@@ -119,7 +119,7 @@ def test_another_rate_than_the_dataset_has_is_refused(tmp_path: Path, dataset: F
     assert not (tmp_path / "features").exists()
 
 
-def test_a_flips_file_that_is_not_there_is_told_beside_the_choices(tmp_path: Path, dataset: Folder) -> None:
+def test_a_flips_file_that_is_not_there_is_named_beside_the_choices(tmp_path: Path, dataset: Folder) -> None:
     with pytest.raises(UsageError, match="cannot be read") as error:
         command(dataset.path, tmp_path / "features", undo_flips="automatic", quiet=True)
     assert error.value.hint == "choose auto, off, or give a text file"
@@ -127,7 +127,7 @@ def test_a_flips_file_that_is_not_there_is_told_beside_the_choices(tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("left_handed", [0.0, 1.0])
-def test_simulated_people_are_told_apart(left_handed: float) -> None:
+def test_simulated_subjects_are_found(left_handed: float) -> None:
     config = SimulationConfig(seed=5, left_handed=left_handed, upside_down=0.0)
     scores, subjects = [], []
     for index in range(4):

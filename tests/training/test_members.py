@@ -24,7 +24,7 @@ from bfrbctl.training.cross_validation import CrossValidation, cross_validate
 from bfrbctl.training.tasks import Rows, TaskQueue
 from tests import toy_model
 from tests.keras_batches import task as keras_task
-from tests.models.lightgbm.test_model import quick, task, without_seconds
+from tests.tree_batches import quick, task, without_seconds
 
 # Bounds of bins are drawn, so that a member that binned by its own seed would be another one.
 TREES = lightgbm_model.Config(

@@ -1,4 +1,4 @@
-"""Bring recordings into one frame of reference: a device on a right wrist, the right way up, without gaps.
+"""Bring recordings into one frame of reference: a device on a right wrist, upright, without gaps.
 
 Mirroring a left hand and turning an upside-down device round exchange sensors and flip the ToF images; the tables of
 which sensor becomes which are those of the study's device (1 centre, 2 top, 4 bottom, 3 and 5 the two sides).
@@ -120,7 +120,7 @@ def low_passed(acc: Float64, *, rate_hz: float) -> Float64:
 
 
 def _as_images(tof: Int16) -> UInt8:
-    """-1 -> 254 and -2 -> 255: a cast to uint8 gives 255 and 254, and the last bit tells the two apart."""
+    """-1 -> 254 and -2 -> 255: a cast to uint8 gives 255 and 254, and the last bit distinguishes the two."""
     images = tof.astype(np.uint8)
     images ^= (images >= 254).view(np.uint8)
     return images

@@ -1,4 +1,4 @@
-"""Arrival of the hand at its target, as thermopiles and ToF sensors see it, and frames far from the usual."""
+"""Arrival of the hand at its target, as thermopiles and ToF sensors measure it, and frames far from the usual."""
 
 from functools import lru_cache
 
@@ -51,8 +51,8 @@ def thm(signals: SignalBlock, layout: SensorLayout) -> list[AnyArray]:
     first, last = block.window("first").mean, block.window("last").mean
     steepest = np.argmax(np.where(rates.valid, rates.values, -np.inf), axis=-1)
     median = block.quantile(0.5)
-    apart = np.sort(np.abs(block.values - median[..., None]), axis=-1)
-    limit = HOT_DEVIATIONS * MAD_TO_STD * _median_of_sorted(apart, block.count)
+    distance = np.sort(np.abs(block.values - median[..., None]), axis=-1)
+    limit = HOT_DEVIATIONS * MAD_TO_STD * _median_of_sorted(distance, block.count)
     hot = np.sum(block.values > (median + limit)[..., None], axis=-1)
     cold = np.sum(block.values < (median - limit)[..., None], axis=-1)
     rows = [
@@ -97,14 +97,14 @@ def tof(signals: SignalBlock, layout: SensorLayout) -> list[AnyArray]:
     near = np.sum(least.values < (NEAR_SHARE * least.quantile(0.5))[..., None], axis=-1)
     spot = np.sum(least.values < NEAR_SHARE * mean.values, axis=-1)
     nearest = np.argmin(np.where(depth.valid, depth.values, np.inf), axis=0)
-    seen = depth.valid.any(axis=0)
+    present = depth.valid.any(axis=0)
     rows: list[Float64 | list[Float64]] = [
         depth.window("first").mean - depth.window("last").mean,
         np.where(arrived.any(axis=-1), np.argmax(arrived, axis=-1) / signals.lengths, np.nan),
         _path(signals, layout),
         ratio(near, least.count),
         ratio(spot, least.count),
-        [ratio(np.sum(seen & (nearest == i), axis=-1), np.sum(seen, axis=-1)) for i in range(len(layout.tof))],
+        [ratio(np.sum(present & (nearest == i), axis=-1), np.sum(present, axis=-1)) for i in range(len(layout.tof))],
     ]
     return [row for values in rows for row in values]
 
@@ -115,9 +115,9 @@ def _of_each(signals: SignalBlock, layout: SensorLayout, name: str) -> Block:
 
 def _path(signals: SignalBlock, layout: SensorLayout) -> Float64:
     x, y = (_of_each(signals, layout, name).steps for name in ("cx", "cy"))
-    way = np.sqrt(x * x + y * y)
-    known = ~np.isnan(way)
-    return ratio(np.where(known, way, 0.0).sum(axis=-1), np.sum(known, axis=-1))
+    length = np.sqrt(x * x + y * y)
+    known = ~np.isnan(length)
+    return ratio(np.where(known, length, 0.0).sum(axis=-1), np.sum(known, axis=-1))
 
 
 def _median_of_sorted(values: Float64, count: Float64) -> Float64:

@@ -152,7 +152,7 @@ class Block:
 
     @cached_property
     def tolerance(self) -> Float64:
-        """How far above a threshold a value must be, lest rounding decides."""
+        """How far above a threshold a value must be, so that rounding does not decide."""
         return np.asarray(np.maximum(CLOSE * self.std, FLAT * self.largest))
 
     @cached_property

@@ -77,7 +77,7 @@ _TOF_REGIONS = ("std", "max", "sxx", "syy", "sxy", "lr", "tb", "q11", "q12", "q2
 
 @lru_cache(maxsize=32)
 def feature_groups(layout: SensorLayout, config: FeatureConfig) -> tuple[FeatureGroup, ...]:
-    """Give the studies of a device's signals, less the families that are not wanted."""
+    """Give the feature groups of a device's signals, less the families that are not wanted."""
     everything = (
         FeatureGroup(_POSTURE, _POSTURE_STEPS),
         FeatureGroup(_MOVEMENT, _MOVEMENT_STEPS),
@@ -95,7 +95,7 @@ def feature_groups(layout: SensorLayout, config: FeatureConfig) -> tuple[Feature
 
 
 def group_columns(group: FeatureGroup, channels: dict[str, Column]) -> tuple[Column, ...]:
-    """Describe the features of a study in the order of its computation: step, window, statistic, signal."""
+    """Describe the features of a group in the order of its computation: step, window, statistic, signal."""
     return tuple(
         Column(
             name=f"{signal}__{'' if window == WHOLE else window + '_'}{statistic.name}",
@@ -113,7 +113,7 @@ def group_columns(group: FeatureGroup, channels: dict[str, Column]) -> tuple[Col
 
 
 def window_of(column: Column) -> str | None:
-    """Name the window of a feature that `study_columns` described; None of a column whose formula says it otherwise.
+    """Name the window of a feature that `group_columns` described; None of a column whose formula says it otherwise.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Sheets: any frame channels of a few sequences as a block, and features that are no statistic of one signal."""
+"""Signal blocks: frame channels of a few sequences as one block; and features that are no statistic of one signal."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class SignalBlock:
 
 @dataclass(frozen=True)
 class Extra:
-    """Columns and the function that computes them: from a sheet and a layout to one (n_sequences,) array a column."""
+    """Columns and the function that computes them from a signal block: one (n_sequences,) array a column."""
 
     describe: Callable[[SensorLayout], tuple[Column, ...]]
     compute: Callable[[SignalBlock, SensorLayout], list[AnyArray]]

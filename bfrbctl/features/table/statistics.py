@@ -81,10 +81,10 @@ def _trend(block: Block) -> list[Float64]:
         valid, count = valid[:1], count[:1]
     time = np.where(valid, np.arange(valid.shape[-1]) / block.rate_hz, 0.0)
     time = np.where(valid, time - ratio(time.sum(axis=-1), count)[..., None], 0.0)
-    squared, spread = time * time, dot(time, time)
-    bend = squared - ratio(spread, count)[..., None]
-    bend = np.where(valid, bend - ratio(dot(squared, time), spread)[..., None] * time, 0.0)
-    slope = ratio(dot(np.broadcast_to(time, centred.shape), centred), spread)
+    squared, power = time * time, dot(time, time)
+    bend = squared - ratio(power, count)[..., None]
+    bend = np.where(valid, bend - ratio(dot(squared, time), power)[..., None] * time, 0.0)
+    slope = ratio(dot(np.broadcast_to(time, centred.shape), centred), power)
     bent = np.where(count > 2, dot(bend, bend), 0.0)
     curvature = ratio(dot(np.broadcast_to(bend, centred.shape), centred), bent)
     place = np.arange(block.values.shape[-1])

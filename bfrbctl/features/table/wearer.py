@@ -78,7 +78,7 @@ def _orientation(signals: SignalBlock, layout: SensorLayout) -> list[AnyArray]:
     up = signals.block(_UP)
     first, last = (up.window(name).mean for name in ("first", "last"))
     turns = signals.block(("turn",))
-    # the last frame's turn repeats the one before and is no way travelled
+    # the last frame's turn repeats the one before and adds no path
     steps = np.where(np.arange(turns.values.shape[-1]) < signals.lengths[:, None] - 1, turns.filled[0], 0.0)
     total = np.where(turns.count[0] > 0, steps.sum(axis=-1), np.nan)
     net = _net_turn(signals)
@@ -99,9 +99,9 @@ def _net_turn(signals: SignalBlock) -> Float64:
     quat = signals.block(("quat_x", "quat_y", "quat_z", "quat_w")).values
     end = np.take_along_axis(quat, (signals.lengths - 1)[None, :, None], axis=-1)[..., 0]
     dot = _dot(quat[..., 0], end)
-    apart = end * np.where(dot < 0, -1.0, 1.0) - quat[..., 0]
+    difference = end * np.where(dot < 0, -1.0, 1.0) - quat[..., 0]
     # |q1 - q0| = 2 sin(angle / 4): well conditioned at small angles, unlike arccos of the dot product
-    return np.asarray(4.0 * np.arcsin(np.minimum(_norm(apart) / 2.0, 1.0)))
+    return np.asarray(4.0 * np.arcsin(np.minimum(_norm(difference) / 2.0, 1.0)))
 
 
 def _angle(a: Float64, b: Float64) -> Float64:

@@ -1,4 +1,4 @@
-"""Import Keras without its noise, whatever the backend, and tell what it runs on.
+"""Import Keras without its noise, whatever the backend, and report what it runs on.
 
 Every other module of ours takes `keras` and `ops` from here, so that the environment is set before the first import:
 TensorFlow otherwise writes a page about oneDNN and absent CUDA drivers to stderr.
@@ -101,7 +101,7 @@ def _set_jax_flag() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if _JAX_FLAG in flags.split():
         return
-    woken = import_module("jax._src.xla_bridge").backends_are_initialized()  # there is no public way to ask
+    woken = import_module("jax._src.xla_bridge").backends_are_initialized()  # no public function says so
     if woken and import_module("jax").default_backend() != "cpu":
         raise UsageError(
             f"deterministic: JAX was started in this process without {_JAX_FLAG}, which it reads only once",

@@ -1,7 +1,7 @@
 """From a FeatureBatch to what a network reads: scaled frames, ToF images and a mask, padded to few lengths.
 
-A missing value becomes 0 after scaling, and flags beside the channels tell that it was missing. Sequences are padded
-at the front (or the back) up to a multiple of 16 frames, so that a network sees few shapes and pooling by 4 cuts time
+A missing value becomes 0 after scaling, and flags beside the channels say that it was missing. Sequences are padded
+at the front (or the back) up to a multiple of 16 frames, so that a network gets few shapes and pooling by 4 cuts time
 at the same frames, counted from the end, however long the padding is. What is longer keeps its tail: the gesture.
 """
 
@@ -282,7 +282,7 @@ def unscaled(batch: FeatureBatch, plan: InputPlan) -> Ready:
 
 
 def imu_only(data: Ready, plan: InputPlan) -> Bool:
-    """Tell in which sequences of `unscaled` all is missing that an IMU-only device lacks: bool, (n_sequences,)."""
+    """Find the sequences of `unscaled` that lack all that an IMU-only device lacks: bool, (n_sequences,)."""
     out = np.full(len(data.lengths), not plan.one_scenario)
     if plan.n_other:
         out &= reduce_segments(np.maximum, data.frames[:, -1], data.offsets, empty=0.0) == 0.0

@@ -2,7 +2,7 @@
 
 A model is a JSON spec and npz arrays. The spec has only bounded numbers and names; our own code knows the network
 from it and checks every array against it before the array is read. No file that could hold code is ever loaded, and
-nothing here imports Keras but what trains: who only predicts needs no TensorFlow.
+only training imports Keras: prediction needs no TensorFlow.
 """
 
 import time
@@ -33,7 +33,7 @@ NEEDS = frozenset({"frames", "tof"})
 SPEC = "keras.json"
 MEAN, SCALE = "scaler.mean", "scaler.scale"
 CURVE = "curve"
-"""What the summary in the spec of a model of several epochs tells beside that of one."""
+"""What the summary in the spec of a model of several epochs holds beside that of one."""
 
 __all__ = [
     "NEEDS",
@@ -76,9 +76,9 @@ class KerasFoldModel:
     scaler
         Of their inputs.
     members
-        Weights of each network: layer.weight -> float32, as `layout.weight_shapes` tells.
+        Weights of each network: layer.weight -> float32, as in `layout.weight_shapes`.
     summary
-        What to tell of the model.
+        Figures of the model, for metrics.json.
     history
         All rows of its training; empty for a loaded one.
     """
@@ -97,7 +97,7 @@ class KerasFoldModel:
 
     @property
     def networks(self) -> FoldNetworks:
-        """What answers."""
+        """The networks in the form that predicts."""
         return FoldNetworks(self.spec.network, self.spec.inputs, self.scaler, self.members, len(self.spec.classes))
 
     def predict_proba(self, batch: FeatureBatch) -> Float32:
@@ -111,7 +111,7 @@ class KerasFoldModel:
         return self._networks.predict_proba(batch)
 
     def each_seed(self) -> list["KerasFoldModel"]:
-        """Give the networks apart, a model each."""
+        """Give each network as a model of its own."""
         return [KerasFoldModel(self.spec, self.scaler, [weights], self.summary) for weights in self.members]
 
     def encode(self) -> dict[str, bytes]:
@@ -144,7 +144,7 @@ class KerasSteps:
 
     @property
     def summary(self) -> Mapping[str, Any]:
-        """What to tell of the model after the last epoch."""
+        """Figures of the model after the last epoch."""
         return self.model.summary
 
     @property
@@ -157,7 +157,7 @@ class KerasSteps:
         return self.model.predict_proba(batch)
 
     def each_seed(self) -> list[KerasFoldModel]:
-        """Give the networks after the last epoch apart, a model each."""
+        """Give each network after the last epoch as a model of its own."""
         return self.model.each_seed()
 
     def encode(self) -> dict[str, bytes]:
@@ -192,7 +192,7 @@ def curve_of(histories: Sequence[Sequence[HistoryRow]], scenarios: Sequence[str]
 
 
 def figures_after(curve: Curve, step: int, *, n_members: int) -> dict[str, Any]:
-    """Give what a summary tells of an epoch: how many there were of each network, score and log-loss by scenario."""
+    """Give what a summary holds of an epoch: how many there were of each network, score and log-loss by scenario."""
     return {
         "epochs": [step] * n_members,
         **{
@@ -239,7 +239,7 @@ def fit_member(task: FoldTask, config: Config, member: int) -> None:
 
 
 def _fitting(name: str = "fitting") -> Any:
-    """Import a module that needs Keras and its back end, which answering does not."""
+    """Import a module that needs Keras and its back end, which prediction does not."""
     try:
         return import_module(f"bfrbctl.models.keras.learning.{name}")
     except ImportError as error:
@@ -263,7 +263,7 @@ def load(files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> KerasFoldMo
     files
         What `KerasFoldModel.encode` gave.
     classes
-        Names of the classes that it was trained on, gestures or joint labels, as its folder tells them.
+        Names of the classes that it was trained on, gestures or joint labels, as in its folder.
 
     Raises
     ------
@@ -311,7 +311,7 @@ def load_step(files: Mapping[str, bytes], step: int, *, classes: tuple[str, ...]
     spec, n_members, summary = decode_spec(files[SPEC], classes=classes)
     curve = Curve.of_content(summary.pop(CURVE, None), what=SPEC)
     if not 1 <= step <= curve.n_steps:
-        raise ArtefactError(f"{SPEC}: tells of {curve.n_steps} epochs, of which {step} is none")
+        raise ArtefactError(f"{SPEC}: has {curve.n_steps} epochs, of which {step} is none")
     names = {weights_file(member): step_file(member, step) for member in range(n_members)}
     missing = [name for name in names.values() if name not in files]
     if missing:

@@ -11,7 +11,7 @@ from bfrbctl.models.keras.inputs import MAX_LENGTH, STEP, InputPlan
 from bfrbctl.models.keras.network.layout import HELIOS, NetworkSpec
 
 FORMAT = 4
-"""1 did not tell of postures; helios had another layout in 1 and 2, of which two-branch networks are read; up to 3 no
+"""1 had no postures; helios had another layout in 1 and 2, of which two-branch networks are read; up to 3 no
 layer's width could be set by itself."""
 
 _HELIOS_SINCE = 3

@@ -94,7 +94,7 @@ BY_FEATURE = frozenset(
         "cegb_penalty_feature_coupled",
     }
 )
-"""LightGBM parameters with a value a feature: only the data can tell whether they fit."""
+"""LightGBM parameters with a value a feature: only the data shows whether they fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,10 +328,10 @@ def _check_class_weight(weight: str | Mapping[str, float]) -> None:
 def _try_out(config: Config) -> None:
     """Let LightGBM itself read the parameters, on four rows, so that a wrong value fails at once."""
     silence()
-    told = {name: value for name, value in config.lightgbm().items() if name not in BY_FEATURE}
-    told |= {"num_class": 2, "num_threads": 1}
+    params = {name: value for name, value in config.lightgbm().items() if name not in BY_FEATURE}
+    params |= {"num_class": 2, "num_threads": 1}
     rows, labels = np.arange(4.0).reshape(4, 1), np.array([0, 1, 0, 1])
     try:
-        lgb.Booster(params=told, train_set=lgb.Dataset(rows, labels, params=told))
+        lgb.Booster(params=params, train_set=lgb.Dataset(rows, labels, params=params))
     except (lgb.basic.LightGBMError, TypeError, ValueError) as error:
         raise UsageError(f"LightGBM refuses {dict(config.params)}: {error}") from None

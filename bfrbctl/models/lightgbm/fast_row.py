@@ -34,7 +34,7 @@ class FastRow:
         self.booster = booster  # kept, as the prepared call points into it
         self.n_features, self.n_classes = n_features, n_classes
         self._prepared = ctypes.c_void_p()
-        _see(
+        _check(
             _LIB.LGBM_BoosterPredictForMatSingleRowFastInit(
                 booster._handle,
                 ctypes.c_int(_NORMAL),
@@ -53,18 +53,18 @@ class FastRow:
         if row.shape != (self.n_features,) or row.dtype != np.float32 or not row.flags.c_contiguous:
             raise ValueError(f"a row of {row.dtype} {row.shape}, expected contiguous float32 ({self.n_features},)")
         out = np.empty(self.n_classes)
-        n_given = ctypes.c_int64()
-        _see(
+        n_written = ctypes.c_int64()
+        _check(
             _LIB.LGBM_BoosterPredictForMatSingleRowFast(
                 self._prepared,
                 ctypes.c_void_p(row.ctypes.data),
-                ctypes.byref(n_given),
+                ctypes.byref(n_written),
                 ctypes.c_void_p(out.ctypes.data),
             )
         )
         return out
 
 
-def _see(code: int) -> None:
+def _check(code: int) -> None:
     if code != 0:
         raise lgb.basic.LightGBMError(_LIB.LGBM_GetLastError().decode("utf-8", "replace"))

@@ -1,6 +1,6 @@
-"""LightGBM, imported the way this package wants it: polite to other processes, and silent.
+"""LightGBM, imported with settings that are polite to other processes, and silent.
 
-Every other module takes `lgb` from here, so that nobody imports the library before its environment is set.
+Every other module takes `lgb` from here, so that the library is never imported before its environment is set.
 """
 
 import os
@@ -24,7 +24,7 @@ def parameter_names() -> Mapping[str, str]:
 
 
 def silence() -> None:
-    """Stop the library from printing on stdout, where a command's own answer goes."""
+    """Stop the library from printing on stdout, where a command's own output goes."""
     lgb.register_logger(_Silence())
 
 

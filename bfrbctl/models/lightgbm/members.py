@@ -1,4 +1,4 @@
-"""The members of a fold: boosters that differ in their seed, trained here or found as somebody left them.
+"""The members of a fold: boosters that differ in their seed, trained here or read from the scratch folder.
 
 Where a fold has several, each is kept in the fold's scratch folder as soon as it is trained. So a killed run trains the
 others only, and processes that share the folder can train one each.
@@ -75,11 +75,11 @@ def _binned(task: FoldTask, config: Config) -> Fold:
 
 
 def task_digest(task: FoldTask, config: Config) -> str:
-    """Give a digest of all that training depends on; members kept under another one are trained anew."""
+    """Give a digest of all that training depends on; members kept under another one are trained again."""
     digest = hashlib.blake2b(digest_size=20)
     settings = json.dumps(as_mapping(replace(config, threads=0)), sort_keys=True)
-    told = (FORMAT, task.fold, task.classes, task.gestures, task.scorer, task.seed, task.train.features, settings)
-    digest.update(repr((*told, lgb.__version__)).encode())
+    parts = (FORMAT, task.fold, task.classes, task.gestures, task.scorer, task.seed, task.train.features, settings)
+    digest.update(repr((*parts, lgb.__version__)).encode())
     for batch, labels in ((task.train, task.train_labels), (task.valid, task.valid_labels)):
         digest.update(repr(batch.table.shape).encode())
         for values in (batch.table, labels):
@@ -88,7 +88,7 @@ def task_digest(task: FoldTask, config: Config) -> str:
 
 
 def _keep(path: Path, digest: str, run: Run) -> None:
-    told = {
+    content = {
         "digest": digest,
         "text": run.text.decode("ascii"),
         "curve": run.curve.as_content(),
@@ -98,7 +98,7 @@ def _keep(path: Path, digest: str, run: Run) -> None:
         "rounds": list(run.rounds),
         "history": run.history,
     }
-    write_bytes(path, json.dumps(sealed(told)).encode())
+    write_bytes(path, json.dumps(sealed(content)).encode())
 
 
 def _found(path: Path, digest: str) -> Run | None:
@@ -106,21 +106,21 @@ def _found(path: Path, digest: str) -> Run | None:
     if not path.is_file():
         return None
     try:
-        told = parse_json(path.read_bytes(), path.name)
-        if not isinstance(told, dict) or SEAL not in told:
+        content = parse_json(path.read_bytes(), path.name)
+        if not isinstance(content, dict) or SEAL not in content:
             raise ArtefactError("it is not as it was written")
-        check_seal(told, path.name)
+        check_seal(content, path.name)
     except (ArtefactError, OSError) as error:
-        _log.warning("%s: the checkpoint is damaged (%s); this member is trained anew", path, error)
+        _log.warning("%s: the checkpoint is damaged (%s); this member is trained again", path, error)
         return None
-    if told["digest"] != digest:
+    if content["digest"] != digest:
         return None
     return Run(
-        text=told["text"].encode("ascii"),
-        curve=Curve.of_content(told["curve"], what=path.name),
-        quantized=told["quantized"],
-        selected=np.array(told["selected"], dtype=np.int64),
-        n_rows=told["n_rows"],
-        rounds=tuple(told["rounds"]),
-        history=told["history"],
+        text=content["text"].encode("ascii"),
+        curve=Curve.of_content(content["curve"], what=path.name),
+        quantized=content["quantized"],
+        selected=np.array(content["selected"], dtype=np.int64),
+        n_rows=content["n_rows"],
+        rounds=tuple(content["rounds"]),
+        history=content["history"],
     )

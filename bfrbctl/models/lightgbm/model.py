@@ -1,7 +1,7 @@
 """The tree member of the ensemble: LightGBM on the sequence table.
 
 Each training sequence stands once with all sensors, and a drawn share of them a second time as an IMU-only device would
-have seen it (modality dropout), so that one model serves both kinds of recordings. After every round the held-out
+have recorded it (modality dropout), so that one model serves both kinds of recordings. After every round the held-out
 sequences are scored in both scenarios; from these curves the number of rounds is chosen for the other folds.
 """
 
@@ -44,10 +44,10 @@ __all__ = [
 NEEDS = frozenset({"table"})
 FORMAT = 1
 FEW = 8
-"""Up to so many rows the fast path of single rows answers sooner than a batch."""
+"""Up to so many rows the fast path of single rows is faster than a batch."""
 
 SMALL_BATCH = 64
-"""Up to so many rows one thread answers sooner than several."""
+"""Up to so many rows one thread is faster than several."""
 
 _ROUNDS_AFTER = "rounds_after"
 """Name in the summary of a model of all rounds: by seed, how many rounds of trees there are after every round."""
@@ -85,7 +85,7 @@ class LightGBMModel:
     features
         Names of the columns of the table, in order.
     selected
-        int64: the columns that the boosters see; all of them unless `top_features` was set.
+        int64: the columns that the boosters use; all of them unless `top_features` was set.
     texts
         Model texts, one a seed.
     trees
@@ -115,7 +115,7 @@ class LightGBMModel:
     def predict_proba(self, batch: FeatureBatch) -> Float32:
         """Give the probability of each gesture: float32, (n_sequences, n_classes).
 
-        A row's answer does not depend on what else is in the batch.
+        A row's prediction does not depend on what else is in the batch.
 
         Raises
         ------
@@ -123,21 +123,21 @@ class LightGBMModel:
             When the batch has other features than the model was trained on.
         """
         self.check_features(batch.features)
-        return self.answer(batch.table)
+        return self.predict_table(batch.table)
 
-    def answer(self, table: Float32) -> Float32:
+    def predict_table(self, table: Float32) -> Float32:
         """Give the probability of each gesture for rows whose features were checked: float32, (n_rows, n_classes)."""
         if len(table) == 0:
             return np.zeros((0, len(self.classes)), dtype=np.float32)
-        seen = np.ascontiguousarray(table if self.sees_all else table[:, self.selected])
-        n_threads = 1 if len(seen) <= SMALL_BATCH else joblib.cpu_count()
-        total = np.zeros((len(seen), len(self.classes)))
+        used = np.ascontiguousarray(table if self.uses_all else table[:, self.selected])
+        n_threads = 1 if len(used) <= SMALL_BATCH else joblib.cpu_count()
+        total = np.zeros((len(used), len(self.classes)))
         for booster in self.boosters:
-            total += booster.predict(seen, num_threads=n_threads)
+            total += booster.predict(used, num_threads=n_threads)
         return np.asarray(total / len(self.boosters), dtype=np.float32)
 
     def each_seed(self) -> list["LightGBMModel"]:
-        """Give the boosters apart, a model each."""
+        """Give each booster as a model of its own."""
         each = zip(self.texts, self.trees, self.boosters, strict=True)
         return [replace(self, texts=(text,), trees=(trees,), boosters=(booster,)) for text, trees, booster in each]
 
@@ -159,14 +159,14 @@ class LightGBMModel:
         Source: Lundberg et al., "From local explanations to global understanding with explainable AI for trees", 2020.
         """
         self.check_features(batch.features)
-        n, n_seen, n_classes = batch.n_sequences, self.selected.size, len(self.classes)
+        n, n_used, n_classes = batch.n_sequences, self.selected.size, len(self.classes)
         total = np.zeros((n, len(self.features), n_classes))
         if n == 0:
             return total
         table = np.ascontiguousarray(batch.table[:, self.selected])
         for booster in self.boosters:
-            told = np.asarray(booster.predict(table, pred_contrib=True)).reshape(n, n_classes, n_seen + 1)
-            total[:, self.selected] += told[:, :, :-1].transpose(0, 2, 1)
+            values = np.asarray(booster.predict(table, pred_contrib=True)).reshape(n, n_classes, n_used + 1)
+            total[:, self.selected] += values[:, :, :-1].transpose(0, 2, 1)
         return total / len(self.boosters)
 
     def encode(self) -> dict[str, bytes]:
@@ -175,7 +175,7 @@ class LightGBMModel:
             "format": FORMAT,
             "classes": list(self.classes),
             "features": list(self.features),
-            "selected": None if self.sees_all else self.selected.tolist(),
+            "selected": None if self.uses_all else self.selected.tolist(),
             "summary": dict(self.summary),
         }
         files = dict(zip(_text_names(len(self.texts)), self.texts, strict=True))
@@ -192,8 +192,8 @@ class LightGBMModel:
         return Importance(self.features, gain, split)
 
     @property
-    def sees_all(self) -> bool:
-        """Whether the boosters see all columns of the table."""
+    def uses_all(self) -> bool:
+        """Whether the boosters use all columns of the table."""
         return self.selected.size == len(self.features)
 
     def check_features(self, columns: Sequence[Column]) -> None:
@@ -201,8 +201,8 @@ class LightGBMModel:
         names = tuple(column.name for column in columns)
         if names == self.features:
             return
-        known, given = set(self.features), set(names)
-        missing = [name for name in self.features if name not in given]
+        known, found = set(self.features), set(names)
+        missing = [name for name in self.features if name not in found]
         extra = [name for name in names if name not in known]
         hint = "compute the features with the version and the settings the model was trained with"
         if missing:
@@ -251,16 +251,16 @@ class Forest:
             return np.stack([self._row(row) for row in batch.table])
         total = np.zeros((batch.n_sequences, 1), dtype=np.float64)
         for model in self.models:
-            total = total + model.answer(batch.table)
+            total = total + model.predict_table(batch.table)
         return (total / len(self.models)).astype(np.float32)
 
     def _row(self, row: Float32) -> Float32:
         total = np.zeros(1, dtype=np.float64)
         for model, boosters in zip(self.models, self._rows, strict=True):
-            seen = np.ascontiguousarray(row if model.sees_all else row[model.selected])
+            used = np.ascontiguousarray(row if model.uses_all else row[model.selected])
             fold = np.zeros(len(model.classes))
             for booster in boosters:
-                fold += booster.predict(seen)
+                fold += booster.predict(used)
             total = total + (fold / len(boosters)).astype(np.float32)
         return np.asarray(total / len(self.models), dtype=np.float32)
 
@@ -276,10 +276,10 @@ def ensemble(models: Sequence[LightGBMModel]) -> Forest:
 def fit(task: FoldTask, config: Config) -> LightGBMModel:
     """Train one fold.
 
-    Bins, the ranking of `top_features`, and the weights see the training sequences only; the held-out ones are scored
-    after every round and decide nothing. The model has all rounds, so every one of them is kept. The data is binned
-    once for all seeds. The result depends on `task` and `config` but not on the number of threads. Of several seeds
-    each is kept in `task.scratch`, and those that are there are not trained again.
+    Bins, the ranking of `top_features`, and the weights depend on the training sequences only; the held-out ones are
+    scored after every round and decide nothing. The model has all rounds, so every one of them is kept. The data is
+    binned once for all seeds. The result depends on `task` and `config` but not on the number of threads. Of several
+    seeds each is kept in `task.scratch`, and those that are there are not trained again.
 
     Raises
     ------
@@ -367,7 +367,7 @@ def _rounds_after(whole: LightGBMModel, step: int) -> list[int]:
     except (KeyError, TypeError, IndexError):
         found = []
     if len(found) != len(whole.texts) or not all(type(each) is int and each > 0 for each in found):
-        raise ArtefactError("lgbm.json does not tell what each round left: not a model of all rounds", hint=_HINT)
+        raise ArtefactError("lgbm.json does not say what each round left: not a model of all rounds", hint=_HINT)
     return found
 
 
@@ -432,10 +432,10 @@ def _read_about(files: Mapping[str, bytes], classes: tuple[str, ...]) -> dict[st
 
 
 def _ascends(positions: Any, n_features: int) -> bool:
-    """Tell whether these are positions in ascending order, each at most once."""
+    """Say whether these are positions in ascending order, each at most once."""
     if not isinstance(positions, list) or not positions or not all(type(each) is int for each in positions):
         return False
     return positions == sorted(set(positions)) and positions[0] >= 0 and positions[-1] < n_features
 
 
-_HINT = "the model is damaged or was edited; copy it again or train it anew"
+_HINT = "the model is damaged or was edited; copy it again or train it again"

@@ -1,4 +1,4 @@
-"""Check LightGBM model text before the library sees it.
+"""Check LightGBM model text before the library reads it.
 
 LightGBM trusts its own files: a child index beyond the tree or a wrong tree size makes it read foreign memory, and the
 process dies. So text is read here first, by a grammar that allows exactly what `trimmed` leaves of a text that LightGBM
@@ -192,11 +192,11 @@ class _Blocks:
 
     def array(self, position: int, counts: Int64) -> AnyArray:
         """Parse a field of all trees, counts[i] numbers from tree i, one after the other."""
-        key, _, which = _TREE[position]
+        key, _, count = _TREE[position]
         values = self.values(position)
         found = np.array([value.count(" ") + 1 if value else 0 for value in values], dtype=np.int64)
         wrong = found != counts
-        if which == _LEAVES_OR_NONE:
+        if count == _LEAVES_OR_NONE:
             wrong &= (found != 0) | (counts != 1)
         if wrong.any():
             tree = int(np.argmax(wrong))
@@ -210,7 +210,7 @@ class _Blocks:
 
 
 def _header(lines: list[str], name: str) -> tuple[dict[str, str], int]:
-    """Split the header into its fields, and tell where the trees begin."""
+    """Split the header into its fields, and find where the trees begin."""
     if lines[:2] != ["tree", f"version={VERSION}"]:
         _refuse(name, f"it does not begin as a LightGBM text of version {VERSION}")
     fields: dict[str, str] = {}
@@ -253,19 +253,19 @@ def _check_trees(blocks: _Blocks, sizes: Int64, n_features: int, n_classes: int)
     name = blocks.name
     one = np.ones(blocks.n_trees, dtype=np.int64)
     leaves = np.asarray(blocks.array(1, one), dtype=np.int64)
-    _within(leaves, 1, MAX_LEAVES, f"{name}: num_leaves")
+    _check_range(leaves, 1, MAX_LEAVES, f"{name}: num_leaves")
     counts = {_ONE: one, _INNER: leaves - 1, _LEAVES: leaves, _LEAVES_OR_NONE: leaves}
-    fields = {key: blocks.array(i, counts[which]) for i, (key, _, which) in enumerate(_TREE)}
+    fields = {key: blocks.array(i, counts[count]) for i, (key, _, count) in enumerate(_TREE)}
     if (blocks.sizes() != sizes).any():
         _refuse(name, f"tree {int(np.argmax(blocks.sizes() != sizes))}: its size is not what tree_sizes says")
     if (fields["Tree"] != np.arange(blocks.n_trees)).any():
         _refuse(name, "the trees are not numbered in order")
-    _within(fields["num_cat"], 0, 0, f"{name}: num_cat")
-    _within(fields["is_linear"], 0, 0, f"{name}: is_linear")
-    _within(fields["split_feature"], 0, n_features - 1, f"{name}: split_feature")
-    _within(fields["leaf_value"], -MAX_LEAF_VALUE, MAX_LEAF_VALUE, f"{name}: leaf_value")
-    _within(fields["leaf_count"], 0, _INT32, f"{name}: leaf_count")
-    _within(fields["internal_count"], 0, _INT32, f"{name}: internal_count")
+    _check_range(fields["num_cat"], 0, 0, f"{name}: num_cat")
+    _check_range(fields["is_linear"], 0, 0, f"{name}: is_linear")
+    _check_range(fields["split_feature"], 0, n_features - 1, f"{name}: split_feature")
+    _check_range(fields["leaf_value"], -MAX_LEAF_VALUE, MAX_LEAF_VALUE, f"{name}: leaf_value")
+    _check_range(fields["leaf_count"], 0, _INT32, f"{name}: leaf_count")
+    _check_range(fields["internal_count"], 0, _INT32, f"{name}: internal_count")
     # bit 0 categorical (never here), bit 1 default left, bits 2-3 what counts as missing: nothing, zero, NaN
     if not np.isin(fields["decision_type"], (0, 2, 4, 6, 8, 10)).all():
         _refuse(name, "a decision_type that is not one of a numerical split")
@@ -311,13 +311,13 @@ def _numbers(text: str, allowed: re.Pattern[str], what: str) -> AnyArray:
     return array
 
 
-def _within(values: AnyArray, low: float, high: float, what: str) -> None:
+def _check_range(values: AnyArray, low: float, high: float, what: str) -> None:
     bad = (values < low) | (values > high)
     if bad.any():
         raise ArtefactError(f"{what}: {values[bad][0]} is not in {low:g}..{high:g}", hint=_HINT)
 
 
-_HINT = "the model is damaged or was edited; copy it again or train it anew"
+_HINT = "the model is damaged or was edited; copy it again or train it again"
 
 
 def _refuse(name: str, what: str) -> NoReturn:

@@ -50,7 +50,7 @@ class Run:
     quantized
         Whether its gradients were.
     selected
-        int64: the columns of the table that it sees.
+        int64: the columns of the table that it uses.
     n_rows
         Rows that it was fitted on, IMU-only copies included.
     rounds
@@ -71,7 +71,7 @@ class Run:
 
 
 class Fold:
-    """The data of one fold, shared by all seeds: binned the same way, whichever of them is trained first."""
+    """The data of one fold, shared by all seeds: binned the same, no matter which is trained first."""
 
     def __init__(self, task: FoldTask, config: Config, rows: Rows, selected: Int64) -> None:
         self.task = task
@@ -118,7 +118,7 @@ class Watch:
         if step % self.config.log_every == 0 or step == env.end_iteration:
             self._report(step, values)
         elif time.perf_counter() - self.reported >= _SILENCE_S:
-            self._tell(self._where(step))
+            self._send(self._where(step))
 
     @property
     def curve(self) -> Curve:
@@ -134,14 +134,14 @@ class Watch:
         row["score"] = 0.5 * (float(row[f"score_{ALL_SENSORS}"]) + float(row[f"score_{IMU_ONLY}"]))
         row |= self._where(step)
         self.history.append(row)
-        self._tell(row)
+        self._send(row)
 
     def _where(self, step: int) -> dict[str, float | int | str]:
         """Say where training stands, without its scores."""
         seconds = round(time.perf_counter() - self.started, 3)
         return {"fold": self.task.fold, "seed": self.run, "step": step, "seconds": seconds}
 
-    def _tell(self, row: HistoryRow) -> None:
+    def _send(self, row: HistoryRow) -> None:
         self.reported = time.perf_counter()
         self.task.on_progress(row)
 

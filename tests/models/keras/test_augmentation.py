@@ -93,7 +93,7 @@ def test_the_same_chance_gives_the_same_bytes() -> None:
     assert first[0]["frames"].tobytes() != other[0]["frames"].tobytes()
 
 
-def test_without_augmentation_labels_are_one_hot_and_nobody_is_mixed() -> None:
+def test_without_augmentation_labels_are_one_hot_and_none_is_mixed() -> None:
     inputs, targets = batch_of(NONE)
     np.testing.assert_array_equal(targets["gesture"], source().labels)
     assert (inputs["weight"] == 1).all()

@@ -84,9 +84,9 @@ except UsageError as error:
 
 
 def test_a_demand_that_comes_too_late_for_jax_is_refused(stand_ins: Path) -> None:
-    told = run(AFTER, stand_ins, DEVICE="gpu")
-    assert f"JAX was started in this process without {FLAG}" in told
-    assert f"hint: set XLA_FLAGS={FLAG} and start Python again" in told
+    output = run(AFTER, stand_ins, DEVICE="gpu")
+    assert f"JAX was started in this process without {FLAG}" in output
+    assert f"hint: set XLA_FLAGS={FLAG} and start Python again" in output
     assert run(AFTER, stand_ins, DEVICE="gpu", XLA_FLAGS=FLAG) == ""
     assert run(AFTER, stand_ins, DEVICE="cpu") == ""
 

@@ -16,14 +16,14 @@ from tests.keras_batches import task
 
 TINY = Config(width=0.1, epochs=2, batch_size=16, network="two-branch")
 ARRAYS = {"variable00000": np.arange(3000, dtype=np.float32), "slot00000": np.ones((2, 2), dtype=np.float32)}
-TOLD = {"digest": "d", "epoch": 1}
+CONTENT = {"digest": "d", "epoch": 1}
 
 
 def test_a_checkpoint_survives_a_round_trip(tmp_path: Path) -> None:
-    save_state(tmp_path / "a.npz", ARRAYS, TOLD)
+    save_state(tmp_path / "a.npz", ARRAYS, CONTENT)
     found = load_state(tmp_path / "a.npz")
     assert found is not None
-    assert found[1] == TOLD
+    assert found[1] == CONTENT
     assert all(np.array_equal(found[0][name], ARRAYS[name]) for name in ARRAYS)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.npz"]
 
@@ -44,7 +44,7 @@ def test_a_damaged_checkpoint_counts_as_none_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     path = tmp_path / "keras-0.npz"
-    save_state(path, ARRAYS, TOLD)
+    save_state(path, ARRAYS, CONTENT)
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     with caplog.at_level(logging.WARNING):
         assert load_state(path) is None
@@ -53,7 +53,7 @@ def test_a_damaged_checkpoint_counts_as_none_and_says_so(
 
 def test_no_damage_of_a_checkpoint_raises(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path, rng = tmp_path / "keras-0.npz", np.random.default_rng(0)
-    save_state(path, ARRAYS, TOLD)
+    save_state(path, ARRAYS, CONTENT)
     content = path.read_bytes()
     for _ in range(400):
         damaged = bytearray(content)
@@ -62,7 +62,7 @@ def test_no_damage_of_a_checkpoint_raises(tmp_path: Path, caplog: pytest.LogCapt
             damaged[at] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged[: int(rng.integers(len(damaged)))] if rng.random() < 0.3 else damaged)
         found = load_state(path)
-        assert found is None or found[1].keys() <= {*TOLD}
+        assert found is None or found[1].keys() <= {*CONTENT}
 
 
 def test_two_writers_of_a_checkpoint_leave_one_of_theirs(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_checkpoint_of_an_earlier_version_is_left_aside_without_a_word(
 
 
 @pytest.mark.parametrize("damage", ["torn", "of another network"])
-def test_training_begins_anew_from_a_damaged_checkpoint(
+def test_training_starts_again_from_a_damaged_checkpoint(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     whole = fit(task(tmp_path), TINY)

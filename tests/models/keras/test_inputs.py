@@ -107,7 +107,7 @@ def test_taking_sensors_away_in_a_batch_equals_the_imu_only_features(batch: Feat
     assert (inputs["frames"][1::2] != expected["frames"][1::2]).any()
 
 
-def test_the_flag_of_a_channel_that_tells_presence_is_0_where_nothing_measured() -> None:
+def test_the_flag_of_a_channel_that_says_presence_is_0_where_nothing_measured() -> None:
     batch = of_the_engine(3)
     plan = plan_inputs(batch, length=0, pad="left")
     (position,) = [position for position in plan.single if plan.other[position] == "thm_present"]
@@ -142,7 +142,7 @@ def test_sequences_of_an_imu_alone_are_recognised(worn: str) -> None:
     assert found.tolist() == [True, worn in ("nothing else", "no other channels"), True, True]
 
 
-def test_where_there_is_but_the_imu_no_sequence_is_told_apart() -> None:
+def test_where_there_is_but_the_imu_no_sequence_is_set_apart() -> None:
     batch, _ = made(3, all_sensors=False)
     plan = plan_inputs(batch, length=0, pad="left")
     assert not imu_only(unscaled(batch, plan), plan).any()

@@ -26,7 +26,7 @@ from bfrbctl.models.keras.model import NEEDS, Config, KerasFoldModel, fit, load
 from bfrbctl.models.keras.network.building import build_network, weight_names
 from bfrbctl.models.keras.network.layout import NETWORKS, NetworkSpec
 from bfrbctl.models.keras.spec import decode_spec
-from tests.keras_batches import CLASSES, made, task, told_by_keras
+from tests.keras_batches import CLASSES, made, proba_of_keras, task
 
 ROOT = Path(__file__).parents[3]
 TINY = Config(width=0.1, epochs=3, batch_size=16, learning_rate=0.01)
@@ -68,7 +68,7 @@ def test_a_probability_does_not_depend_on_the_other_sequences(model: KerasFoldMo
     np.testing.assert_allclose(alone, together, atol=1e-6)
 
 
-def test_history_tells_both_scenarios_each_epoch(model: KerasFoldModel) -> None:
+def test_history_has_both_scenarios_each_epoch(model: KerasFoldModel) -> None:
     assert [row["step"] for row in model.history] == [1, 2, 3]
     wanted = {"fold", "step", "loss", "lr", "seconds", "score"}
     for scenario in ("all", "imu"):
@@ -77,7 +77,7 @@ def test_history_tells_both_scenarios_each_epoch(model: KerasFoldModel) -> None:
     json.dumps([model.summary, model.history])
 
 
-def test_the_summary_tells_of_the_last_epoch(model: KerasFoldModel) -> None:
+def test_the_summary_is_of_the_last_epoch(model: KerasFoldModel) -> None:
     last = model.history[-1]
     assert model.summary["epochs"] == [3]
     assert model.summary["score"] == {"all": last["score_all"], "imu": last["score_imu"]}
@@ -228,7 +228,7 @@ def test_half_precision_is_of_training_alone(name: str, tmp_path: Path) -> None:
     assert {array.dtype for arrays in found.members for array in arrays.values()} == {np.dtype(np.float32)}
     batch, _ = made(12, seed=5)
     for worn in (batch, batch.imu_only()):
-        proba, half = found.predict_proba(worn), told_by_keras(found, worn)
+        proba, half = found.predict_proba(worn), proba_of_keras(found, worn)
         np.testing.assert_allclose(half, proba, atol=0.05)
         assert np.abs(half - proba).max() > 1e-6
     assert load(found.encode(), classes=CLASSES).spec == found.spec
@@ -331,7 +331,7 @@ JOINT = tuple(f"{name} | {posture}" for name in CLASSES for posture in ("lying",
 
 
 def joint_task(scratch: Path) -> FoldTask:
-    """Give the task with two postures of each gesture told apart, told as postures too."""
+    """Give the task with two postures of each gesture as classes of their own, and as postures too."""
     base = task(scratch)
     rng = np.random.default_rng(0)
     posture = rng.integers(0, 2, base.train_labels.size)
@@ -380,9 +380,9 @@ def test_postures_are_learnt_by_helios_alone_where_they_are_known(joint_model: K
         (replace(job, orientations=("lying",), train_orientation=unknown + 1), quick),
     ]:
         assert postures(other, config).shape == (80, 0)
-    told = postures(job, quick)
-    assert told.shape == (80, 2)
-    np.testing.assert_array_equal(told.sum(axis=1), job.train_orientation >= 0)
+    found = postures(job, quick)
+    assert found.shape == (80, 2)
+    np.testing.assert_array_equal(found.sum(axis=1), job.train_orientation >= 0)
     assert task_digest(replace(job, train_orientation=unknown), quick) != task_digest(job, quick)
 
 
@@ -439,11 +439,11 @@ BACKEND_CHECK = """
 import sys
 from pathlib import Path
 import numpy as np
-from tests.keras_batches import CLASSES, made, task, told_by_keras
+from tests.keras_batches import CLASSES, made, task, proba_of_keras
 from bfrbctl.models.keras.model import Config, fit, load
 folder = Path(sys.argv[1])
 files = {name: (folder / name).read_bytes() for name in ("keras.json", "keras.npz")}
-np.save(folder / "proba.npy", told_by_keras(load(files, classes=CLASSES), made(20, seed=5)[0]))
+np.save(folder / "proba.npy", proba_of_keras(load(files, classes=CLASSES), made(20, seed=5)[0]))
 model = fit(task(folder / "scratch"), Config(width=0.1, epochs=2, batch_size=16))
 assert len(model.history) == 2
 assert all(np.isfinite(row["loss"]) for row in model.history)

@@ -16,11 +16,13 @@ from bfrbctl.models.keras.learning.turning import find_turned
 from bfrbctl.models.keras.model import KerasFoldModel, ensemble
 from bfrbctl.models.keras.network.building import build_network, weight_names
 from bfrbctl.models.keras.network.layout import EPSILON, HELIOS, NETWORKS, TWO_BRANCH, NetworkSpec, weight_shapes
-from bfrbctl.models.keras.runtime.inference import GAP, Packed, Stack, Steady, Time, _NumpyLayers
+from bfrbctl.models.keras.runtime.inference import Steady, _NumpyLayers
+from bfrbctl.models.keras.runtime.packing import GAP, Packed, Time
 from bfrbctl.models.keras.runtime.serving import ROWS, TOGETHER, Networks
+from bfrbctl.models.keras.runtime.stacked import StackedWeights
 from bfrbctl.models.keras.spec import ModelSpec
 from bfrbctl.recordings.dataset import FeatureBatch
-from tests.keras_batches import CLASSES, TARGETS, made, told_by_keras
+from tests.keras_batches import CLASSES, TARGETS, made, proba_of_keras
 
 ROOT = Path(__file__).parents[3]
 
@@ -39,9 +41,9 @@ def fold(
     batch, _ = made(30, seed=length, n_tof=n_tof, all_sensors=all_sensors)
     plan = plan_inputs(batch, length=length, pad=pad)
     spec = NetworkSpec(network, plan.n_imu, plan.n_other, plan.n_tof, n_classes=4, width=0.1, **widths)
-    told = ModelSpec(spec, plan, CLASSES, TARGETS, 10.0)
+    model_spec = ModelSpec(spec, plan, CLASSES, TARGETS, 10.0)
     members = [random_weights(spec, seed=length + k) for k in range(seeds)]
-    return KerasFoldModel(told, fit_scaler(batch, plan, find_turned(plan.imu)), members, {})
+    return KerasFoldModel(model_spec, fit_scaler(batch, plan, find_turned(plan.imu)), members, {})
 
 
 def random_weights(spec: NetworkSpec, seed: int) -> dict[str, Float32]:
@@ -56,7 +58,7 @@ def random_weights(spec: NetworkSpec, seed: int) -> dict[str, Float32]:
 
 
 def average(folds: list[KerasFoldModel], batch: FeatureBatch) -> AnyArray:
-    return np.mean([told_by_keras(one, batch) for one in folds], axis=0)
+    return np.mean([proba_of_keras(one, batch) for one in folds], axis=0)
 
 
 @pytest.fixture(scope="module")
@@ -72,39 +74,39 @@ def together(folds: list[KerasFoldModel]) -> Networks:
 
 @pytest.mark.parametrize("pad", ["left", "right"])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_networks_answer_what_keras_computes(network: str, pad: str) -> None:
+def test_networks_predict_what_keras_computes(network: str, pad: str) -> None:
     found = fold(length=48, seeds=2, network=network, pad=pad)
     batch, _ = made(ROWS + 3, seed=8)
     for worn in (batch, batch.imu_only()):
         proba = found.predict_proba(worn)
         assert proba.dtype == np.float32
-        np.testing.assert_allclose(proba, told_by_keras(found, worn), atol=1e-6)
+        np.testing.assert_allclose(proba, proba_of_keras(found, worn), atol=1e-6)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("widths", [{"filters": (7, 20)}, {"units": (11, 6)}, {"filters": (9, 4), "units": (5, 13)}])
-def test_networks_of_other_widths_answer_what_keras_computes(network: str, widths: dict[str, tuple[int, ...]]) -> None:
+def test_networks_of_other_widths_predict_what_keras_computes(network: str, widths: dict[str, tuple[int, ...]]) -> None:
     found = fold(length=48, seeds=2, network=network, **widths)
     batch, _ = made(9, seed=8)
     for worn in (batch, batch.imu_only()):
-        np.testing.assert_allclose(found.predict_proba(worn), told_by_keras(found, worn), atol=1e-6)
+        np.testing.assert_allclose(found.predict_proba(worn), proba_of_keras(found, worn), atol=1e-6)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_device_without_other_sensors_is_served(network: str) -> None:
     found = fold(length=48, all_sensors=False, network=network)
     batch, _ = made(7, seed=4, all_sensors=False)
-    np.testing.assert_allclose(found.predict_proba(batch), told_by_keras(found, batch), atol=1e-6)
+    np.testing.assert_allclose(found.predict_proba(batch), proba_of_keras(found, batch), atol=1e-6)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_device_without_tof_images_is_served(network: str) -> None:
     found = fold(length=48, n_tof=0, network=network)
     batch, _ = made(7, seed=4, n_tof=0)
-    np.testing.assert_allclose(found.predict_proba(batch), told_by_keras(found, batch), atol=1e-6)
+    np.testing.assert_allclose(found.predict_proba(batch), proba_of_keras(found, batch), atol=1e-6)
 
 
-def test_the_answer_is_the_average_of_the_folds(folds: list[KerasFoldModel], together: Networks) -> None:
+def test_the_prediction_is_the_average_of_the_folds(folds: list[KerasFoldModel], together: Networks) -> None:
     batch, _ = made(24, seed=8)
     for worn in (batch, batch.imu_only()):
         proba = together.predict_proba(worn)
@@ -133,7 +135,7 @@ def test_sequences_of_an_imu_alone_are_answered_among_others(network: str, pad: 
         tof=np.where(rows[..., None], blind.tof, batch.tof),
     )
     proba = found.predict_proba(mixed)
-    np.testing.assert_allclose(proba, told_by_keras(found, mixed), atol=1e-6)
+    np.testing.assert_allclose(proba, proba_of_keras(found, mixed), atol=1e-6)
     (group,) = ensemble([found]).groups
     packs = group._tasks(unscaled(mixed, group.plan))
     assert (
@@ -153,7 +155,7 @@ def test_the_same_sequences_get_the_same_bits_whatever_the_cores(
     assert np.array_equal(found[0], found[2])
 
 
-def test_folds_that_read_different_lengths_share_stacks_for_what_all_read_whole(
+def test_folds_that_read_different_lengths_are_computed_together_for_what_all_read_whole(
     folds: list[KerasFoldModel], together: Networks
 ) -> None:
     (group,) = together.groups
@@ -181,15 +183,15 @@ def test_what_only_matters_while_learning_keeps_no_networks_apart(folds: list[Ke
 def test_warming_up_leaves_nothing_to_lay_out(folds: list[KerasFoldModel]) -> None:
     fresh = ensemble(folds)
     fresh.warm()
-    stacks = [part.stack for group in fresh.groups for part in (*group.parts, *group.alike)]
-    laid = [set(stack._ready) for stack in stacks]
+    weights = [part.weights for group in fresh.groups for part in (*group.parts, *group.alike)]
+    laid = [set(part._ready) for part in weights]
     assert all(laid)
     batch, _ = made(9, seed=1)
     fresh.predict_proba(batch)
-    assert [set(stack._ready) for stack in stacks] == laid
+    assert [set(part._ready) for part in weights] == laid
 
 
-def test_no_sequence_gets_no_answer_and_a_missing_channel_is_told(together: Networks) -> None:
+def test_no_sequence_gets_no_prediction_and_a_missing_channel_is_named(together: Networks) -> None:
     batch, _ = made(3)
     assert together.predict_proba(batch.take(np.zeros(0, dtype=np.int64))).shape == (0, 4)
     with pytest.raises(DataError, match="acc_x"):
@@ -234,8 +236,8 @@ files = {{path.name: path.read_bytes() for path in Path({str(tmp_path)!r}).iterd
 print(ensemble([load(files, classes=CLASSES)]).predict_proba(made(3)[0]).shape)
 print(sorted({{"keras", "tensorflow"}} & set(sys.modules)))
 """
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True).stdout
-    assert told.split("\n")[:2] == ["(3, 4)", "[]"]
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    assert output.split("\n")[:2] == ["(3, 4)", "[]"]
 
 
 lengths_of = st.lists(st.integers(1, 40), min_size=1, max_size=9).map(lambda found: np.array(sorted(found)[::-1]))
@@ -257,7 +259,7 @@ def test_packed_sequences_lie_apart_and_are_pooled_as_if_alone(lengths: AnyArray
         if level is not time:
             assert np.array_equal(recorded, np.logical_or(*before.reshape(-1, 2).T))
         before = recorded
-    forwards, backwards = level.ways
+    forwards, backwards = level.reading_orders
     for read in (forwards, backwards):
         assert sorted(read) == sorted(level.recorded)
     begin = np.cumsum([0, *level.running])
@@ -286,31 +288,33 @@ def test_a_convolution_agrees_with_the_plain_loop(
     def drawn(*shape: int) -> Float32:
         return rng.normal(size=shape).astype(np.float32)
 
-    given: list[Float32 | Steady] = []
+    inputs: list[Float32 | Steady] = []
     parts = []
     for i, width in enumerate(channels):
         n = 1 if i == shared else n_networks
         if i in steady:
-            given.append(Steady(drawn(n, 1, width) * np.float32(i > 0)))  # zeros for the first
-            parts.append(np.repeat(given[-1].row, time.n_rows, axis=1))
+            inputs.append(Steady(drawn(n, 1, width) * np.float32(i > 0)))  # zeros for the first
+            parts.append(np.repeat(inputs[-1].row, time.n_rows, axis=1))
         else:
             parts.append(drawn(n, time.n_rows, width))
-            given.append(parts[-1])
+            inputs.append(parts[-1])
         parts[-1][:, time.padding] = 0.0
     weights = {f"c.{name}": drawn(n_networks, filters) for name in ("gamma", "beta", "mean")}
     weights |= {"c.kernel": drawn(n_networks, size, sum(channels), filters)}
     weights |= {"c.variance": np.abs(drawn(n_networks, filters)) + np.float32(0.5)}
-    stack = Stack(NetworkSpec(HELIOS, 1, 0, 0, n_classes=2), weights, drawn(n_networks, 1, 1), drawn(n_networks, 1, 1))
+    stacked = StackedWeights(
+        NetworkSpec(HELIOS, 1, 0, 0, n_classes=2), weights, drawn(n_networks, 1, 1), drawn(n_networks, 1, 1)
+    )
     nothing = Packed(time, drawn(time.n_rows, 1), np.zeros((time.n_rows, 0, 64), dtype=np.uint8))
-    net = _NumpyLayers(stack, nothing)
-    found = net.conv(net.joined(*given), time, "c", filters, size, relu=relu)
+    net = _NumpyLayers(stacked, nothing)
+    found = net.conv(net.joined(*inputs), time, "c", filters, size, relu=relu)
 
-    seen = np.concatenate([np.broadcast_to(part, (n_networks, *part.shape[1:])) for part in parts], axis=-1)
+    joined = np.concatenate([np.broadcast_to(part, (n_networks, *part.shape[1:])) for part in parts], axis=-1)
     for network, row in np.ndindex(n_networks, time.n_rows):
         expected = np.zeros(filters)
         if row in time.recorded:
             for tap in range(size):
-                expected += seen[network, row + tap - size // 2] @ weights["c.kernel"][network, tap]
+                expected += joined[network, row + tap - size // 2] @ weights["c.kernel"][network, tap]
             gamma, beta, mean, variance = (
                 weights[f"c.{name}"][network].astype(np.float64) for name in ("gamma", "beta", "mean", "variance")
             )

@@ -99,7 +99,7 @@ def test_the_last_epoch_is_the_model_of_a_run_that_keeps_it_alone(
     assert steps.summary == last.summary
 
 
-def test_an_epoch_scores_as_its_row_tells(files: dict[str, bytes], steps: KerasSteps, tmp_path: Path) -> None:
+def test_an_epoch_scores_as_its_row_says(files: dict[str, bytes], steps: KerasSteps, tmp_path: Path) -> None:
     job = task(tmp_path)
     for step in (1, 2, 3):
         found = load_step(files, step, classes=CLASSES)
@@ -154,7 +154,7 @@ def changed(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, changed])
-def test_a_network_with_a_missing_or_changed_epoch_is_trained_anew(
+def test_a_network_with_a_missing_or_changed_epoch_is_trained_again(
     damage: Callable[[Path], None], files: dict[str, bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trained(kept_task(tmp_path))
@@ -186,7 +186,7 @@ def test_a_device_with_nothing_to_take_away_has_one_curve(tmp_path: Path) -> Non
 
 def test_an_epoch_that_is_not_there_is_refused(files: dict[str, bytes]) -> None:
     for step in (0, 4):
-        with pytest.raises(ArtefactError, match=f"tells of 3 epochs, of which {step} is none"):
+        with pytest.raises(ArtefactError, match=f"has 3 epochs, of which {step} is none"):
             load_step(files, step, classes=CLASSES)
     with pytest.raises(ArtefactError, match=r"has no keras-1-epoch-0002\.npz"):
         load_step({name: files[name] for name in files if "1-epoch-0002" not in name}, 2, classes=CLASSES)
@@ -201,5 +201,5 @@ def test_files_of_one_epoch_are_not_taken_for_those_of_several(files: dict[str, 
         load_step(last.encode(), 1, classes=CLASSES)
     with pytest.raises(ArtefactError, match="the model has files"):
         load(files, classes=CLASSES)
-    told = json.loads(files["keras.json"])["summary"]["curve"]
-    assert Curve.of_content(told, what="keras.json").n_steps == 3
+    content = json.loads(files["keras.json"])["summary"]["curve"]
+    assert Curve.of_content(content, what="keras.json").n_steps == 3

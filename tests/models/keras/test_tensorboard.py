@@ -90,15 +90,15 @@ def test_without_tensorboard_the_command_says_how_to_get_it_before_it_reads_anyt
     monkeypatch.setitem(sys.modules, "tensorboard.summary", None)
     with pytest.raises(UsageError, match="--tensorboard needs tensorboard"), scalar_log(tmp_path):
         pass
-    told = refused(tmp_path / "features", tmp_path / "model", "--tensorboard", tmp_path / "board")
-    assert f"{sys.executable} -m pip install tensorboard, or train without" in told
+    message = refused(tmp_path / "features", tmp_path / "model", "--tensorboard", tmp_path / "board")
+    assert f"{sys.executable} -m pip install tensorboard, or train without" in message
     assert not list(tmp_path.iterdir())
 
 
 def test_a_board_inside_the_model_folder_is_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
     model = tmp_path / "model"
-    told = refused("features", model, "--tensorboard", model / "board")
-    assert "lies in the model folder" in told
+    message = refused("features", model, "--tensorboard", model / "board")
+    assert "lies in the model folder" in message
 
 
 def test_names_put_both_scenarios_into_one_group() -> None:

@@ -9,7 +9,7 @@ from bfrbctl.models.interface import Average, ensemble_of
 from bfrbctl.models.lightgbm.fast_row import FastRow
 from bfrbctl.models.lightgbm.library import lgb
 from bfrbctl.models.lightgbm.model import FEW, Forest, LightGBMModel, fit
-from tests.models.lightgbm.test_model import N_FEATURES, batch, quick, task
+from tests.tree_batches import N_FEATURES, batch, quick, task
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def folds(tmp_path_factory: pytest.TempPathFactory) -> list[LightGBMModel]:
 
 
 @pytest.mark.parametrize("n_sequences", [1, 2, FEW, FEW + 1, 40, 100])
-def test_the_answer_is_the_average_of_the_folds_bit_for_bit(folds: list[LightGBMModel], n_sequences: int) -> None:
+def test_the_prediction_is_the_average_of_the_folds_bit_for_bit(folds: list[LightGBMModel], n_sequences: int) -> None:
     given = batch(n_sequences, 11)
     together = ensemble_of("lgbm", folds)
     proba = together.predict_proba(given)
@@ -44,7 +44,7 @@ def test_a_row_of_nothing_but_missing_values_is_answered(folds: list[LightGBMMod
     assert np.array_equal(Forest(folds).predict_proba(empty), Average(folds).predict_proba(empty))
 
 
-def test_no_sequence_gets_no_answer(folds: list[LightGBMModel]) -> None:
+def test_no_sequence_gets_no_prediction(folds: list[LightGBMModel]) -> None:
     assert Forest(folds).predict_proba(batch(0, 1)).shape == (0, 4)
 
 

@@ -99,7 +99,7 @@ def predicts(text: str) -> bool:
     return proba.shape == (150, N_CLASSES) and bool(np.isfinite(proba).all())
 
 
-def test_a_text_of_lightgbm_passes_and_tells_its_size() -> None:
+def test_a_text_of_lightgbm_passes_and_has_its_size() -> None:
     trees = check(sound())
     importance = lgb.Booster(model_str=whole_text()).feature_importance("split")
     assert trees.n_rounds == 3
@@ -280,7 +280,7 @@ def test_changed_lines_are_refused(first: int, second: int, how: str) -> None:
 FUZZ = """
 import random, sys
 sys.path.insert(0, {folder!r})
-import test_lightgbm_text as t
+import test_text as t
 rng = random.Random({seed})
 refused = 0
 for _ in range(3000):

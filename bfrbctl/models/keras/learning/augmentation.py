@@ -70,7 +70,7 @@ class TrainingData:
     labels
         float32, (n_sequences, n_classes), one-hot.
     orientation
-        float32, (n_sequences, n_orientations), one-hot, a row of zeros where unknown; no columns where nobody asks.
+        float32, (n_sequences, n_orientations), one-hot, zeros where unknown; no columns where they are not learnt.
     plan
         The network's inputs.
     turned

@@ -136,7 +136,7 @@ def load_state(path: Path) -> tuple[dict[str, AnyArray], dict[str, Any]] | None:
 
 def warn_damaged(path: Path, why: object) -> None:
     """Say that a checkpoint is not used."""
-    _log.warning("%s: the checkpoint is damaged (%s); training begins anew", path, why)
+    _log.warning("%s: the checkpoint is damaged (%s); training starts again", path, why)
 
 
 def numbered(values: Sequence[AnyArray], prefix: str) -> dict[str, AnyArray]:

@@ -4,7 +4,7 @@ The schedule runs to its end and the averaged weights of the last epoch are the 
 after each epoch and decide nothing. Where other folds choose an epoch, the averaged weights of each are kept.
 
 After each epoch everything that the next one depends on is written to the checkpoint: weights, optimizer, the state
-of dropout, history. What chance decides on the host is drawn from (seed, epoch, batch) anew. So a run that was killed
+of dropout, history. Each batch draws its random numbers on the host from (seed, epoch, batch). So a run that was killed
 and continued ends with the same numbers as one that was not.
 """
 
@@ -57,7 +57,7 @@ class Validation:
         Scenario -> the scaled sequences; one only, `all`, where there is nothing to take away.
     labels
         int64, (n_sequences,): classes.
-    judge
+    scorer
         Scores by the gestures that the classes belong to.
     """
 
@@ -99,7 +99,7 @@ class Job:
     digest
         Of the task and the settings: a checkpoint of anything else is not continued.
     fold, member
-        Told in the history.
+        Written to the history.
     step_files
         Where the weights after each epoch are kept; None where those of the last one are enough.
     """
@@ -127,7 +127,7 @@ class Trained:
 
 @dataclass
 class Shared:
-    """A network built once in a process and given other weights by whoever uses it: tracing it takes seconds.
+    """A network built once in a process and given other weights by each caller: tracing it takes seconds.
 
     Parameters
     ----------
@@ -277,7 +277,7 @@ def _run_epoch(network: Network, job: Job, epoch: int) -> float:
     for step, (inputs, targets) in enumerate(_feed(job, batches, epoch)):
         network.train.optimizer.learning_rate = rate_at(job.config, epoch + step / len(batches))
         known = {name: targets[name] for name in network.train.output}
-        network.train.reset_metrics()  # Keras before 3.15 would tell a running mean
+        network.train.reset_metrics()  # Keras before 3.15 would report a running mean
         total += float(network.train.train_on_batch(inputs, known, return_dict=True)["loss"])
     if not np.isfinite(total):
         raise UsageError(
@@ -349,10 +349,10 @@ def _scored(network: Network, job: Job, epoch: int, loss: float) -> Row:
         for scenario, data in job.valid.scenarios.items():
             proba = predict(network, data, job.train.plan, job.spec.n_classes)
             scored[scenario] = (scorer.score(proba, job.valid.labels), scorer.loss(proba, job.valid.labels))
-    told = [scored.get(scenario, scored[ALL_SENSORS]) for scenario in (ALL_SENSORS, IMU_ONLY)]
-    for scenario, (score, nats) in zip((ALL_SENSORS, IMU_ONLY), told, strict=True):
+    figures = [scored.get(scenario, scored[ALL_SENSORS]) for scenario in (ALL_SENSORS, IMU_ONLY)]
+    for scenario, (score, nats) in zip((ALL_SENSORS, IMU_ONLY), figures, strict=True):
         row.update(_score_columns(scenario, score, nats))
-    row["score"] = round(float(np.mean([score.score for score, _ in told])), 6)
+    row["score"] = round(float(np.mean([score.score for score, _ in figures])), 6)
     row["lr"] = rate_at(job.config, epoch + 1.0)
     return row
 

@@ -30,7 +30,7 @@ class HierarchicalLoss(keras.losses.Loss):  # type: ignore[misc]
     merged, binary
         Weights of the two further terms; a term of weight 0, or without two classes, is left out.
     smoothing
-        Share of each label spread evenly over all classes.
+        Share of each label divided equally among all classes.
     focal
         Exponent of (1 - probability) that plays down what is known already (Lin et al. 2017); 0 for none.
     class_weights

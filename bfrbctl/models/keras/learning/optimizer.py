@@ -85,8 +85,8 @@ class FlatAdamW(keras.optimizers.Optimizer):  # type: ignore[misc]
         self.first.assign(self.first * FIRST + gradient * (1.0 - FIRST))
         self.second.assign(self.second * SECOND + ops.square(gradient) * (1.0 - SECOND))
         mean = self.first.value / (1.0 - ops.power(FIRST, count))
-        spread = ops.sqrt(self.second.value / (1.0 - ops.power(SECOND, count)))
-        weights = weights - rate * (mean / (spread + EPSILON) + self.decay * decayed)
+        deviation = ops.sqrt(self.second.value / (1.0 - ops.power(SECOND, count)))
+        weights = weights - rate * (mean / (deviation + EPSILON) + self.decay * decayed)
         if self.memory > 0:
             stays = ops.where(count > 1.0, self.memory, 0.0)
             self.average.assign(self.average * stays + weights * (1.0 - stays))

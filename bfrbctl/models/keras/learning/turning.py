@@ -1,7 +1,7 @@
 """Turn the person or the strap, in channels computed already.
 
-Turning the person about the vertical (heading) leaves what the device feels unchanged and turns all that is told in
-the world frame. Turning the strap about the forearm, the device's y axis, turns all that is told in the device frame.
+Turning the subject about the vertical (heading) leaves what the device measures unchanged and turns every quantity of
+the world frame. Turning the strap about the forearm, the device's y axis, turns every quantity of the device frame.
 Both are done on the scaled frames of a batch: see `inputs.fit_scaler` for why that is the same.
 """
 

@@ -1,4 +1,4 @@
-"""The Keras networks that learn, rebuilt from a few bounded numbers; `layout` tells what they are made of.
+"""The Keras networks that learn, rebuilt from a few bounded numbers; `layout` describes their layers.
 
 A network reads padded frames, a mask and, where there are any, ToF images, and gives `gesture` logits, one a class;
 helios can also give `imu` logits, the gesture by the IMU alone, `phase` logits of each four frames and `orientation`

@@ -16,8 +16,8 @@ def scaled_pixels(tof: Tensor, dtype: str) -> Tensor:
     """Turn uint8 readings into numbers: -1..1, 1.25 for no return, 0 for missing; same shape."""
     values = ops.cast(tof, "float32")
     near = (values - MIDDLE) / MIDDLE
-    seen = ops.where(values >= TOF_IMAGE_NO_RETURN, FAR, near)
-    return ops.cast(ops.where(values >= TOF_IMAGE_MISSING, 0.0, seen), dtype)
+    distance = ops.where(values >= TOF_IMAGE_NO_RETURN, FAR, near)
+    return ops.cast(ops.where(values >= TOF_IMAGE_MISSING, 0.0, distance), dtype)
 
 
 @registered
@@ -39,7 +39,7 @@ class FlatPixels(keras.layers.Layer):  # type: ignore[misc]
 
 
 def sensor_flags(tof: Tensor, dtype: str) -> Tensor:
-    """Tell which sensors measured anything: uint8 (batch, time, n_tof, 64) -> (batch, time, n_tof) of 0 and 1."""
+    """Find which sensors measured anything: uint8 (batch, time, n_tof, 64) -> (batch, time, n_tof) of 0 and 1."""
     return ops.cast(ops.min(tof, axis=-1) < TOF_IMAGE_MISSING, dtype)
 
 

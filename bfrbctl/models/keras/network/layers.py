@@ -37,7 +37,7 @@ def glorot(seed: int) -> Any:
 
 
 class _Normalised(keras.layers.Layer):  # type: ignore[misc]
-    """What layers ending in a batch normalisation share: its weights and its two ways to run."""
+    """What layers ending in a batch normalisation share: its weights and its two modes."""
 
     def __init__(self, *, momentum: float = 0.9, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -93,7 +93,7 @@ class ConvNorm(_Normalised):
     filters
         Channels out.
     kernel_size
-        Frames seen at once, odd; the frames before the first and after the last count as zeros.
+        Frames read at once, odd; the frames before the first and after the last count as zeros.
     relu
         Whether negative values become 0.
     momentum, seed

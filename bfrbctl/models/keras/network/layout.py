@@ -1,7 +1,7 @@
 """How the networks are laid out, whatever computes them: the published two-branch design, and helios.
 
 A layout is written once, against `Layers`. Keras layers make of it a network that learns (`building`), NumPy
-answers with it (`inference`), and `weight_shapes` reads from it which arrays a model must have.
+predicts with it (`inference`), and `weight_shapes` reads from it which arrays a model must have.
 """
 
 from dataclasses import dataclass
@@ -80,15 +80,15 @@ class NetworkSpec:
         All dropout rates are multiplied by it.
     precision
         What most of it is computed in while it learns: `float32` or `mixed_bfloat16`; weights are float32 always, and
-        so is what answers.
+        so is what predicts.
     phase_head
-        Whether `helios` tells the phase of every four frames, too.
+        Whether `helios` predicts the phase of every four frames, too.
     n_orientations
-        Postures that `helios` tells, too; 0 where it does not.
+        Postures that `helios` predicts, too; 0 where it does not.
     filters
         Filters of the convolutions over time, before and after time is first halved; empty for those of the design.
     units
-        Units of the recurrent layers each way, and of the dense layers before the answer; empty for those of the
+        Units of the recurrent layers each direction, and of the dense layers before the output; empty for those of the
         design.
     """
 
@@ -133,7 +133,7 @@ class NetworkSpec:
         return self.filters[stage] if self.filters else self.wide(design)
 
     def units_of(self, place: int, design: int) -> int:
-        """Give the units of a layer: place 0 of a recurrence, 1 of a dense layer before the answer."""
+        """Give the units of a layer: place 0 of a recurrence, 1 of a dense layer before the output."""
         return self.units[place] if self.units else self.wide(design)
 
     def wide(self, channels: int) -> int:
@@ -201,7 +201,7 @@ class Layers(Protocol):
         """Which ToF sensors measured anything: 0 or 1."""
 
     def recurrent(self, values: Values, mask: Mask, name: str, units: int, cell: str) -> Values:
-        """Run an LSTM or GRU both ways: 2 * units channels."""
+        """Run an LSTM or GRU in both directions: 2 * units channels."""
 
     def dense_elu(self, values: Values, name: str, units: int) -> Values:
         """Dense layer over each step, ELU."""
@@ -275,9 +275,9 @@ def _excited(net: Layers, values: Values, mask: Mask, name: str, *, filters: int
 
 
 def helios(net: Layers) -> dict[str, Values]:
-    """Lay out our own network: an answer from the IMU alone, and what thermopiles and ToF sensors add to it.
+    """Lay out our own network: a prediction from the IMU alone, and what thermopiles and ToF sensors add to it.
 
-    Where nothing but the IMU was recorded, nothing is added: such a sequence is answered by a network for IMUs, which
+    Where nothing but the IMU was recorded, nothing is added: such a sequence is predicted by a network for IMUs, which
     learns from all sequences. Nothing is computed of the others then, where it is known before.
     """
     spec, mask = net.spec, net.mask
@@ -401,10 +401,10 @@ class _Shapes:
     def recurrent(self, values: int, mask: Mask, name: str, units: int, cell: str) -> int:
         width = GATES[cell] * units
         self._add(name, kernel=(values, 2 * width), bias=(2 * width,))
-        for way in ("forward", "backward"):
-            self._add(name, **{f"{way}_state": (units, width)})
+        for direction in ("forward", "backward"):
+            self._add(name, **{f"{direction}_state": (units, width)})
             if cell == "gru":
-                self._add(name, **{f"{way}_state_bias": (width,)})
+                self._add(name, **{f"{direction}_state_bias": (width,)})
         return 2 * units
 
     def dense_elu(self, values: int, name: str, units: int) -> int:

@@ -1,10 +1,10 @@
-"""LSTM and GRU that run over time both ways and stop at the padding.
+"""LSTM and GRU that run over time in both directions and stop at the padding.
 
 The products with the inputs of all frames are one matrix product a direction before the loop; only the product with the
 state is left inside it. Time comes first from that product on, so that a step reads what lies together, and backwards
 is the order of reading, not a copy. Padded frames need nothing inside the loop: their product with the inputs gets
 numbers that hold the gates at keeping what is. As recorded frames are one run, the state is still 0 when the run
-begins, and what comes after its end is padding that nobody reads.
+begins, and what comes after its end is padding that is not read.
 """
 
 from collections.abc import Callable, Sequence
@@ -67,7 +67,7 @@ class Bidirectional(keras.layers.Layer):  # type: ignore[misc]
     Parameters
     ----------
     units
-        Width of the state, each way.
+        Width of the state, each direction.
     cell
         `lstm` (Hochreiter & Schmidhuber 1997, forget bias 1) or `gru` (Cho et al. 2014, with the reset gate applied
         after the product, as cuDNN does).
@@ -91,11 +91,11 @@ class Bidirectional(keras.layers.Layer):  # type: ignore[misc]
         )
         self.bias = self.add_weight(shape=(2 * width,), name="bias", initializer=self._first_bias)
         self.states: list[tuple[Any, ...]] = []
-        for number, way in enumerate(("forward", "backward")):
+        for number, direction in enumerate(("forward", "backward")):
             orthogonal = keras.initializers.Orthogonal(seed=self.seed + number)
-            weights = [self.add_weight(shape=(self.units, width), name=f"{way}_state", initializer=orthogonal)]
+            weights = [self.add_weight(shape=(self.units, width), name=f"{direction}_state", initializer=orthogonal)]
             if self.cell == "gru":
-                weights.append(self.add_weight(shape=(width,), name=f"{way}_state_bias", initializer="zeros"))
+                weights.append(self.add_weight(shape=(width,), name=f"{direction}_state_bias", initializer="zeros"))
             self.states.append(tuple(weights))
 
     def _first_bias(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
@@ -106,20 +106,20 @@ class Bidirectional(keras.layers.Layer):  # type: ignore[misc]
         return ops.convert_to_tensor(bias.reshape(shape), dtype=dtype)
 
     def call(self, frames: Tensor, keep: Tensor) -> Tensor:
-        """Run both ways; outputs at padded frames are of no meaning, behind a mask."""
+        """Run in both directions; outputs at padded frames are of no meaning, behind a mask."""
         hold = np.tile(np.repeat(np.array(HOLD[self.cell], dtype=np.float32), self.units), 2)[None]
         kernel = ops.concatenate([self.kernel, ops.convert_to_tensor(hold, dtype=self.compute_dtype)], axis=0)
         rows = ops.transpose(ops.concatenate([frames, 1.0 - keep], axis=-1), (1, 0, 2))
         width = GATES[self.cell] * self.units
         outputs = []
         for first, weights in zip((0, width), self.states, strict=True):
-            way = slice(first, first + width)
-            mixed = ops.matmul(rows, kernel[:, way]) + self.bias[way]
+            columns = slice(first, first + width)
+            mixed = ops.matmul(rows, kernel[:, columns]) + self.bias[columns]
             outputs.append(self._run(mixed, weights, backwards=first > 0))
         return ops.transpose(ops.concatenate(outputs, axis=-1), (1, 0, 2)) * keep
 
     def _run(self, mixed: Tensor, weights: Sequence[Any], *, backwards: bool) -> Tensor:
-        """Run one way: (time, batch, gates * units) -> (time, batch, units)."""
+        """Run in one direction: (time, batch, gates * units) -> (time, batch, units)."""
         make, n_states = CELLS[self.cell]
         start = ops.zeros((ops.shape(mixed)[1], self.units), dtype=self.compute_dtype)
         step = make([ops.convert_to_tensor(weight) for weight in weights])

@@ -1,8 +1,8 @@
-"""All networks of all folds behind one call: how the Keras member answers, at serving and out of fold alike.
+"""All networks of all folds behind one call: how the Keras member predicts, at serving and out of fold alike.
 
 Asking one network after the other by `model.predict` spends most of the time outside the networks. Here recordings are
 laid out once for all folds and each fold's scaling is part of its networks, which NumPy computes, some at once, on all
-cores: see `inference`. How the work is cut depends on nothing but the recordings and the networks, so answers do
+cores: see `inference`. How the work is cut depends on nothing but the recordings and the networks, so predictions do
 not depend on the number of cores.
 """
 
@@ -20,12 +20,14 @@ from threadpoolctl import ThreadpoolController
 from bfrbctl.arrays.ragged import Float32, Float64, Int64
 from bfrbctl.models.keras.inputs import InputPlan, Ready, Scaler, imu_only, scaling, unscaled
 from bfrbctl.models.keras.network.layout import NetworkSpec
-from bfrbctl.models.keras.runtime.inference import Packed, Stack
+from bfrbctl.models.keras.runtime.inference import predict_proba
+from bfrbctl.models.keras.runtime.packing import Packed
+from bfrbctl.models.keras.runtime.stacked import StackedWeights
 from bfrbctl.recordings.dataset import FeatureBatch
 from bfrbctl.reprs import short_repr
 
 TOGETHER = 6
-"""Networks in a stack at most: one sequence is mostly calls of NumPy, which so many share."""
+"""Networks that are computed together, at most: one sequence is mostly calls of NumPy, which so many share."""
 
 ROWS = 32
 """Sequences in a pack: enough to keep matrix products busy, few enough for the cache."""
@@ -46,37 +48,37 @@ class FoldNetworks:
 
 @dataclass(frozen=True)
 class Part:
-    """A stack of networks.
+    """Networks that are computed together.
 
     Parameters
     ----------
-    stack
-        The networks.
+    weights
+        Of the networks.
     share
-        float64, (n_networks,): the weight of each in the answer.
+        float64, (n_networks,): the weight of each in the prediction.
     lengths
         int64, (n_networks,): frames that each reads at most; longest first.
     """
 
-    stack: Stack
+    weights: StackedWeights
     share: Float64
     lengths: Int64
 
     __repr__ = short_repr
 
     def alike(self) -> list["Part"]:
-        """Take those apart that read different lengths."""
+        """Separate those that read different lengths."""
         firsts = np.unique(self.lengths, return_index=True)[1]
         groups = [np.flatnonzero(self.lengths == self.lengths[first]) for first in np.sort(firsts)]
         return [self.only(slice(int(group[0]), int(group[-1]) + 1)) for group in groups]
 
     def only(self, chosen: slice) -> "Part":
         """Give some of the networks."""
-        return Part(self.stack.part(chosen), self.share[chosen], self.lengths[chosen])
+        return Part(self.weights.part(chosen), self.share[chosen], self.lengths[chosen])
 
 
 Task = tuple[Part, Int64, int | None]
-"""Which networks answer which sequences; the first branch's columns where those sequences have nothing else."""
+"""Which networks predict which sequences; the first branch's columns where those sequences have nothing else."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,9 @@ class Group:
     plan
         What they read.
     parts
-        Stacks for sequences that every network of it reads whole.
+        Networks for sequences that every network of it reads whole.
     alike
-        The same networks for longer ones, in stacks that read the same length.
+        The same networks for longer ones, parted by the length that they read.
     """
 
     plan: InputPlan
@@ -105,18 +107,18 @@ class Group:
         out = np.zeros((batch.n_sequences, n_classes))
         tasks = list(self._tasks(data))
 
-        def answer(task: Task) -> Float64:
+        def predict(task: Task) -> Float64:
             part, chosen, n_imu = task
             packed = Packed.of(data, chosen, length=int(part.lengths[-1]), pad=self.plan.pad, n_imu=n_imu)
-            told = part.stack.predict_proba(packed).astype(np.float64)
-            return np.asarray(np.tensordot(part.share, told, axes=1))
+            proba = predict_proba(part.weights, packed).astype(np.float64)
+            return np.asarray(np.tensordot(part.share, proba, axes=1))
 
-        with _libraries().limit(limits=1, user_api="blas"), ExitStack() as stack:
+        with _libraries().limit(limits=1, user_api="blas"), ExitStack() as exits:
             # for one pack, threads would wait for each other: its calls of NumPy are too short
             several = batch.n_sequences > ROWS
-            share = stack.enter_context(ThreadPoolExecutor(joblib.cpu_count())).map if several else map
-            for (_, chosen, _), told in zip(tasks, share(answer, tasks), strict=True):
-                out[chosen] += told
+            share = exits.enter_context(ThreadPoolExecutor(joblib.cpu_count())).map if several else map
+            for (_, chosen, _), proba in zip(tasks, share(predict, tasks), strict=True):
+                out[chosen] += proba
         return out
 
     def _tasks(self, data: Ready) -> Sequence[Task]:
@@ -175,7 +177,8 @@ class Networks:
                 frames = np.zeros((1, plan.n_imu + plan.n_other), dtype=np.float32)
                 tof = np.zeros((1, plan.n_tof, 64), dtype=np.uint8)
                 one = Ready(frames, tof, np.zeros(1, dtype=np.uint8), np.array([0, 1]), np.zeros(0, dtype=np.float32))
-                part.stack.predict_proba(Packed.of(one, np.zeros(1, dtype=np.int64), length=plan.length, pad=plan.pad))
+                first = np.zeros(1, dtype=np.int64)
+                predict_proba(part.weights, Packed.of(one, first, length=plan.length, pad=plan.pad))
 
 
 def serving(folds: Sequence[FoldNetworks]) -> Networks:
@@ -197,14 +200,14 @@ def _group(spec: NetworkSpec, folds: Sequence[FoldNetworks]) -> Group:
     scale = np.stack([scaler.scale for _, scaler in networks])[:, None]
     share = np.array([1.0 / len(fold.members) for fold in folds for _ in fold.members])
     lengths = np.array([fold.plan.length for fold in folds for _ in fold.members])
-    everything = Part(Stack(spec, arrays, mean, scale), share, lengths)
+    everything = Part(StackedWeights(spec, arrays, mean, scale), share, lengths)
     parts = tuple(_evenly(everything))
-    alike = tuple(piece for part in everything.alike() for piece in _evenly(part)) if len(set(lengths)) > 1 else parts
+    alike = tuple(some for part in everything.alike() for some in _evenly(part)) if len(set(lengths)) > 1 else parts
     return Group(folds[0].plan, parts, alike)
 
 
 def _evenly(part: Part) -> list[Part]:
-    """Cut a stack into as few as allowed, of much the same size."""
+    """Cut networks into as few parts as allowed, of much the same size."""
     bounds = np.linspace(0, len(part.share), -(-len(part.share) // TOGETHER) + 1).round().astype(int)
     return [part.only(slice(int(first), int(last))) for first, last in pairwise(bounds)]
 
