@@ -32,7 +32,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "search")
 
 @pytest.fixture(scope="session", autouse=True)
 def toy_kind() -> Iterator[None]:
-    """Let the models' registry know the toy kind."""
+    """Register the toy kind."""
     interface.KINDS["toy"] = "tests.toy_model"
     yield
     del interface.KINDS["toy"]
@@ -63,7 +63,7 @@ def feature_folder(dataset_folder: Folder, tmp_path_factory: pytest.TempPathFact
 
 
 def train_toy(features: Folder, path: Path, *, resume: bool = False, config: toy_model.Config | None = None) -> Folder:
-    run = CrossValidation(features, "toy", toy_model, config or toy_model.Config())
+    run = CrossValidation(features, toy_model.KIND, config or toy_model.Config())
     job = Job("model", {"model": "toy"}, (features.ref(),))
     with open_output(path, job, resume=resume) as output:
         for _ in cross_validate(run, output):

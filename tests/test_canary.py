@@ -17,7 +17,7 @@ from bfrbctl.ensemble.assignment import assigned, joint_proba
 from bfrbctl.ensemble.blending import blend, joint_members
 from bfrbctl.ensemble.mixing import RULES, BlendConfig
 from bfrbctl.evaluation import oof
-from bfrbctl.models.interface import kind_module
+from bfrbctl.models.interface import model_kind
 from bfrbctl.training.cross_validation import CrossValidation, cross_validate
 from tests.shuffled import ShuffledStudy, chance, features_of, macro_f1, pooled_auc, score
 
@@ -36,8 +36,8 @@ NETWORK = {"width": 0.05, "batch_size": 64}
 
 
 def trained(features: Folder, path: Path, kind: str, *, labels: Any = "gesture", **settings: Any) -> Folder:
-    module = kind_module(kind)
-    run = CrossValidation(features, kind, module, module.Config(**settings), labels=labels)
+    module = model_kind(kind)
+    run = CrossValidation(features, module, module.config_class(**settings), labels=labels)
     with open_output(path, Job("model", run.settings, (features.ref(),))) as output:
         for _ in cross_validate(run, output):
             pass

@@ -7,7 +7,7 @@ import pytest
 
 from bfrbctl.config import as_mapping, build, from_mapping
 from bfrbctl.errors import UsageError
-from bfrbctl.models.interface import kind_module
+from bfrbctl.models.interface import model_kind
 from bfrbctl.models.lightgbm.library import parameter_names
 
 
@@ -75,7 +75,7 @@ def test_numbers_with_commas_between_are_numbers_and_one_alone_is_a_list_of_one(
 
 @pytest.mark.parametrize("kind", ["lgbm", "keras"])
 def test_every_name_of_another_tool_leads_to_a_setting(kind: str) -> None:
-    config = kind_module(kind).Config
+    config = model_kind(kind).config_class
     names = {each.name for each in fields(config)}
     for name, suggested in config.ELSEWHERE.items():
         assert name not in names
@@ -89,17 +89,17 @@ def test_every_name_of_another_tool_leads_to_a_setting(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["lgbm", "keras"])
 def test_lr_suggests_the_learning_rate(kind: str) -> None:
     with pytest.raises(UsageError, match=r"did you mean learning_rate\?"):
-        build(kind_module(kind).Config, overrides=["lr=0.01"])
+        build(model_kind(kind).config_class, overrides=["lr=0.01"])
 
 
 def test_dropout_is_said_to_be_a_factor() -> None:
     with pytest.raises(UsageError, match="did you mean dropout_factor, a factor on all dropout rates and not a rate"):
-        build(kind_module("keras").Config, overrides=["dropout=0.3"])
+        build(model_kind("keras").config_class, overrides=["dropout=0.3"])
 
 
 def test_patience_is_said_to_be_gone() -> None:
     with pytest.raises(UsageError, match="did you mean epochs, how long training is: the schedule runs to its end"):
-        build(kind_module("keras").Config, overrides=["patience=5"])
+        build(model_kind("keras").config_class, overrides=["patience=5"])
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_patience_is_said_to_be_gone() -> None:
 )
 def test_widths_that_cannot_be_are_explained(text: str, match: str) -> None:
     with pytest.raises(UsageError, match=match):
-        build(kind_module("keras").Config, overrides=[text])
+        build(model_kind("keras").config_class, overrides=[text])
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:

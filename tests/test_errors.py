@@ -49,14 +49,14 @@ def test_a_kind_whose_library_is_absent_says_what_to_install(monkeypatch: pytest
 
     monkeypatch.setattr(interface, "import_module", load)
     with pytest.raises(MissingLibraryError, match="a keras model needs torch") as caught:
-        interface.kind_module("keras")
+        interface.model_kind("keras")
     assert caught.value.hint == install_command("torch")
 
 
 def test_a_fault_of_our_own_modules_is_not_taken_for_a_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(interface.KINDS, "absent", "bfrbctl.absent_kind")
     with pytest.raises(ModuleNotFoundError, match="absent_kind"):
-        interface.kind_module("absent")
+        interface.model_kind("absent")
 
 
 def test_a_back_end_of_keras_that_is_absent_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

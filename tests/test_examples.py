@@ -9,7 +9,7 @@ import pytest
 
 from bfrbctl.artefacts.folders import Folder, open_folder
 from bfrbctl.artefacts.outputs import Job, open_output
-from bfrbctl.models.interface import kind_module
+from bfrbctl.models.interface import model_kind
 from bfrbctl.training.cross_validation import CrossValidation, cross_validate
 from bfrbctl.training.fold_results import METRICS
 
@@ -18,9 +18,9 @@ WAY = "n_rounds=6,min_data_in_leaf=2,threads=1,seeds=2"
 
 
 def trained(features: Folder, path: Path) -> dict[str, Any]:
-    module = kind_module("lgbm")
+    module = model_kind("lgbm")
     settings = {name: int(value) for name, value in (word.split("=") for word in WAY.split(","))}
-    run = CrossValidation(features, "lgbm", module, module.Config(**settings))
+    run = CrossValidation(features, module, module.config_class(**settings))
     with open_output(path, Job("model", run.settings, (features.ref(),))) as output:
         for _ in cross_validate(run, output):
             pass

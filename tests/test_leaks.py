@@ -19,8 +19,9 @@ from bfrbctl.evaluation.labels import JointLabels
 from bfrbctl.evaluation.oof import OofScenario
 from bfrbctl.features.folder import read_features
 from bfrbctl.inspection.views.calibration import nested_temperature
-from bfrbctl.models.interface import FoldTask, kind_module
+from bfrbctl.models.interface import FoldTask, model_kind
 from bfrbctl.training.cross_validation import CrossValidation, fold_task
+from bfrbctl.training.labelled import labelled_sequences
 from tests.shuffled import ShuffledStudy, features_of
 
 FOUR = {"Cheek - pinch skin": True, "Neck - scratch": True, "Wave hello": False, "Text on phone": False}
@@ -39,11 +40,12 @@ def lied(labels: np.ndarray, held: np.ndarray, n_classes: int) -> np.ndarray:
 
 
 def tree_task(features: Folder, scratch: Path, config: Any, **changes: Any) -> FoldTask:
-    module = kind_module("lgbm")
+    module = model_kind("lgbm")
     scratch.mkdir()
-    index, batch = read_features(features, parts=module.NEEDS)
-    job = CrossValidation(features, "lgbm", module, config)
-    task = fold_task(job, HELD, index=index, batch=batch, scratch=scratch, on_progress=lambda _: None)
+    index, batch = read_features(features, parts=module.needs)
+    job = CrossValidation(features, module, config)
+    data = labelled_sequences(features, index, "gesture")
+    task = fold_task(job, HELD, data=data, batch=batch, scratch=scratch, on_progress=lambda _: None)
     return replace(task, keep_steps=False, **changes)
 
 
@@ -64,8 +66,8 @@ def model_text(files: Mapping[str, bytes]) -> dict[str, bytes]:
     ],
 )
 def test_trees_do_not_depend_on_what_is_held_out(features: Folder, tmp_path: Path, settings: dict[str, Any]) -> None:
-    module = kind_module("lgbm")
-    config = module.Config(n_rounds=12, min_data_in_leaf=5, feature_fraction=0.5, threads=1, **settings)
+    module = model_kind("lgbm")
+    config = module.config_class(n_rounds=12, min_data_in_leaf=5, feature_fraction=0.5, threads=1, **settings)
     task = tree_task(features, tmp_path / "a", config)
     held_out = task.valid
     strange = replace(held_out, table=np.full_like(held_out.table, 1e6))

@@ -15,7 +15,8 @@ from bfrbctl.errors import ArtefactError, DataError
 from bfrbctl.execution.executor import Executor
 from bfrbctl.features import FeatureConfig
 from bfrbctl.features.featurization import featurize
-from bfrbctl.models.lightgbm import model as lightgbm_model
+from bfrbctl.models.interface import model_kind
+from bfrbctl.models.lightgbm.config import Config
 from bfrbctl.prediction import submission
 from bfrbctl.prediction.predictor import Predictor
 from bfrbctl.prediction.submission import open_input, predict
@@ -66,8 +67,8 @@ def test_a_dataset_that_changes_while_features_are_computed_is_refused(
 
 def test_features_that_change_before_a_worker_opens_them_are_refused(feature_folder: Folder, tmp_path: Path) -> None:
     features = copied(feature_folder, tmp_path / "features")
-    config = lightgbm_model.Config(n_rounds=2, min_data_in_leaf=2)
-    run = CrossValidation(features, "lgbm", lightgbm_model, config)
+    config = Config(n_rounds=2, min_data_in_leaf=2)
+    run = CrossValidation(features, model_kind("lgbm"), config)
     change(features)
     with (
         pytest.raises(ArtefactError, match=CHANGED.format(features.path)),

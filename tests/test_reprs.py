@@ -23,7 +23,8 @@ from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.labels import JointLabels
 from bfrbctl.features.folder import read_features
 from bfrbctl.inspection import inspect
-from bfrbctl.models import interface
+from bfrbctl.models.keras.model import KerasFoldModel
+from bfrbctl.models.lightgbm.model import LightGBMModel
 from bfrbctl.prediction.predictor import Predictor
 from bfrbctl.recordings.dataset import read_recordings
 from bfrbctl.reprs import short_repr, written
@@ -110,8 +111,7 @@ def test_a_predictor_tells_what_it_is(blend_folder: Folder, model_folders: tuple
 
 
 def test_models_of_trees_and_networks_are_written_in_short() -> None:
-    for kind, name in (("lgbm", "LightGBMModel"), ("keras", "KerasFoldModel")):
-        assert getattr(interface.kind_module(kind), name).__repr__ is short_repr
+    assert LightGBMModel.__repr__ is KerasFoldModel.__repr__ is short_repr
 
 
 @pytest.mark.parametrize(

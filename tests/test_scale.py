@@ -21,11 +21,12 @@ from bfrbctl.execution.executor import Executor
 from bfrbctl.features import FeatureConfig
 from bfrbctl.features.featurization import featurize
 from bfrbctl.features.folder import read_features
-from bfrbctl.models.lightgbm import model as lightgbm_model
+from bfrbctl.models.interface import model_kind
+from bfrbctl.models.lightgbm.config import Config
 from bfrbctl.training.cross_validation import CrossValidation, cross_validate, folds_at_once
 from tests.raw_recordings import raw_frames, write_raw
 
-CONFIG = lightgbm_model.Config(n_rounds=8, min_data_in_leaf=2, log_every=2)
+CONFIG = Config(n_rounds=8, min_data_in_leaf=2, log_every=2)
 
 
 def call(*words: object) -> None:
@@ -35,7 +36,7 @@ def call(*words: object) -> None:
 
 def train(features: Folder, path: Path, executor: Executor) -> tuple[Folder, list[tuple[int, int]]]:
     """Train and give the model, and the fold and step of every row of progress."""
-    run = CrossValidation(features, "lgbm", lightgbm_model, CONFIG)
+    run = CrossValidation(features, model_kind("lgbm"), CONFIG)
     rows = []
     with open_output(path, Job("model", run.settings, (features.ref(),))) as output:
         for _ in cross_validate(run, output, executor=executor, on_progress=rows.append):

@@ -11,10 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bfrbctl.evaluation.selection import Curve, Rule, Select
-from bfrbctl.models.interface import FoldTask, HistoryRow
+from bfrbctl.models.interface import FoldTask, HistoryRow, Kind
 from bfrbctl.recordings.dataset import FeatureBatch
-
-NEEDS = frozenset({"table"})
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,12 @@ class Toy:
         np.savez(buffer, means=self.means, scale=self.scale, sharpness=np.array(self.sharpness))
         return {"toy.npz": buffer.getvalue()}
 
+    def each_seed(self) -> "list[Toy]":
+        return [self]
+
+    def importance(self) -> None:
+        return None
+
     def after(self, step: int) -> "Toy":
         return Toy(self.means[:step], self.scale, self.sharpness)
 
@@ -90,3 +94,6 @@ def load(files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> Toy:
 
 def load_step(files: Mapping[str, bytes], step: int, *, classes: tuple[str, ...]) -> Toy:
     return load(files, classes=classes).after(step)
+
+
+KIND = Kind("toy", Config, frozenset({"table"}), fit, load, load_step=load_step)

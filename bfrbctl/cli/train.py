@@ -242,16 +242,17 @@ def train(
     from bfrbctl.evaluation.metrics import score_name
     from bfrbctl.evaluation.oof import score_line
     from bfrbctl.execution.cache import default_bound
-    from bfrbctl.models.interface import kind_module, n_members
+    from bfrbctl.models.interface import model_kind
     from bfrbctl.schema import scenarios_of
     from bfrbctl.training.cross_validation import CrossValidation, cross_validate, folds_at_once
-    from bfrbctl.training.fold_results import METRICS, keeps_steps, selection_line
+    from bfrbctl.training.fold_results import METRICS
+    from bfrbctl.training.step_choice import keeps_steps, selection_line
 
-    module = kind_module(kind)
+    found = model_kind(kind)
     earlier = interrupted_run(model, "model", resume=ways.resume)
     earlier = earlier if earlier.config.get("model") == kind else NO_JOURNAL
     config = configuration.build(
-        module.Config,
+        found.config_class,
         earlier=earlier.config.get("settings"),
         file=given.file,
         overrides=given.overrides or (),
@@ -263,7 +264,7 @@ def train(
     folds = tuple(which.folds or earlier.config.get("folds", ()))
     seed = (earlier.seed or 0) if which.seed is None else which.seed
     labels = which.labels or earlier.config.get("labels", "gesture")
-    run = CrossValidation(folder, kind, module, config, folds, seed, labels, bound)
+    run = CrossValidation(folder, found, config, folds, seed, labels, bound)
     job = Job("model", run.settings, (folder.ref(),), shared.command_line(), seed, given.remembered)
     at_once = ways.workers if ways.scheduler or ways.workers else folds_at_once(kind)
     if ways.plan:
@@ -275,7 +276,7 @@ def train(
     ):
         n_folds = len(set(run.folds)) or folder.content["n_folds"]
         name, choosing = score_name(folder.content["targets"]), keeps_steps(run, range(n_folds))
-        steps = Steps(n_members(module, config), config.n_steps, config.STEP, name, choosing)
+        steps = Steps(run.n_members, config.n_steps, config.STEP, name, choosing)
         watch = shared.show_folds(kind, n_folds=n_folds, quiet=ways.quiet, steps=steps, scenarios=scenarios)
         with (
             watch as (on_progress, on_fold),

@@ -17,7 +17,7 @@ from bfrbctl.ensemble.mixing import Mixture
 from bfrbctl.errors import ArtefactError, MissingLibraryError, UsageError
 from bfrbctl.evaluation.labels import JointLabels, read_joint
 from bfrbctl.features import FeatureConfig
-from bfrbctl.models.interface import Ensemble, ensemble_of, kind_module
+from bfrbctl.models.interface import Ensemble, model_kind
 from bfrbctl.recordings.dataset import FeatureBatch
 from bfrbctl.reprs import short_repr
 from bfrbctl.schema import SensorLayout, scenarios_of
@@ -97,7 +97,7 @@ def names_left_out(folder: Folder, kept: Mapping[int, str]) -> tuple[str, ...]:
 def _unusable(told: Mapping[str, Any]) -> str:
     """Say why a member's library cannot be imported; empty where it can."""
     try:
-        kind_module(str(told["content"]["model"]))
+        model_kind(str(told["content"]["model"]))
     except MissingLibraryError as error:
         return f"{error.what}; {error.hint}"
     except (KeyError, TypeError) as error:
@@ -151,8 +151,7 @@ def open_members(folder: Folder, kept: Mapping[int, str]) -> Iterator[Member]:
 
 
 def _member(folder: Folder, name: str, content: Mapping[str, Any], *, prefix: str) -> Member:
-    kind = str(content["model"])
-    module = kind_module(kind)
+    kind = model_kind(str(content["model"]))
     joint = read_joint(content, what=str(folder.path / MANIFEST))
     classes = joint.names if joint else tuple(map(str, content["classes"]))
     models = []
@@ -162,7 +161,7 @@ def _member(folder: Folder, name: str, content: Mapping[str, Any], *, prefix: st
         if not files:
             raise ArtefactError(f"{folder.path}: has no model of fold {fold} of {name}")
         try:
-            models.append(module.load(files, classes=classes))
+            models.append(kind.load(files, classes=classes))
         except ArtefactError as error:
             raise ArtefactError(f"{folder.path / start}*: {error.what}", hint=error.hint) from error
     if not models:
@@ -170,4 +169,4 @@ def _member(folder: Folder, name: str, content: Mapping[str, Any], *, prefix: st
     known = FeatureConfig.__dataclass_fields__
     settings = {key: value for key, value in content["features"].items() if key in known}
     config = from_mapping(FeatureConfig, settings, str(folder.path / MANIFEST))
-    return Member(name, kind, ensemble_of(kind, models), config, layout_told(content), module.NEEDS, joint)
+    return Member(name, kind.name, kind.ensemble(models), config, layout_told(content), kind.needs, joint)

@@ -1,14 +1,14 @@
-"""What a model of one fold is, and the two kinds there are.
+"""What a model of one fold is, and the kinds of model that there are.
 
-A kind is a module with `Config` (a frozen dataclass of hyper-parameters), `NEEDS`, `fit` and `load`; `kind_module`
-imports it when asked, so that nobody pays for a library that is not used.
+A kind is a `Kind`: a name, a class of settings, and functions to train and load models, some of which a kind need not
+have. `model_kind` imports a kind by name when it is asked for, so that its library is loaded only where it is used.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,7 +25,7 @@ HistoryRow = Mapping[str, float | int | str]
 
 @dataclass(frozen=True)
 class FoldTask:
-    """All that training one fold may know.
+    """All that the training of one fold may use.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class FoldTask:
     scratch
         Folder that outlives a crash and is deleted after the fold is published: checkpoints go here.
     on_progress
-        Called with every history row as it is known, and, where these are far apart, with rows between that tell only
+        Called with every history row as it is known, and, where these are far apart, with rows between that say only
         where training stands (fold, step, seconds). Raising from it stops the training.
     gestures
         Gesture names, where classes are finer than gestures (joint labels); `classes` when empty.
@@ -57,7 +57,7 @@ class FoldTask:
     train_orientation
         int64, (n_sequences,): positions in `orientations`, -1 unknown; None where none is known. A label.
     keep_steps
-        Whether every step is to be kept, as other folds will choose one: the model is then an `OfSteps`.
+        Whether every step is to be kept, as other folds will choose one: the model then has a `curve`.
     """
 
     fold: int
@@ -150,16 +150,45 @@ class Scorer:
         return pooled(proba, self.gesture_of), np.asarray(self.gesture_of, dtype=np.int64)[labels]
 
 
+@dataclass(frozen=True)
+class Importance:
+    """How much each feature was used; one entry a feature, in the order of the table.
+
+    Parameters
+    ----------
+    features
+        Names.
+    gain
+        float64, (n_features,): loss saved by splits on it, averaged over seeds.
+    split
+        int64, (n_features,): splits on it, of all seeds.
+    """
+
+    features: tuple[str, ...]
+    gain: Float64
+    split: Int64
+
+    __repr__ = short_repr
+
+
 class FoldModel(Protocol):
-    """A trained model of one fold."""
+    """A trained model of one fold: the average of its members, which differ in nothing but their seed.
+
+    Where every step was kept (`FoldTask.keep_steps`) it predicts with the last one, and `encode` gives the files that
+    `Kind.load_step` reads.
+    """
 
     @property
     def summary(self) -> Mapping[str, Any]:
-        """What to tell of it: steps, scores after the last one, sizes; JSON values only."""
+        """Figures of the model: steps, scores after the last one, sizes; JSON values only."""
 
     @property
     def history(self) -> list[HistoryRow]:
         """All history rows, those before a resume included."""
+
+    @property
+    def curve(self) -> Curve | None:
+        """Figures of the held-out sequences after every step, the mean over seeds; None where they were not kept."""
 
     def predict_proba(self, batch: FeatureBatch) -> Float32:
         """float32, (n_sequences, n_classes); rows sum to 1. NaN / 255 in the batch mean missing."""
@@ -167,25 +196,11 @@ class FoldModel(Protocol):
     def encode(self) -> dict[str, bytes]:
         """Give the model as files: suffix (such as `lgbm.txt`) -> content. Same model, same bytes."""
 
+    def each_seed(self) -> "Sequence[FoldModel]":
+        """Give a model of each seed by itself; one where there is one seed."""
 
-@runtime_checkable
-class OfSteps(FoldModel, Protocol):
-    """A fold's model of which every step is kept (`FoldTask.keep_steps`), so that other folds can choose one.
-
-    It predicts with its last step; `encode` gives the files that `Selecting.load_step` reads.
-    """
-
-    @property
-    def curve(self) -> Curve | None:
-        """Figures of the held-out sequences after every step, the mean over seeds; None of a model that was loaded."""
-
-
-@runtime_checkable
-class OfSeeds(FoldModel, Protocol):
-    """A fold's model that averages models which differ in nothing but their seed."""
-
-    def each_seed(self) -> Sequence[FoldModel]:
-        """Give them apart; one where there is one seed."""
+    def importance(self) -> Importance | None:
+        """Give how much each feature was used; None of a model that does not know."""
 
 
 class Ensemble(Protocol):
@@ -195,12 +210,12 @@ class Ensemble(Protocol):
         """Average the folds: float32, (n_sequences, n_classes); rows sum to 1."""
 
     def warm(self) -> None:
-        """Do now what would make the first answer of one sequence slow."""
+        """Do now what would make the first prediction of one sequence slow."""
 
 
 @dataclass(frozen=True)
 class Average:
-    """The plain ensemble: ask each fold, average."""
+    """The plain ensemble: predict with each fold, and average."""
 
     models: Sequence[FoldModel]
 
@@ -217,54 +232,9 @@ class Average:
         """Nothing is slow at first."""
 
 
-class Kind(Protocol):
-    """A module that knows one kind of model.
-
-    It may have `ensemble(models) -> Ensemble` as well, where there is a faster way than to ask fold after fold, and
-    `fit_member`, where a fold's members can be trained apart from each other: see `InMembers`.
-    """
-
-    Config: type[Any]
-    NEEDS: frozenset[str]
-    """Which parts of a FeatureBatch it reads: `table`, `frames`, `tof`."""
-
-    def fit(self, task: FoldTask, config: Any) -> FoldModel:
-        """Train one fold; continue from `task.scratch` where a checkpoint of the same task lies there."""
-
-    def load(self, files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> FoldModel:
-        """Rebuild a model from what `encode` gave; ArtefactError when the bytes are not a sound model."""
-
-
-@runtime_checkable
-class Selecting(Kind, Protocol):
-    """A kind whose number of steps can be chosen: its `Config` has `select`, `rule` and `why_last`.
-
-    `select` is `other-folds` or `last`, `rule` a `selection.Rule`. `why_last` says, for the user, why these settings
-    allow nothing but the last step; it is empty where they allow a choice.
-    """
-
-    def load_step(self, files: Mapping[str, bytes], step: int, *, classes: tuple[str, ...]) -> FoldModel:
-        """Rebuild a model as it was after so many steps, from what `encode` of an `OfSteps` gave.
-
-        Its summary says of how many steps it is. ArtefactError when the bytes are not a sound model.
-        """
-
-
-@runtime_checkable
-class InMembers(Kind, Protocol):
-    """A kind whose `Config` has `seeds`: a fold's model is so many members that know nothing of each other."""
-
-    def fit_member(self, task: FoldTask, config: Any, member: int) -> None:
-        """Train one member, 0 <= member < seeds, and leave it in `task.scratch`.
-
-        Several may be trained at once, in processes that share the folder. `fit` of the same task finds them there;
-        its model has the same bytes as if it had trained them itself.
-        """
-
-
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a few steps of training tell of the whole of it.
+    """What a few steps of training say about the whole of it.
 
     Parameters
     ----------
@@ -277,7 +247,7 @@ class Rehearsal:
     step_s
         Seconds of a round or epoch of one model.
     growth
-        How many times as large, and as slow to ask, the whole model is.
+        How many times as large, and as slow at prediction, the whole model is.
     kept_bytes
         What each model keeps while it trains, in the fold's scratch folder, and of all steps until one is chosen.
     """
@@ -290,30 +260,76 @@ class Rehearsal:
     kept_bytes: int
 
 
-@runtime_checkable
-class Rehearsing(Kind, Protocol):
-    """A kind that can be tried out: its `Config` has `n_steps` and `STEP`, what a step is called."""
+class Load(Protocol):
+    """Rebuild a model from what `FoldModel.encode` gave; ArtefactError when the bytes are not a sound model."""
 
-    def rehearse(self, task: FoldTask, config: Any) -> Rehearsal:
-        """Train a few steps of a fold, and measure."""
-
-
-def n_members(kind: Kind, config: Any) -> int:
-    """How many pieces a fold can be trained in at the same time."""
-    return int(config.seeds) if isinstance(kind, InMembers) else 1
+    def __call__(self, files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> FoldModel:
+        """Rebuild the model of these classes."""
 
 
-KINDS = {"lgbm": "bfrbctl.models.lightgbm.model", "keras": "bfrbctl.models.keras.model"}
+class LoadStep(Protocol):
+    """Rebuild a model as it was after so many steps, from what `encode` gave of a model whose steps were kept.
+
+    Its summary says of how many steps it is. ArtefactError when the bytes are not a sound model.
+    """
+
+    def __call__(self, files: Mapping[str, bytes], step: int, *, classes: tuple[str, ...]) -> FoldModel:
+        """Rebuild the model after a step, from 1."""
 
 
-def ensemble_of(kind: str, models: Sequence[FoldModel]) -> Ensemble:
-    """Put the folds of a kind of model together; the answer is their average."""
-    make: Callable[[Sequence[FoldModel]], Ensemble] = getattr(kind_module(kind), "ensemble", Average)
-    return make(models)
+@dataclass(frozen=True)
+class Kind:
+    """One kind of model, and what it is able to do.
+
+    Parameters
+    ----------
+    name
+        As in commands and manifests.
+    config_class
+        Its settings. They have `n_steps`, the number of steps of a model, and `STEP`, what a step is called.
+    needs
+        The parts of a FeatureBatch that it reads: `table`, `frames`, `tof`.
+    fit
+        Train one fold; continue from `task.scratch` where a checkpoint of the same task lies there.
+    load
+        Rebuild a model from its files.
+    ensemble
+        Join the models of all folds; it gives their average. A kind may have a faster one than `Average`.
+    load_step
+        Rebuild a model as it was after one of its steps; None where steps cannot be chosen. With it the settings have
+        `select` (`other-folds` or `last`), `rule` (a `selection.Rule`) and `why_last`: for the user, why these
+        settings allow nothing but the last step; empty where they allow a choice.
+    fit_member
+        Train one member of a fold, 0 <= member < seeds, and leave it in `task.scratch`; None where a fold is trained
+        as a whole. With it the settings have `seeds`. Several members may be trained at once, in processes that share
+        the folder. `fit` of the same task finds them there and gives the same bytes as if it had trained them itself.
+    rehearse
+        Train a few steps of a fold and measure; None where that is not possible.
+    """
+
+    name: str
+    config_class: type[Any]
+    needs: frozenset[str]
+    fit: Callable[[FoldTask, Any], FoldModel]
+    load: Load
+    ensemble: Callable[[Sequence[Any]], Ensemble] = Average
+    load_step: LoadStep | None = None
+    fit_member: Callable[[FoldTask, Any, int], None] | None = None
+    rehearse: Callable[[FoldTask, Any], Rehearsal] | None = None
+
+    __repr__ = short_repr
+
+    def n_members(self, config: Any) -> int:
+        """Count the members of a fold that can be trained as tasks of their own; 1 where it is trained as a whole."""
+        return int(config.seeds) if self.fit_member else 1
 
 
-def kind_module(kind: str) -> Kind:
-    """Import the module of a kind of model.
+KINDS = {"lgbm": "bfrbctl.models.lightgbm.kind", "keras": "bfrbctl.models.keras.kind"}
+"""Name -> the module that holds the kind, as `KIND`."""
+
+
+def model_kind(name: str) -> Kind:
+    """Import a kind of model.
 
     Raises
     ------
@@ -322,10 +338,10 @@ def kind_module(kind: str) -> Kind:
     MissingLibraryError
         When a library that it needs cannot be imported.
     """
-    if kind not in KINDS:
-        raise UsageError(f"no model of kind {kind!r}", hint=f"choose one of {', '.join(sorted(KINDS))}")
+    if name not in KINDS:
+        raise UsageError(f"no model of kind {name!r}", hint=f"choose one of {', '.join(sorted(KINDS))}")
     try:
-        module: Any = import_module(KINDS[kind])
+        kind: Kind = import_module(KINDS[name]).KIND
     except ImportError as error:
-        raise missing_library(f"a {kind} model", error) from error
-    return module  # type: ignore[no-any-return]
+        raise missing_library(f"a {name} model", error) from error
+    return kind

@@ -1,5 +1,6 @@
 """Subject-grouped cross-validation: folds and seeds as tasks, resumable.
 
-`cross_validation.cross_validate` trains, `fold_results` writes what the folds leave, `estimate` foretells
-time and memory.
+`cross_validation.cross_validate` trains what a `job.CrossValidation` describes: each fold leaves a record
+(`fold_results`), `step_choice` chooses the numbers of rounds or epochs, and `finish` puts the folds together.
+`estimate` says how much time and memory that takes.
 """

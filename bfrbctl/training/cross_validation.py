@@ -1,11 +1,11 @@
 """Train a model by subject-grouped cross-validation.
 
 Each fold is published as soon as it is done - its model, its predictions, its history - so that a killed run continues
-with the others; `fold_results` says what that is, and puts the folds together. The folds are those stored in the
-dataset, so that every model of a blend is judged by the same ones. Folds know nothing of each other: they are trained
-here one after the other, or several at once by a crew. To a crew each member of a fold (its models that differ in
-nothing but the seed) is a piece of work of its own, which is left in the fold's scratch folder; as soon as all of them
-are there, putting the fold together is a piece too.
+with the others; `fold_results` says what that is, and `finish` puts the folds together. The folds are those stored in
+the dataset, so that every model of a blend is scored on the same ones. Folds do not depend on each other: they are
+trained here one after the other, or several at once by an executor. There each member of a fold (its models that differ
+in nothing but the seed) is a task of its own, which leaves its result in the fold's scratch folder; as soon as all of
+them are there, another task joins them to the fold.
 """
 
 import logging
@@ -18,44 +18,37 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from bfrbctl.artefacts.folders import Folder, Pinned
 from bfrbctl.artefacts.outputs import Output
-from bfrbctl.config import as_mapping, from_mapping
 from bfrbctl.errors import DataError, UsageError, examples
-from bfrbctl.evaluation import oof
-from bfrbctl.evaluation.labels import Sort, postures
-from bfrbctl.evaluation.metrics import one_sided_note, score_proba
+from bfrbctl.evaluation.metrics import one_sided_note
 from bfrbctl.execution.cache import Cache
 from bfrbctl.execution.executor import SEQUENTIAL, Executor, n_workers, run_tasks
 from bfrbctl.features.folder import read_features
-from bfrbctl.models.interface import FoldTask, HistoryRow, InMembers, Kind, kind_module, n_members
+from bfrbctl.models.interface import FoldTask, HistoryRow
 from bfrbctl.recordings.dataset import FeatureBatch
-from bfrbctl.schema import GESTURE, SEQUENCE_ID, SUBJECT, scenarios_of
-from bfrbctl.training.fold_results import (
-    KEPT,
-    finish,
-    fold_files,
-    fold_oof,
-    fold_summary,
-    keeps_steps,
-    labelling,
-    planned_pieces,
-)
+from bfrbctl.schema import SEQUENCE_ID, SUBJECT, scenarios_of
+from bfrbctl.training.finish import finish, kept_content, planned_parts
+from bfrbctl.training.fold_results import FoldRecord, TrainedFold, read_record, trained_fold
+from bfrbctl.training.job import CrossValidation, PortableJob
+from bfrbctl.training.labelled import LabelledSequences, labelled_sequences
+from bfrbctl.training.step_choice import keeps_steps
 from bfrbctl.training.tasks import Rows, TaskQueue, progress_path, written_rows
+
+__all__ = ["CrossValidation", "FoldResult", "chosen_folds", "cross_validate", "fold_task", "folds_at_once"]
 
 _log = logging.getLogger("bfrbctl.training")
 
 OnProgress = Callable[[HistoryRow], None]
 
 _CORES_A_FOLD = {"lgbm": 4}
-"""How many cores a piece is worth before a second one is trained beside it; a kind that is not here takes all.
+"""How many cores a task is worth before a second one is trained beside it; a kind that is not here takes all.
 
-The 4 is a judgement: no machine of many cores was there to measure it on. For few threads a piece: LightGBM's
+The 4 is an estimate: no machine of many cores was there to measure it on. For few threads a task: LightGBM's
 documentation of `num_threads` warns of many for small data ("do not use 64 threads for a dataset with 10,000 rows"),
 and a fold of the study has some 8,000 rows; threads wait for each other at every split, of which a round of 18 small
-trees has a hundred and more and takes 20 ms in all (2,000 rows of 300 columns, docs/lightgbm.md), while pieces wait
-for nobody. Against a process a core: each reads and bins the table for itself, in memory of its own. `--workers`
-overrides it.
+trees has a hundred and more and takes 20 ms in all (2,000 rows of 300 columns, docs/lightgbm.md), while tasks never
+wait for each other. Against a process a core: each reads and bins the table for itself, in memory of its own.
+`--workers` overrides it.
 """
 
 
@@ -66,12 +59,12 @@ class FoldResult:
     Parameters
     ----------
     fold
-        Which.
+        Its number.
     scores
         Scenario -> headline score on the held-out sequences, after the last step; of one scenario where the device has
         no other.
     summary
-        What the model tells of itself.
+        What the model says of itself.
     reused
         Whether an earlier run had finished it already.
     """
@@ -82,53 +75,10 @@ class FoldResult:
     reused: bool
 
 
-@dataclass(frozen=True)
-class CrossValidation:
-    """What is trained on what.
-
-    Parameters
-    ----------
-    features
-        The feature folder.
-    kind_name
-        `lgbm` or `keras`.
-    kind
-        Its module, from `models.kind_module`.
-    config
-        Its settings.
-    folds
-        Which folds to hold out; all when empty.
-    seed
-        Seed of the run.
-    labels
-        `gesture`, or `joint`: tell apart a gesture's postures and first behaviours too.
-    cache_bytes
-        Memory for features; what goes beyond lies in mapped files. None is no bound.
-    keep_steps
-        Whether every step of the folds is kept, to choose one when all are there; `cross_validate` decides it.
-    """
-
-    features: Folder
-    kind_name: str
-    kind: Kind
-    config: Any
-    folds: tuple[int, ...] = ()
-    seed: int = 0
-    labels: Sort = "gesture"
-    cache_bytes: int | None = None
-    keep_steps: bool = False
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the manifest keeps: every setting that changes the result, which the number of threads does not."""
-        settings = {key: value for key, value in as_mapping(self.config).items() if key != "threads"}
-        return {"model": self.kind_name, "folds": list(self.folds), "labels": self.labels, "settings": settings}
-
-
 def folds_at_once(kind_name: str) -> int:
     """How many folds of a kind, or members of folds, fill this machine's cores, with the threads that each takes.
 
-    Where there are fewer pieces than that, each takes more threads: see `Executor.threads`.
+    Where there are fewer tasks than that, each takes more threads: see `Executor.threads`.
     """
     cores = n_workers(0)
     return max(cores // _CORES_A_FOLD.get(kind_name, cores), 1)
@@ -145,8 +95,8 @@ def cross_validate(
         What to train on what.
     output
         The model folder, opened by `outputs.open_output`.
-    crew
-        Who trains the folds; the result does not depend on it.
+    executor
+        What runs the tasks; the result does not depend on it.
     on_progress
         Called with every history row as it is known.
 
@@ -162,6 +112,35 @@ def cross_validate(
     UsageError
         When a fold is asked for that the dataset does not have.
     """
+    data = _labelled(job)
+    chosen = chosen_folds(job, data.index)
+    job = replace(job, keep_steps=keeps_steps(job, chosen))
+    scenarios = scenarios_of(job.features.content)
+    output.describe({**kept_content(job), "model": job.kind.name}, planned_parts(job, chosen))
+    todo = [fold for fold in chosen if not output.has(f"fold-{fold}")]
+    records: dict[int, FoldRecord] = {}
+
+    def result(record: FoldRecord, *, reused: bool) -> FoldResult:
+        records[record.fold] = record
+        return FoldResult(record.fold, record.scores(data, scenarios), record.summary, reused)
+
+    def on_row(row: HistoryRow) -> None:
+        output.begin()  # it learns: from now on the run is worth more than what it is to replace
+        if on_progress:
+            on_progress(row)
+
+    for fold in chosen:
+        if fold not in todo:
+            yield result(read_record(output, fold), reused=True)
+    train = _train_here if executor.here(len(todo) * job.n_members) else _train_elsewhere
+    with closing(train(job, output, todo, data=data, executor=executor, on_progress=on_row)) as trained:
+        for record in trained:
+            yield result(record, reused=False)
+    finish(job, output, data, {fold: records[fold] for fold in chosen})
+
+
+def _labelled(job: CrossValidation) -> LabelledSequences:
+    """Read which sequences there are to learn from; DataError where there is none, or one without a subject."""
     index, _ = read_features(job.features, parts=())
     if not index.height:
         raise DataError(f"{job.features.path}: has no labelled sequence", hint="train on a dataset with gestures")
@@ -175,42 +154,31 @@ def cross_validate(
     note = one_sided_note(job.features.content)
     if note:
         _log.warning("%s: %s", job.features.path, note)
-    chosen = chosen_folds(job, index)
-    job = replace(job, keep_steps=keeps_steps(job, chosen))
-    content = {key: job.features.content[key] for key in KEPT}
-    output.describe({**content, "model": job.kind_name}, planned_pieces(job, chosen))
-    todo = [fold for fold in chosen if not output.has(f"fold-{fold}")]
-    for fold in chosen:
-        if fold not in todo:
-            yield _fold_result(output, fold, job.features.content, reused=True)
-    train = _train_here if executor.here(len(todo) * n_members(job.kind, job.config)) else _train_elsewhere
-
-    def on_row(row: HistoryRow) -> None:
-        output.begin()  # it learns: from now on the run is worth more than what it is to replace
-        if on_progress:
-            on_progress(row)
-
-    with closing(train(job, output, todo, executor=executor, on_progress=on_row)) as folds:
-        for fold in folds:
-            yield _fold_result(output, fold, job.features.content, reused=False)
-    finish(job, output, chosen, index)
+    return labelled_sequences(job.features, index, job.labels)
 
 
 def _train_here(
-    job: CrossValidation, output: Output, folds: Sequence[int], *, executor: Executor, on_progress: OnProgress
-) -> Generator[int, None, None]:
-    """Train folds in this process, one after the other; gives each when it is published."""
+    job: CrossValidation,
+    output: Output,
+    folds: Sequence[int],
+    *,
+    data: LabelledSequences,
+    executor: Executor,
+    on_progress: OnProgress,
+) -> Generator[FoldRecord, None, None]:
+    """Train folds in this process, one after the other; gives the record of each when it is published."""
     if not folds:
         return
     cache = Cache(job.cache_bytes, output.path)
-    index, batch = read_features(job.features, parts=job.kind.NEEDS, cache=cache)
+    _, batch = read_features(job.features, parts=job.kind.needs, cache=cache)
     for fold in folds:
         folder = output.scratch(f"fold-{fold}", checkpoints=True)
-        with folder as scratch, written_rows(progress_path(scratch, None), anew=False) as write:
+        with folder as scratch, written_rows(progress_path(scratch, None), start_over=False) as write:
             note = _both(write, on_progress)
-            task = fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=note)
-            output.publish(f"fold-{fold}", _train_fold(job, task, index))
-        yield fold
+            task = fold_task(job, fold, data=data, batch=batch, scratch=scratch, on_progress=note)
+            trained = _train_fold(job, task, data)
+            output.publish(f"fold-{fold}", trained.files())
+        yield trained.record
 
 
 def _both(first: OnProgress, second: OnProgress) -> OnProgress:
@@ -222,73 +190,58 @@ def _both(first: OnProgress, second: OnProgress) -> OnProgress:
 
 
 def _train_elsewhere(
-    job: CrossValidation, output: Output, folds: Sequence[int], *, executor: Executor, on_progress: OnProgress
-) -> Generator[int, None, None]:
-    """Train folds in other processes, which get paths and settings and give files; gives each when it is published."""
-    executor.check_paths(output.path, job.features.pinned())
-    n_pieces = len(folds) * n_members(job.kind, job.config)
-    settings, bound = settings_elsewhere(job, executor, n_pieces)
-    told = (job.features.pinned(), job.kind_name, settings, job.seed, job.labels, bound, job.keep_steps)
+    job: CrossValidation,
+    output: Output,
+    folds: Sequence[int],
+    *,
+    data: LabelledSequences,
+    executor: Executor,
+    on_progress: OnProgress,
+) -> Generator[FoldRecord, None, None]:
+    """Train folds in other processes; gives the record of each when it is published."""
+    portable = PortableJob.of(job)
+    executor.check_paths(output.path, portable.features)
+    n_tasks = len(folds) * job.n_members
+    portable = portable.shared_out(executor, n_tasks)
     held = {fold: ExitStack() for fold in folds}
     scratch = {
         fold: held[fold].enter_context(output.scratch(f"fold-{fold}", checkpoints=True)).absolute() for fold in folds
     }
-    pieces = TaskQueue(folds, n_members(job.kind, job.config))
-    rows = {piece: Rows(progress_path(scratch[piece[0]], piece[1])) for piece in pieces.all}
+    queue = TaskQueue(folds, job.n_members)
+    rows = {key: Rows(progress_path(scratch[key[0]], key[1])) for key in queue.all}
 
-    def tell() -> None:
+    def report() -> None:
         for row in (row for known in rows.values() for row in known.new()):
             on_progress(row)
 
-    tasks = (piece and (*told, *piece, scratch[piece[0]]) for piece in pieces)
-    made = run_tasks(_piece_elsewhere, tasks, executor=executor, n_tasks=n_pieces, in_order=False, on_wait=tell)
+    tasks = (key and (portable, *key, scratch[key[0]]) for key in queue)
+    made = run_tasks(_train_in_worker, tasks, executor=executor, n_tasks=n_tasks, in_order=False, on_wait=report)
     with closing(made):
-        for fold, member, files in made:
+        for fold, member, trained in made:
             del rows[fold, member]
-            if member is not None:
-                pieces.done(fold)
+            if trained is None:
+                queue.done(fold)
                 continue
-            output.publish(f"fold-{fold}", files)
+            output.publish(f"fold-{fold}", trained.files())
             held[fold].close()
-            yield fold
+            yield trained.record
 
 
-def settings_elsewhere(job: CrossValidation, executor: Executor, n_tasks: int) -> tuple[dict[str, Any], int | None]:
-    """Give the settings and the memory for features that each of several tasks at once is trained with."""
-    settings = as_mapping(job.config)
-    if settings.get("threads") == 0:
-        settings["threads"] = executor.threads(n_tasks)
-    bound = job.cache_bytes
-    if bound is not None and not executor.cluster:
-        bound //= executor.at_once(n_tasks)
-    return settings, bound
-
-
-def _piece_elsewhere(
-    features: Pinned,
-    kind_name: str,
-    settings: Mapping[str, Any],
-    seed: int,
-    labels: Sort,
-    cache_bytes: int | None,
-    keep_steps: bool,
-    fold: int,
-    member: int | None,
-    scratch: Path,
-) -> tuple[int, int | None, dict[str, bytes]]:
-    """Train one fold, or one member of it, in a worker; it publishes nothing."""
-    kind = kind_module(kind_name)
-    config = from_mapping(kind.Config, settings, f"settings of fold {fold}")
-    job = CrossValidation(features.open(), kind_name, kind, config, (fold,), seed, labels, keep_steps=keep_steps)
-    index, batch = read_features(job.features, parts=kind.NEEDS, cache=Cache(cache_bytes, scratch))
-    with written_rows(progress_path(scratch, member), anew=True) as note:
-        task = fold_task(job, fold, index=index, batch=batch, scratch=scratch, on_progress=note)
+def _train_in_worker(
+    portable: PortableJob, fold: int, member: int | None, scratch: Path
+) -> tuple[int, int | None, TrainedFold | None]:
+    """Train one fold, or one member of it, in a worker; it publishes nothing, and gives nothing of a member."""
+    job = portable.open()
+    index, batch = read_features(job.features, parts=job.kind.needs, cache=Cache(job.cache_bytes, scratch))
+    data = labelled_sequences(job.features, index, job.labels)
+    with written_rows(progress_path(scratch, member), start_over=True) as note:
+        task = fold_task(job, fold, data=data, batch=batch, scratch=scratch, on_progress=note)
         if member is None:
-            return fold, None, _train_fold(job, task, index)
-        if not isinstance(kind, InMembers):
-            raise TypeError(f"{kind_name} knows no members")
-        kind.fit_member(task, config, member)
-        return fold, member, {}
+            return fold, None, _train_fold(job, task, data)
+        if job.kind.fit_member is None:
+            raise TypeError(f"{job.kind.name} knows no members")
+        job.kind.fit_member(task, job.config, member)
+        return fold, member, None
 
 
 def chosen_folds(job: CrossValidation, index: pl.DataFrame) -> list[int]:
@@ -302,54 +255,38 @@ def chosen_folds(job: CrossValidation, index: pl.DataFrame) -> list[int]:
     return sorted(set(job.folds)) or there
 
 
-def _train_fold(job: CrossValidation, task: FoldTask, index: pl.DataFrame) -> dict[str, bytes]:
-    """Train one fold; gives the files that are to be published of it."""
-    return fold_files(job, task, index, job.kind.fit(task, job.config))
+def _train_fold(job: CrossValidation, task: FoldTask, data: LabelledSequences) -> TrainedFold:
+    """Train one fold; gives all that is to be published of it."""
+    return trained_fold(data, task, job.kind.fit(task, job.config))
 
 
 def fold_task(
     job: CrossValidation,
     fold: int,
     *,
-    index: pl.DataFrame,
+    data: LabelledSequences,
     batch: FeatureBatch,
     scratch: Path,
     on_progress: OnProgress,
 ) -> FoldTask:
     """Part the sequences into those to learn from and those held out."""
-    gestures, targets = tuple(job.features.content["classes"]), job.features.content["targets"]
-    joint, labels = labelling(job, index)
-    gesture_of = joint.gesture_of if joint else tuple(range(len(gestures)))
-    held = (index["fold"] == fold).to_numpy()
+    held = data.held_out(fold)
     fitted, held_out = np.flatnonzero(~held), np.flatnonzero(held)
-    orientations, orientation = postures(index)
     return FoldTask(
         fold=fold,
-        classes=joint.names if joint else gestures,
-        targets=tuple(targets[gesture] for gesture in gesture_of),
+        classes=data.classes,
+        targets=data.targets,
         train=batch.take(fitted),
-        train_labels=labels[fitted],
+        train_labels=data.labels[fitted],
         valid=batch.take(held_out),
-        valid_labels=labels[held_out],
+        valid_labels=data.labels[held_out],
         seed=job.seed,
         rate_hz=float(job.features.content["rate_hz"]),
         scratch=scratch,
         on_progress=on_progress,
-        gestures=gestures,
-        gesture_of=joint.gesture_of if joint else (),
-        orientations=orientations,
-        train_orientation=None if orientation is None else orientation[fitted],
+        gestures=data.gestures,
+        gesture_of=data.joint.gesture_of if data.joint else (),
+        orientations=data.orientations,
+        train_orientation=None if data.orientation is None else data.orientation[fitted],
         keep_steps=job.keep_steps,
     )
-
-
-def _fold_result(output: Output, fold: int, content: Mapping[str, Any], *, reused: bool) -> FoldResult:
-    classes, targets = content["classes"], content["targets"]
-    rows = fold_oof(output, fold)
-    scores = {}
-    for scenario in scenarios_of(content):
-        part = rows.filter(scenario=scenario)
-        truth = oof.class_positions(part[GESTURE].to_list(), classes)
-        proba = part.select(oof.proba_columns(len(classes))).to_numpy()
-        scores[scenario] = score_proba(proba, truth, targets).score
-    return FoldResult(fold, scores, fold_summary(output, fold)["summary"], reused)

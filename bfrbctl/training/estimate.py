@@ -1,7 +1,7 @@
 """Estimate what a training will take on this machine - time, memory, disk - from a few of its real steps.
 
 One fold is read, prepared and trained for a few steps, by as many processes at once as the training would have; what
-they took is multiplied out. The estimate assumes that later steps take as long as the first ones, other folds as long
+they took is scaled up. The estimate assumes that later steps take as long as the first ones, other folds as long
 as this one, and that nothing else keeps the machine busy.
 """
 
@@ -10,7 +10,6 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from bfrbctl.artefacts.folders import Pinned
-from bfrbctl.config import as_mapping, from_mapping
 from bfrbctl.errors import UsageError
-from bfrbctl.evaluation.labels import Sort
 from bfrbctl.execution.cache import Cache
 from bfrbctl.execution.executor import Executor, run_tasks
 from bfrbctl.features.folder import read_features
-from bfrbctl.models.interface import Rehearsing, kind_module, n_members
-from bfrbctl.training.cross_validation import CrossValidation, chosen_folds, fold_task, settings_elsewhere
-from bfrbctl.training.fold_results import fold_files, keeps_steps
+from bfrbctl.training.cross_validation import chosen_folds, fold_task
+from bfrbctl.training.fold_results import trained_fold
+from bfrbctl.training.job import CrossValidation, PortableJob
+from bfrbctl.training.labelled import labelled_sequences
+from bfrbctl.training.step_choice import keeps_steps
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class Estimate:
     folder_bytes, disk_bytes
         Of the finished folder, and most while it trains.
     measured
-        What it was reckoned from.
+        What it was computed from.
     """
 
     n_folds: int
@@ -101,14 +99,14 @@ class Estimate:
 
 
 def estimate(job: CrossValidation, executor: Executor) -> Estimate:
-    """Try a training out and reckon what the whole of it takes.
+    """Try a training out and estimate what the whole of it takes.
 
     Parameters
     ----------
     job
         The training.
-    crew
-        Who would do it: this process, or others of this machine.
+    executor
+        What would run the tasks: this process, or others of this machine.
 
     Raises
     ------
@@ -119,17 +117,14 @@ def estimate(job: CrossValidation, executor: Executor) -> Estimate:
     """
     if executor.cluster:
         raise UsageError("--plan tries out this machine, not a cluster", hint="leave --scheduler out")
-    if not isinstance(job.kind, Rehearsing):
-        raise UsageError(f"a training of {job.kind_name} cannot be tried out")
+    if job.kind.rehearse is None:
+        raise UsageError(f"a training of {job.kind.name} cannot be tried out")
     index, _ = read_features(job.features, parts=())
-    folds, members = chosen_folds(job, index), n_members(job.kind, job.config)
+    folds, members = chosen_folds(job, index), job.n_members
     n_tasks = len(folds) * members
     at_once, here = executor.at_once(n_tasks), executor.here(n_tasks)
-    settings, bound = (
-        settings_elsewhere(job, executor, n_tasks) if not here else (as_mapping(job.config), job.cache_bytes)
-    )
-    told = (job.features.pinned(), job.kind_name, settings, job.seed, job.labels, bound)
-    tasks = [(*told, folds[number % len(folds)]) for number in range(at_once)]
+    portable = PortableJob.of(job) if here else PortableJob.of(job).shared_out(executor, n_tasks)
+    tasks = [(portable, folds[number % len(folds)]) for number in range(at_once)]
     began = time.perf_counter()
     with closing(run_tasks(_measure, tasks, executor=executor, n_tasks=n_tasks)) as results:
         found = list(results)
@@ -156,7 +151,7 @@ def estimate(job: CrossValidation, executor: Executor) -> Estimate:
 
 
 def _seconds(found: Measured, n_steps: int, *, n_folds: int, members: int, at_once: int) -> float:
-    """Reckon a training of so many steps a model: one after the other (at_once 0), or several tasks at once."""
+    """Estimate a training of so many steps a model: one after the other (at_once 0), or several tasks at once."""
     model_s = n_steps * found.step_s
     once = found.read_s + found.prepare_s
     if not at_once:
@@ -177,32 +172,23 @@ def _average(found: list[Measured]) -> Measured:
     return Measured(**together)
 
 
-def _measure(
-    features: Pinned,
-    kind_name: str,
-    settings: Mapping[str, Any],
-    seed: int,
-    labels: Sort,
-    cache_bytes: int | None,
-    fold: int,
-) -> tuple[Measured, float]:
+def _measure(portable: PortableJob, fold: int) -> tuple[Measured, float]:
     """Train a few steps of a fold, in a folder that is removed again; gives also the seconds that all of it took."""
     began = time.perf_counter()
-    kind = kind_module(kind_name)
-    if not isinstance(kind, Rehearsing):
-        raise TypeError(f"{kind_name} cannot be tried out")
-    config = from_mapping(kind.Config, settings, f"settings of fold {fold}")
-    job = CrossValidation(features.open(), kind_name, kind, config, (fold,), seed, labels)
+    job = portable.open()
+    if job.kind.rehearse is None:
+        raise TypeError(f"{job.kind.name} cannot be tried out")
     with tempfile.TemporaryDirectory(prefix="bfrbctl-plan-") as scratch:
-        cache = Cache(cache_bytes, Path(scratch))
+        cache = Cache(job.cache_bytes, Path(scratch))
         started = time.perf_counter()
-        index, batch = read_features(job.features, parts=kind.NEEDS, cache=cache)
+        index, batch = read_features(job.features, parts=job.kind.needs, cache=cache)
         read_s = time.perf_counter() - started
-        task = fold_task(job, fold, index=index, batch=batch, scratch=Path(scratch), on_progress=lambda _: None)
+        data = labelled_sequences(job.features, index, job.labels)
+        task = fold_task(job, fold, data=data, batch=batch, scratch=Path(scratch), on_progress=lambda _: None)
         taking_s = time.perf_counter() - started - read_s
-        found = kind.rehearse(task, config)
+        found = job.kind.rehearse(task, job.config)
         started = time.perf_counter()
-        files = fold_files(job, task, index, found.model)
+        files = trained_fold(data, task, found.model).files()
         finish_s = time.perf_counter() - started
         of_model = sum(len(content) for name, content in files.items() if name.startswith(f"fold-{fold}."))
         others = sum(map(len, files.values())) - of_model
@@ -222,8 +208,8 @@ def _measure(
 
 def _peak_memory() -> int:
     """Most memory that this process has had so far, in bytes."""
-    told = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return told if sys.platform == "darwin" else told * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def free_disk(path: Path) -> int:

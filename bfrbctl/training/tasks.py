@@ -1,6 +1,6 @@
-"""Pieces of a cross-validation that is shared out: in which order they can be begun, and how they tell of themselves.
+"""Tasks of a cross-validation in several processes: the order in which they can start, and how they report progress.
 
-A piece is a member of a fold (see `models.InMembers`), or the putting together of a fold whose members are there.
+A task trains a member of a fold (see `Kind.fit_member`), or joins a fold whose members are there.
 """
 
 import json
@@ -19,20 +19,20 @@ TaskKey = tuple[int, int | None]
 
 
 class TaskQueue:
-    """Pieces in the order in which they can be begun: members by fold, and a fold as soon as its members are there.
+    """Tasks in the order in which they can start: members by fold, and a fold as soon as its members are there.
 
     Parameters
     ----------
     folds
-        Which folds.
+        The folds to train.
     members
         How many members each has; of one only, it is trained as the fold is put together.
     """
 
     def __init__(self, folds: Sequence[int], members: int) -> None:
-        apart = range(members if members > 1 else 0)
-        self.members = deque((fold, member) for fold in folds for member in apart)
-        self.left = dict.fromkeys(folds, len(apart))
+        numbers = range(members if members > 1 else 0)
+        self.members = deque((fold, member) for fold in folds for member in numbers)
+        self.left = dict.fromkeys(folds, len(numbers))
         self.all: list[TaskKey] = [*self.members, *((fold, None) for fold in folds)]
 
     def __iter__(self) -> Iterator[TaskKey | None]:
@@ -50,14 +50,14 @@ class TaskQueue:
 
 
 def progress_path(scratch: Path, member: int | None) -> Path:
-    """Name the file of a piece's history rows, by which this process comes to know them."""
+    """Name the file of a task's history rows, from which the main process reads them."""
     return scratch / ("progress.jsonl" if member is None else f"progress-{member}.jsonl")
 
 
 @contextmanager
-def written_rows(path: Path, *, anew: bool) -> Iterator[Callable[[HistoryRow], None]]:
-    """Give what appends history rows to a file as they are known, for who looks into a run."""
-    with path.open("w" if anew else "a", encoding="utf-8", buffering=1) as file:
+def written_rows(path: Path, *, start_over: bool) -> Iterator[Callable[[HistoryRow], None]]:
+    """Give what appends history rows to a file as they are known, for readers of an unfinished run."""
+    with path.open("w" if start_over else "a", encoding="utf-8", buffering=1) as file:
 
         def write(row: HistoryRow) -> None:
             file.write(json.dumps(row) + "\n")
@@ -66,7 +66,7 @@ def written_rows(path: Path, *, anew: bool) -> Iterator[Callable[[HistoryRow], N
 
 
 def latest_rows(content: bytes) -> list[HistoryRow]:
-    """Read such a file while it may be written, or as a kill left it: of a model that was begun anew, the last rows.
+    """Read such a file while it may be written, or as a kill left it: of a model that was started again, the last rows.
 
     A line that is not whole is left out.
     """
@@ -83,7 +83,7 @@ def latest_rows(content: bytes) -> list[HistoryRow]:
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """Read a line; None where it is not whole, as of a worker that was taken for dead and still wrote."""
+    """Read a line; None where it is not whole, as of a worker that was given up and still wrote."""
     try:
         row = parse_json(line, "a history row")
     except ArtefactError:
@@ -92,20 +92,20 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 
 class Rows:
-    """Rows that a worker appends to a file, read as they come; those of an earlier run are let go."""
+    """Rows that a worker appends to a file, read as they come; those of an earlier run are dropped."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.seen = b""
+        self.read = b""
         path.unlink(missing_ok=True)
 
     def new(self) -> Iterator[HistoryRow]:
-        """Give the whole lines since the last call; from the start again when a worker began anew."""
+        """Give the whole lines since the last call; from the start when a worker started again."""
         if not self.path.exists():
             return
         content = self.path.read_bytes()
-        if not content.startswith(self.seen):
-            self.seen = b""
-        lines, newline, _ = content[len(self.seen) :].rpartition(b"\n")
-        self.seen += lines + newline
+        if not content.startswith(self.read):
+            self.read = b""
+        lines, newline, _ = content[len(self.read) :].rpartition(b"\n")
+        self.read += lines + newline
         yield from filter(None, map(_row, lines.splitlines()))

@@ -21,7 +21,7 @@ import pytest
 
 from bfrbctl.arrays.ragged import AnyArray
 from bfrbctl.artefacts.folders import open_folder
-from bfrbctl.models.interface import kind_module
+from bfrbctl.models.interface import model_kind
 from bfrbctl.models.keras.inputs import prediction_batches, ready
 from bfrbctl.models.keras.model import KerasFoldModel
 from bfrbctl.models.keras.network.building import build_network, weight_names
@@ -123,7 +123,7 @@ def plain_ways(study: FeatureGroup, *, motion: bool = True) -> Callable[[int], C
     for fold in range(5):
         start = f"fold-{fold}."
         files = {name.removeprefix(start): folder.read(name) for name in folder.files if name.startswith(start)}
-        model: Any = kind_module("keras").load(files, classes=study.predictor.classes)
+        model: Any = model_kind("keras").load(files, classes=study.predictor.classes)
         built = build_network(model.spec.network, seed=0)
         network = built.predict
         for variable, name in zip(network.weights, weight_names(built), strict=True):

@@ -47,7 +47,7 @@ def features(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 
 def train(features: Folder, path: Path, labels: Sort) -> Folder:
-    run = CrossValidation(features, "toy", toy_model, toy_model.Config(sharpness=4.0), labels=labels)
+    run = CrossValidation(features, toy_model.KIND, toy_model.Config(sharpness=4.0), labels=labels)
     with open_output(path, Job("model", run.settings, (features.ref(),))) as output:
         for _ in cross_validate(run, output):
             pass

@@ -19,7 +19,7 @@ from bfrbctl.evaluation import oof
 from bfrbctl.features import FeatureConfig
 from bfrbctl.features import folder as feature_folder
 from bfrbctl.features.featurization import featurize
-from bfrbctl.models.interface import kind_module
+from bfrbctl.models.interface import model_kind
 from bfrbctl.prediction.predictor import Predictor
 from bfrbctl.recordings import dataset
 from bfrbctl.recordings.preparation import PrepareConfig, prepare, split_refs
@@ -88,9 +88,9 @@ def use_features(path: Path) -> bytes:
     """Read all parts, and train trees on one fold."""
     folder = open_folder(path, "features")
     index, batch = feature_folder.read_features(folder, labelled=False)
-    kind = kind_module("lgbm")
-    config = kind.Config(n_rounds=1, min_data_in_leaf=2, threads=1)
-    run = CrossValidation(folder, "lgbm", kind, config, (0,))
+    kind = model_kind("lgbm")
+    config = kind.config_class(n_rounds=1, min_data_in_leaf=2, threads=1)
+    run = CrossValidation(folder, kind, config, (0,))
     with open_output(path.parent / "out", Job("model", {}, (folder.ref(),))) as output:
         list(cross_validate(run, output))
         told = digest_of(open_folder(output.path))

@@ -18,14 +18,14 @@ from bfrbctl.evaluation.seed_predictions import SEEDS, read_seed_predictions
 from bfrbctl.features.folder import read_features
 from bfrbctl.inspection import View, inspect, options_of
 from bfrbctl.inspection.views.comparison import verdict_of, with_training
-from bfrbctl.models.interface import kind_module
+from bfrbctl.models.interface import model_kind
 from bfrbctl.models.lightgbm.model import Config, LightGBMModel, load
 from bfrbctl.training.cross_validation import CrossValidation, cross_validate
 
 
 def trained(features: Folder, path: Path, *, seeds: int, seed: int = 0) -> Folder:
     config = Config(seeds=seeds, threads=1, n_rounds=1, min_data_in_leaf=2, feature_fraction=0.01)
-    run = CrossValidation(features, "lgbm", kind_module("lgbm"), config, seed=seed)
+    run = CrossValidation(features, model_kind("lgbm"), config, seed=seed)
     with open_output(path, Job("model", run.settings, (features.ref(),))) as output:
         for _ in cross_validate(run, output):
             pass

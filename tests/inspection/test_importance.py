@@ -12,7 +12,7 @@ from bfrbctl.features import FeatureConfig
 from bfrbctl.features.featurization import featurize
 from bfrbctl.features.folder import read_features
 from bfrbctl.inspection import View, inspect, options_of
-from bfrbctl.models.interface import kind_module
+from bfrbctl.models.interface import model_kind
 from bfrbctl.recordings.preparation import PrepareConfig, prepare, split_refs
 from bfrbctl.recordings.raw import find_splits
 from bfrbctl.training.cross_validation import CrossValidation, cross_validate
@@ -21,9 +21,9 @@ from tests.raw_recordings import raw_frames, write_raw
 
 @pytest.fixture(scope="module")
 def trees(feature_folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    kind = kind_module("lgbm")
-    config = kind.Config(n_rounds=6, min_data_in_leaf=2, seeds=2)
-    run = CrossValidation(feature_folder, "lgbm", kind, config)
+    kind = model_kind("lgbm")
+    config = kind.config_class(n_rounds=6, min_data_in_leaf=2, seeds=2)
+    run = CrossValidation(feature_folder, kind, config)
     path = tmp_path_factory.mktemp("trees") / "lgbm"
     with open_output(path, Job("model", {"model": "lgbm"}, (feature_folder.ref(),))) as output:
         for _ in cross_validate(run, output):
@@ -70,7 +70,7 @@ def test_shap_needs_the_feature_folder(trees: Folder, dataset_folder: Folder) ->
 def test_contributions_and_expectation_sum_to_the_raw_score(trees: Folder, feature_folder: Folder) -> None:
     classes = tuple(trees.content["classes"])
     files = {name.removeprefix("fold-0."): trees.read(name) for name in trees.names(r"fold-0\..*")}
-    model: Any = kind_module("lgbm").load(files, classes=classes)
+    model: Any = model_kind("lgbm").load(files, classes=classes)
     _, batch = read_features(feature_folder, parts=frozenset({"table"}))
     told = model.contributions(batch)
     assert told.shape == (48, len(model.features), 4)

@@ -15,7 +15,7 @@ import pytest
 from bfrbctl.artefacts.folders import Folder, open_folder
 from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.ensemble.blending import BlendConfig, blend
-from bfrbctl.models.interface import kind_module
+from bfrbctl.models.interface import model_kind
 from bfrbctl.prediction import gateway
 from bfrbctl.prediction.predictor import Predictor
 from bfrbctl.training.cross_validation import CrossValidation, cross_validate
@@ -200,8 +200,8 @@ def served_blend(feature_folder: Folder, tmp_path_factory: pytest.TempPathFactor
     settings = {"lgbm": {"n_rounds": 20}, "keras": {"width": 0.25, "epochs": 1, "batch_size": 16}}
     folders = []
     for kind, values in settings.items():
-        module = kind_module(kind)
-        run = CrossValidation(feature_folder, kind, module, module.Config(**values))
+        module = model_kind(kind)
+        run = CrossValidation(feature_folder, module, module.config_class(**values))
         with open_output(base / kind, Job("model", {"model": kind}, (feature_folder.ref(),))) as output:
             for _ in cross_validate(run, output):
                 pass

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -243,7 +244,7 @@ def test_weights_that_are_refused_are_named(packed: Path, monkeypatch: pytest.Mo
     def refuse(*_: object, **__: object) -> None:
         raise ArtefactError("the weights hold a pickle")
 
-    monkeypatch.setattr(toy_model, "load", refuse)
+    monkeypatch.setattr(toy_model, "KIND", replace(toy_model.KIND, load=refuse))
     with pytest.raises(ArtefactError, match=r"upload/member-0\.fold-0\.\*: the weights hold a pickle"):
         Predictor.open(packed)
 

@@ -15,7 +15,7 @@ from bfrbctl.ensemble import members
 from bfrbctl.ensemble.members import Member
 from bfrbctl.ensemble.mixing import Mixture
 from bfrbctl.errors import ArtefactError, DataError, UsageError, missing_library
-from bfrbctl.models.interface import Kind, kind_module
+from bfrbctl.models.interface import Kind, model_kind
 from bfrbctl.prediction.predictor import Features, Predictor
 from bfrbctl.prediction.submission import open_input, predict
 from bfrbctl.recordings.dataset import FeatureBatch, RecordingBatch, read_recordings
@@ -343,11 +343,11 @@ def test_a_member_whose_library_is_not_installed_is_left_out_loudly_or_refused(
         if len(asked) == 1:
             error = ModuleNotFoundError("No module named 'toys'", name="toys")
             raise missing_library("a toy model", error) from error
-        return kind_module(kind)
+        return model_kind(kind)
 
     asked: list[str] = []
     why = "which cannot be imported here (No module named 'toys')"
-    monkeypatch.setattr(members, "kind_module", absent)
+    monkeypatch.setattr(members, "model_kind", absent)
     with caplog.at_level(logging.WARNING):
         assert len(Predictor.open(blend_folder.path).members) == 1
     assert f"is left out (a toy model needs toys, {why}; {sys.executable} -m pip install toys)" in caplog.text

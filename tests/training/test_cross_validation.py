@@ -6,15 +6,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bfrbctl.artefacts.folders import Folder
-from bfrbctl.artefacts.outputs import Job, open_output
+from bfrbctl.artefacts.folders import Folder, open_folder
+from bfrbctl.artefacts.outputs import Job, Output, open_output
 from bfrbctl.errors import ArtefactError, DataError, UsageError
 from bfrbctl.evaluation import oof
 from bfrbctl.execution.executor import Executor
 from bfrbctl.features import FeatureConfig
 from bfrbctl.features.featurization import featurize
 from bfrbctl.features.folder import read_features
-from bfrbctl.models.interface import kind_module
+from bfrbctl.models.interface import model_kind
 from bfrbctl.training.cross_validation import CrossValidation, cross_validate
 from tests import toy_model
 from tests.conftest import train_toy
@@ -52,20 +52,20 @@ def test_a_killed_training_continues_to_the_same_model(feature_folder: Folder, t
 
 
 def test_one_fold_alone_can_be_trained(feature_folder: Folder, tmp_path: Path) -> None:
-    run = CrossValidation(feature_folder, "toy", toy_model, toy_model.Config(), folds=(1,))
+    run = CrossValidation(feature_folder, toy_model.KIND, toy_model.Config(), folds=(1,))
     with open_output(tmp_path / "m", Job("model", {})) as output:
         results = list(cross_validate(run, output))
     assert [result.fold for result in results] == [1]
-    run = CrossValidation(feature_folder, "toy", toy_model, toy_model.Config(), folds=(7,))
+    run = CrossValidation(feature_folder, toy_model.KIND, toy_model.Config(), folds=(7,))
     with pytest.raises(UsageError, match="no fold 7"), open_output(tmp_path / "n", Job("model", {})) as output:
         list(cross_validate(run, output))
 
 
 def test_metrics_and_history_are_written(model_folders: tuple[Folder, Folder]) -> None:
-    told = model_folders[0].read_json("metrics.json")
-    assert 0.5 < told["score"] <= 1
-    assert [fold["fold"] for fold in told["folds"]] == [0, 1, 2]
-    assert set(told["scenarios"]["imu"]["f1"]) == {"Cheek - pinch skin", "Neck - scratch", "non_target"}
+    metrics = model_folders[0].read_json("metrics.json")
+    assert 0.5 < metrics["score"] <= 1
+    assert [fold["fold"] for fold in metrics["folds"]] == [0, 1, 2]
+    assert set(metrics["scenarios"]["imu"]["f1"]) == {"Cheek - pinch skin", "Neck - scratch", "non_target"}
     lines = model_folders[0].read("history.jsonl").decode().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 1, 1]
     table = list(csv.DictReader(model_folders[0].read("history.csv").decode().splitlines()))
@@ -74,9 +74,28 @@ def test_metrics_and_history_are_written(model_folders: tuple[Folder, Folder]) -
     assert sum(model_folders[0].content["prior"]) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("executor", [Executor(1), Executor(2)], ids=["here", "elsewhere"])
+def test_what_a_run_writes_of_its_folds_it_does_not_read_back(
+    feature_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: Executor
+) -> None:
+    def refuse(output: Output, name: str) -> bytes:
+        raise AssertionError(f"{name} is read back")
+
+    config = model_kind("lgbm").config_class(n_rounds=2, min_data_in_leaf=2, select="last")
+    job = CrossValidation(feature_folder, model_kind("lgbm"), config)
+    monkeypatch.setattr(Output, "read", refuse)
+    with open_output(tmp_path / "m", Job("model", job.settings, (feature_folder.ref(),))) as output:
+        results = list(cross_validate(job, output, executor=executor))
+    monkeypatch.undo()
+    metrics = open_folder(tmp_path / "m", "model").read_json("metrics.json")
+    found = [{"fold": result.fold, **result.scores} for result in sorted(results, key=lambda result: result.fold)]
+    assert found == metrics["folds"]
+    assert [model["rounds"] for model in metrics["models"]] == [[2]] * 3
+
+
 def test_an_unknown_kind_of_model_is_refused() -> None:
     with pytest.raises(UsageError, match="no model of kind 'forest'"):
-        kind_module("forest")
+        model_kind("forest")
 
 
 def test_trees_need_the_sequence_table(dataset_folder: Folder, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What --plan tells: time, memory and disk of a training, reckoned from a few of its steps."""
+"""What --plan shows: time, memory and disk of a training, estimated from a few of its steps."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from bfrbctl.cli import main
 from bfrbctl.errors import UsageError
 from bfrbctl.execution.cache import Cache
 from bfrbctl.execution.executor import SEQUENTIAL, Executor
-from bfrbctl.models.interface import Rehearsing, kind_module
+from bfrbctl.models.interface import model_kind
 from bfrbctl.models.keras.learning.rehearsal import BATCHES, EPOCHS
 from bfrbctl.models.lightgbm.rehearsal import ROUNDS
 from bfrbctl.training import estimate as rehearsal
@@ -39,8 +39,8 @@ TAKEN = Measured(
 
 
 def job(features: Folder, **settings: Any) -> CrossValidation:
-    module = kind_module("lgbm")
-    return CrossValidation(features, "lgbm", module, module.Config(min_data_in_leaf=2, **settings))
+    module = model_kind("lgbm")
+    return CrossValidation(features, module, module.config_class(min_data_in_leaf=2, **settings))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def job(features: Folder, **settings: Any) -> CrossValidation:
         (2, 3, 5 + 3 * (3 + 2 + 10) + 2 * (3 + 2 + 1)),  # eight models in three rounds, then folds are put together
     ],
 )
-def test_seconds_are_multiplied_out_by_who_does_what(members: int, at_once: int, expected: float) -> None:
+def test_seconds_are_scaled_up_by_what_runs_at_once(members: int, at_once: int, expected: float) -> None:
     assert rehearsal._seconds(TAKEN, 20, n_folds=4, members=members, at_once=at_once) == expected
 
 
@@ -76,7 +76,7 @@ def test_time_memory_and_disk_follow_from_what_was_measured(
     assert last.disk_bytes == 1310, "of other folds, one at a time is kept"
 
 
-def test_a_training_that_is_as_short_as_the_trial_has_the_size_that_was_told(
+def test_a_training_that_is_as_short_as_the_trial_has_the_size_of_the_estimate(
     feature_folder: Folder, tmp_path: Path
 ) -> None:
     run = job(feature_folder, n_rounds=ROUNDS - 2, seeds=2, modality_dropout=0.0, select="last")
@@ -104,15 +104,15 @@ def test_what_cannot_be_tried_is_refused(feature_folder: Folder) -> None:
     with pytest.raises(UsageError, match="tries out this machine, not a cluster"):
         estimate(job(feature_folder), Executor(cluster=SimpleNamespace()))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="a training of toy cannot be tried out"):
-        estimate(CrossValidation(feature_folder, "toy", toy_model, toy_model.Config()), SEQUENTIAL)
+        estimate(CrossValidation(feature_folder, toy_model.KIND, toy_model.Config()), SEQUENTIAL)
     with pytest.raises(UsageError, match="no fold 9"):
         estimate(replace(job(feature_folder), folds=(9,)), SEQUENTIAL)
 
 
 def test_a_network_is_tried_on_a_sample_and_its_epochs_are_those_of_all(tmp_path: Path) -> None:
-    kind = kind_module("keras")
-    assert isinstance(kind, Rehearsing)
-    config = kind.Config(width=0.1, batch_size=4, seeds=2)
+    kind = model_kind("keras")
+    assert kind.rehearse is not None
+    config = kind.config_class(width=0.1, batch_size=4, seeds=2)
     rows: list[Any] = []
     job = keras_task(tmp_path, on_progress=rows.append)
     found = kind.rehearse(job, config)
@@ -126,8 +126,8 @@ def test_a_network_is_tried_on_a_sample_and_its_epochs_are_those_of_all(tmp_path
 
 
 def test_of_a_network_whose_epochs_are_kept_the_disk_holds_all_of_them(tmp_path: Path) -> None:
-    kind: Any = kind_module("keras")
-    config = kind.Config(width=0.1, batch_size=4, network="two-branch", select="other-folds")
+    kind: Any = model_kind("keras")
+    config = kind.config_class(width=0.1, batch_size=4, network="two-branch", select="other-folds")
     found = kind.rehearse(keras_task(tmp_path), config)
     checkpoint, epoch = ((tmp_path / name).stat().st_size for name in ("keras-0.npz", "keras-epoch-0001.npz"))
     assert found.kept_bytes == checkpoint + config.epochs * epoch
@@ -161,9 +161,9 @@ def test_plan_prints_a_table_and_writes_nothing(
         assert (stop.value.code, err) == (0, "")
         assert not (tmp_path / "m").exists()
         if more:
-            told = json.loads(out)
-            assert told["n_tasks"] == (6 if options else 3)
-            assert told["seconds"] > 0 and told["memory_bytes"] > 0 and told["disk_free_bytes"] > 0
+            figures = json.loads(out)
+            assert figures["n_tasks"] == (6 if options else 3)
+            assert figures["seconds"] > 0 and figures["memory_bytes"] > 0 and figures["disk_free_bytes"] > 0
         else:
             assert [line.split()[0] for line in out.splitlines()[1:3]] == ["models", "time"]
             assert "which is not written" in out and "s a round, 5 a model" in out and "patience" not in out

@@ -1,4 +1,4 @@
-"""Members of folds as pieces of work of their own: the same model as alone, whoever trains them and whatever dies."""
+"""Members of folds as tasks of their own: the same model as alone, no matter which process trains them or dies."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from bfrbctl.evaluation.oof import read_oof
 from bfrbctl.execution.executor import Executor
 from bfrbctl.features import FeatureConfig
 from bfrbctl.features.featurization import featurize
-from bfrbctl.models.interface import HistoryRow, n_members
+from bfrbctl.models.interface import HistoryRow, model_kind
 from bfrbctl.models.keras import model as keras_model
 from bfrbctl.models.lightgbm import model as lightgbm_model
 from bfrbctl.models.lightgbm.library import lgb
@@ -48,8 +48,8 @@ def train(
     on_row: Callable[[HistoryRow], None] = lambda _: None,
 ) -> tuple[Folder, list[HistoryRow]]:
     """Train two folds, and give the model and the rows of progress."""
-    kind, name = (keras_model, "keras") if isinstance(config, keras_model.Config) else (lightgbm_model, "lgbm")
-    run = CrossValidation(features, name, kind, config, FOLDS)
+    kind = model_kind("keras" if isinstance(config, keras_model.Config) else "lgbm")
+    run = CrossValidation(features, kind, config, FOLDS)
     rows: list[HistoryRow] = []
 
     def note(row: HistoryRow) -> None:
@@ -62,7 +62,7 @@ def train(
     return open_folder(path), rows
 
 
-def told(folder: Folder) -> dict[str, object]:
+def contents(folder: Folder) -> dict[str, object]:
     """All that a model folder holds, but for the seconds of its history."""
     files: dict[str, object] = {name: entry for name, entry in folder.files.items() if not name.startswith("history.")}
     lines = folder.read("history.jsonl").decode().splitlines()
@@ -74,7 +74,7 @@ def by_member(rows: Sequence[HistoryRow]) -> list[tuple[int, int, int]]:
 
 
 class Killer:
-    """Kills the workers of this process, at the first row that it is told of."""
+    """Kills the workers of this process, at the first row that it gets."""
 
     def __init__(self) -> None:
         self.killed: list[psutil.Process] = []
@@ -97,7 +97,7 @@ def test_members_trained_at_once_give_the_same_model(
     feature_folder: Folder, alone: tuple[Folder, list[HistoryRow]], tmp_path: Path
 ) -> None:
     together, rows = train(feature_folder, tmp_path / "m", Executor(2))
-    assert told(together) == told(alone[0])
+    assert contents(together) == contents(alone[0])
     assert by_member(rows) == by_member(alone[1])
     assert {member[:2] for member in by_member(rows)} == {(0, 0), (0, 1), (2, 0), (2, 1)}
     assert list((tmp_path / "m").glob("part-*")) == []
@@ -109,7 +109,7 @@ def test_a_worker_killed_in_a_member_is_replaced(
     killer = Killer()
     mended, _ = train(feature_folder, tmp_path / "m", Executor(2), on_row=killer)
     assert killer.killed
-    assert told(mended) == told(alone[0])
+    assert contents(mended) == contents(alone[0])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -125,7 +125,7 @@ def test_resume_keeps_finished_members(
     left = sorted(path.name for path in (tmp_path / "m").glob("part-scratch-*/*"))
     assert left == ["lgbm-0.json", "progress.jsonl"]
     resumed, rows = train(feature_folder, tmp_path / "m", Executor(workers), resume=True)
-    assert told(resumed) == told(alone[0])
+    assert contents(resumed) == contents(alone[0])
     assert {member[:2] for member in by_member(rows)} == {(0, 1), (2, 0), (2, 1)}
 
 
@@ -144,7 +144,7 @@ def test_members_left_by_others_are_put_together(tmp_path: Path) -> None:
     assert without_seconds(found.history) == without_seconds(expected.history)
 
 
-def test_members_of_another_task_are_trained_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_of_another_task_are_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lightgbm_model.fit_member(task(scratch=tmp_path), quick(seeds=2), 0)
     table = task().train.table.copy()
     table[3, 4] += 1
@@ -163,14 +163,14 @@ def test_members_of_another_task_are_trained_anew(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("damage", ["half", "another number", "no object"])
-def test_a_damaged_member_is_trained_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+def test_a_damaged_member_is_trained_again(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
     expected = lightgbm_model.fit(task(scratch=tmp_path), quick(seeds=2))
     path = tmp_path / "lgbm-1.json"
     content = path.read_bytes()
-    told = json.loads(content)
+    kept = json.loads(content)
     damaged = {
         "half": content[: len(content) // 2],
-        "another number": json.dumps({**told, "text": told["text"].replace("1", "2", 1)}).encode(),
+        "another number": json.dumps({**kept, "text": kept["text"].replace("1", "2", 1)}).encode(),
         "no object": b"[]",
     }
     path.write_bytes(damaged[damage])
@@ -182,24 +182,24 @@ def test_a_damaged_member_is_trained_anew(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_folds_are_put_together_as_soon_as_their_members_are_there() -> None:
-    pieces = TaskQueue((3, 5), 2)
-    drawn = iter(pieces)
+    queue = TaskQueue((3, 5), 2)
+    drawn = iter(queue)
     assert [next(drawn) for _ in range(5)] == [(3, 0), (3, 1), (5, 0), (5, 1), None]
     for fold in (5, 3, 5):
-        pieces.done(fold)
+        queue.done(fold)
     assert [next(drawn), next(drawn)] == [(5, None), None]
-    pieces.done(3)
+    queue.done(3)
     assert list(drawn) == [(3, None)]
     assert list(TaskQueue((3, 5), 1)) == [(3, None), (5, None)]
 
 
-def test_a_kind_tells_how_many_pieces_a_fold_has() -> None:
-    assert n_members(lightgbm_model, lightgbm_model.Config(seeds=5)) == 5
-    assert n_members(keras_model, keras_model.Config(seeds=3)) == 3
-    assert n_members(toy_model, toy_model.Config()) == 1
+def test_a_kind_says_how_many_members_a_fold_has() -> None:
+    assert model_kind("lgbm").n_members(lightgbm_model.Config(seeds=5)) == 5
+    assert model_kind("keras").n_members(keras_model.Config(seeds=3)) == 3
+    assert toy_model.KIND.n_members(toy_model.Config()) == 1
 
 
-def test_rows_of_a_worker_that_began_anew_are_read_from_the_start(tmp_path: Path) -> None:
+def test_rows_of_a_worker_that_started_again_are_read_from_the_start(tmp_path: Path) -> None:
     path = tmp_path / "progress.jsonl"
     path.write_text('{"step": 9}\n')
     rows = Rows(path)
@@ -233,7 +233,7 @@ def test_networks_left_by_others_are_put_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_networks_of_a_fold_trained_at_once_answer_the_same(dataset_folder: Folder, tmp_path: Path) -> None:
+def test_networks_of_a_fold_trained_at_once_predict_the_same(dataset_folder: Folder, tmp_path: Path) -> None:
     with open_output(tmp_path / "features", Job("features", {})) as output:
         features = featurize(dataset_folder, output, FeatureConfig(families=("motion",)))
     config = keras_model.Config(network="two-branch", width=0.1, epochs=2, batch_size=16, seeds=2)

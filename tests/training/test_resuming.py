@@ -26,8 +26,8 @@ def interrupted(path: Path, job: Job = JOB) -> None:
 
 
 def change_journal(path: Path, *, without: tuple[str, ...] = (), **changes: Any) -> None:
-    told = {key: value for key, value in read_journal(path).items() if key not in without}
-    (path / JOURNAL).write_bytes(encode_json(sealed({**told, **changes})))
+    content = {key: value for key, value in read_journal(path).items() if key not in without}
+    (path / JOURNAL).write_bytes(encode_json(sealed({**content, **changes})))
 
 
 def test_a_journal_holds_what_a_resumed_run_needs(tmp_path: Path) -> None:

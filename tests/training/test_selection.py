@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,16 @@ from bfrbctl.evaluation.selection import Curve
 from bfrbctl.execution.executor import Executor
 from bfrbctl.features.folder import read_features
 from bfrbctl.inspection.views.unfinished import run_view
-from bfrbctl.models.interface import FoldTask, kind_module
+from bfrbctl.models.interface import FoldTask, model_kind
 from bfrbctl.training.cross_validation import CrossValidation, cross_validate
-from bfrbctl.training.fold_results import selection_line
+from bfrbctl.training.step_choice import selection_line
 from tests import toy_model
-from tests.training.test_members import TREES, told
+from tests.training.test_members import TREES, contents
 
 CHOOSING = toy_model.Config(n_steps=5, select="other-folds", sharpness=3.0)
 PEAKS = {0: [0.1, 0.2, 0.5, 0.1, 0.1], 1: [0.1, 0.9, 0.2, 0.3, 0.1], 2: [0.1, 0.1, 0.2, 0.9, 0.1]}
 """Score of every step by fold. Best on 1 and 2 is step 4, on 0 and 2 it is 4, on 0 and 1 it is 2, on all it is 4."""
-PIECES = ["fold-0", "fold-1", "fold-2", "selected-0", "selected-1", "selected-2", "tables"]
+PARTS = ["fold-0", "fold-1", "fold-2", "selected-0", "selected-1", "selected-2", "tables"]
 
 
 def curve_of(score: Sequence[float]) -> Curve:
@@ -34,20 +35,20 @@ def curve_of(score: Sequence[float]) -> Curve:
 
 
 def set_curves(patch: pytest.MonkeyPatch, scores: Mapping[int, Sequence[float]]) -> None:
-    """Let the toy tell these curves instead of its own."""
-    fit = toy_model.fit
+    """Let the toy give these curves instead of its own."""
+    fit = toy_model.KIND.fit
 
     def with_curve(task: FoldTask, config: toy_model.Config) -> toy_model.Toy:
         model = fit(task, config)
         return toy_model.Toy(model.means, model.scale, model.sharpness, curve_of(scores[task.fold]))
 
-    patch.setattr(toy_model, "fit", with_curve)
+    patch.setattr(toy_model, "KIND", replace(toy_model.KIND, fit=with_curve))
 
 
 def train(
     features: Folder, path: Path, *, config: Any = CHOOSING, folds: tuple[int, ...] = (), resume: bool = False
 ) -> Folder:
-    run = CrossValidation(features, "toy", toy_model, config, folds)
+    run = CrossValidation(features, toy_model.KIND, config, folds)
     with open_output(path, Job("model", {"model": "toy"}, (features.ref(),)), resume=resume) as output:
         for _ in cross_validate(run, output):
             pass
@@ -146,32 +147,32 @@ def whole(feature_folder: Folder, tmp_path: Path, curves: None) -> Folder:
     return train(feature_folder, tmp_path / "whole")
 
 
-def stop(patch: pytest.MonkeyPatch, piece: str, *, before: bool) -> None:
-    """Let a run end before or after it publishes a piece; after `tables` there is nothing left but the manifest."""
+def stop(patch: pytest.MonkeyPatch, part: str, *, before: bool) -> None:
+    """Let a run end before or after it publishes a part; after `tables` there is nothing left but the manifest."""
     publish = Output.publish
 
     def stopping(self: Output, name: str, files: Any) -> None:
-        if name == piece and before:
+        if name == part and before:
             raise KeyboardInterrupt
         publish(self, name, files)
-        if name == piece:
+        if name == part:
             raise KeyboardInterrupt
 
     patch.setattr(Output, "publish", stopping)
 
 
-@pytest.mark.parametrize(("piece", "before"), [*((piece, False) for piece in PIECES), ("selected-0", True)])
+@pytest.mark.parametrize(("part", "before"), [*((part, False) for part in PARTS), ("selected-0", True)])
 def test_a_run_that_ends_anywhere_continues_to_the_same_files(
-    feature_folder: Folder, tmp_path: Path, whole: Folder, piece: str, before: bool
+    feature_folder: Folder, tmp_path: Path, whole: Folder, part: str, before: bool
 ) -> None:
     out = tmp_path / "m"
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop(patch, piece, before=before)
+        stop(patch, part, before=before)
         train(feature_folder, out)
     facts = run_view(out).facts
-    done = PIECES.index(piece) + (not before)
-    assert (facts["pieces_done"], facts["pieces_planned"]) == (done, len(PIECES))
-    assert read_journal(out)["planned"] == PIECES
+    done = PARTS.index(part) + (not before)
+    assert (facts["pieces_done"], facts["pieces_planned"]) == (done, len(PARTS))
+    assert read_journal(out)["planned"] == PARTS
     assert not (out / MANIFEST).exists()
     resumed = train(feature_folder, out, resume=True)
     assert resumed.files == whole.files
@@ -180,24 +181,24 @@ def test_a_run_that_ends_anywhere_continues_to_the_same_files(
 
 
 @pytest.mark.parametrize("damaged", ["part-steps-1.toy.npz", "part-summary-1.json"])
-@pytest.mark.parametrize("piece", ["fold-2", "selected-1", "tables"])
+@pytest.mark.parametrize("part", ["fold-2", "selected-1", "tables"])
 def test_a_fold_whose_steps_are_damaged_is_trained_again(
-    feature_folder: Folder, tmp_path: Path, whole: Folder, damaged: str, piece: str
+    feature_folder: Folder, tmp_path: Path, whole: Folder, damaged: str, part: str
 ) -> None:
     out = tmp_path / "m"
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop(patch, piece, before=False)
+        stop(patch, part, before=False)
         train(feature_folder, out)
     content = (out / damaged).read_bytes()
     (out / damaged).write_bytes(content.replace(b"0.9", b"0.0") if damaged.endswith("json") else content[:-9])
-    trained, fit = [], toy_model.fit
+    trained, fit = [], toy_model.KIND.fit
 
     def noted(task: FoldTask, config: toy_model.Config) -> toy_model.Toy:
         trained.append(task.fold)
         return fit(task, config)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(toy_model, "fit", noted)
+        patch.setattr(toy_model, "KIND", replace(toy_model.KIND, fit=noted))
         resumed = train(feature_folder, out, resume=True)
     assert trained == [1]
     assert resumed.files == whole.files
@@ -232,7 +233,7 @@ def test_a_run_that_ended_within_the_choice_shows_its_folds_and_says_of_which_st
 
 
 def train_trees(features: Folder, path: Path, executor: Executor) -> Folder:
-    run = CrossValidation(features, "lgbm", kind_module("lgbm"), TREES, (0, 2), 0, "joint")
+    run = CrossValidation(features, model_kind("lgbm"), TREES, (0, 2), 0, "joint")
     with open_output(path, Job("model", run.settings, (features.ref(),))) as output:
         for _ in cross_validate(run, output, executor=executor):
             pass
@@ -242,11 +243,11 @@ def train_trees(features: Folder, path: Path, executor: Executor) -> Folder:
 def test_trees_of_joint_labels_are_the_same_of_two_workers(feature_folder: Folder, tmp_path: Path) -> None:
     here = train_trees(feature_folder, tmp_path / "here", Executor(1))
     there = train_trees(feature_folder, tmp_path / "there", Executor(2))
-    assert told(here) == told(there)
+    assert contents(here) == contents(there)
     assert {"seeds.parquet", "oof.parquet", "joint.parquet"} <= set(here.files)
     selection = selection_of(here)
     assert (selection["select"], sorted(selection["folds"])) == ("other-folds", ["0", "2"])
     for model in here.read_json("metrics.json")["models"]:
         assert max(model["rounds"]) <= selection["kept"]
     rows = [json.loads(line) for line in here.read("history.jsonl").decode().splitlines()]
-    assert max(row["step"] for row in rows) == TREES.n_rounds, "the history tells all rounds"
+    assert max(row["step"] for row in rows) == TREES.n_rounds, "the history has all rounds"

@@ -23,10 +23,11 @@ from bfrbctl.inspection.figures import Bars, Lines, Series
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.view import Table, View, filled, for_each
 from bfrbctl.inspection.views.scores import matching_index
-from bfrbctl.models.interface import kind_module
+from bfrbctl.models.interface import model_kind
 from bfrbctl.recordings.dataset import FeatureBatch
 from bfrbctl.schema import ALL_SENSORS, SCENARIOS, scenarios_of
-from bfrbctl.training.fold_results import HISTORY, METRICS, selection_line
+from bfrbctl.training.fold_results import HISTORY, METRICS
+from bfrbctl.training.step_choice import selection_line
 
 TOP = 20
 _OF_MEMBER = r"(member-(?P<number>\d+)\.)?"
@@ -285,7 +286,7 @@ def _fold_shap(folder: Folder, prefix: str, batch: FeatureBatch) -> dict[str, fl
     joint = read_joint(content, what=str(folder.path))
     classes = joint.names if joint else tuple(folder.content["classes"])
     files = {name.removeprefix(prefix): folder.read(name) for name in folder.names(rf"{re.escape(prefix)}lgbm.*")}
-    model: Any = kind_module("lgbm").load(files, classes=classes)
+    model: Any = model_kind("lgbm").load(files, classes=classes)
     if not batch.n_sequences:
         raise DataError(f"{folder.path}: the feature folder has no sequence that {prefix}* held out")
     mean = np.abs(model.contributions(batch)).mean(axis=(0, 2))

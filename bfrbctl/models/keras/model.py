@@ -28,25 +28,10 @@ from bfrbctl.models.keras.spec import MAX_MEMBERS, ModelSpec, decode_spec, encod
 from bfrbctl.recordings.dataset import FeatureBatch
 from bfrbctl.reprs import short_repr
 
-NEEDS = frozenset({"frames", "tof"})
-
 SPEC = "keras.json"
 MEAN, SCALE = "scaler.mean", "scaler.scale"
 CURVE = "curve"
 """What the summary in the spec of a model of several epochs holds beside that of one."""
-
-__all__ = [
-    "NEEDS",
-    "Config",
-    "KerasFoldModel",
-    "KerasSteps",
-    "ensemble",
-    "fit",
-    "fit_member",
-    "load",
-    "load_step",
-    "rehearse",
-]
 
 
 def weights_file(member: int) -> str:
@@ -110,6 +95,14 @@ class KerasFoldModel:
         """
         return self._networks.predict_proba(batch)
 
+    @property
+    def curve(self) -> Curve | None:
+        """None: the figures of every epoch belong to a `KerasSteps`."""
+        return None
+
+    def importance(self) -> None:
+        """None: networks do not know how much they use each feature."""
+
     def each_seed(self) -> list["KerasFoldModel"]:
         """Give each network as a model of its own."""
         return [KerasFoldModel(self.spec, self.scaler, [weights], self.summary) for weights in self.members]
@@ -124,7 +117,7 @@ class KerasFoldModel:
 
 @dataclass
 class KerasSteps:
-    """Networks of one fold after each of their epochs, so that other folds can choose one: see `models.OfSteps`.
+    """Networks of one fold after each of their epochs, so that other folds can choose one.
 
     Parameters
     ----------
@@ -155,6 +148,9 @@ class KerasSteps:
     def predict_proba(self, batch: FeatureBatch) -> Float32:
         """Give class probabilities after the last epoch: float32, (n_sequences, n_classes), rows sum to 1."""
         return self.model.predict_proba(batch)
+
+    def importance(self) -> None:
+        """None: networks do not know how much they use each feature."""
 
     def each_seed(self) -> list[KerasFoldModel]:
         """Give each network after the last epoch as a model of its own."""

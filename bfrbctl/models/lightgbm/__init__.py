@@ -1,4 +1,5 @@
 """Boosted trees on the sequence table, by LightGBM.
 
-`model` is the kind: its `Config`, `fit` and `load`; `text` checks model files that may come from a stranger.
+`kind` is the kind of model, `config` its settings, `model` what is trained; `text` checks model files that may come
+from a stranger.
 """

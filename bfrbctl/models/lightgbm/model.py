@@ -8,7 +8,6 @@ sequences are scored in both scenarios; from these curves the number of rounds i
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from typing import Any
 
 import joblib
@@ -18,7 +17,7 @@ from bfrbctl.arrays.ragged import Float32, Float64, Int64
 from bfrbctl.artefacts.files import parse_json
 from bfrbctl.errors import ArtefactError, DataError, examples
 from bfrbctl.evaluation.selection import Curve, mean_curve
-from bfrbctl.models.interface import FoldTask, HistoryRow, Rehearsal
+from bfrbctl.models.interface import FoldTask, HistoryRow, Importance
 from bfrbctl.models.lightgbm.config import Config
 from bfrbctl.models.lightgbm.fast_row import FastRow
 from bfrbctl.models.lightgbm.library import lgb, silence
@@ -28,20 +27,6 @@ from bfrbctl.recordings.dataset import Column, FeatureBatch
 from bfrbctl.reprs import short_repr
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
 
-__all__ = [
-    "NEEDS",
-    "Config",
-    "Forest",
-    "Importance",
-    "LightGBMModel",
-    "ensemble",
-    "fit",
-    "fit_member",
-    "load",
-    "load_step",
-]
-
-NEEDS = frozenset({"table"})
 FORMAT = 1
 FEW = 8
 """Up to so many rows the fast path of single rows is faster than a batch."""
@@ -51,27 +36,6 @@ SMALL_BATCH = 64
 
 _ROUNDS_AFTER = "rounds_after"
 """Name in the summary of a model of all rounds: by seed, how many rounds of trees there are after every round."""
-
-
-@dataclass(frozen=True)
-class Importance:
-    """How much each feature was used; one entry a feature, in the order of the table.
-
-    Parameters
-    ----------
-    features
-        Names.
-    gain
-        float64, (n_features,): loss saved by splits on it, averaged over seeds.
-    split
-        int64, (n_features,): splits on it, of all seeds.
-    """
-
-    features: tuple[str, ...]
-    gain: Float64
-    split: Int64
-
-    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -268,11 +232,6 @@ class Forest:
         """Nothing is slow at first."""
 
 
-def ensemble(models: Sequence[LightGBMModel]) -> Forest:
-    """Put folds together: the same bits as asking each of them and averaging."""
-    return Forest(models)
-
-
 def fit(task: FoldTask, config: Config) -> LightGBMModel:
     """Train one fold.
 
@@ -309,13 +268,6 @@ def fit(task: FoldTask, config: Config) -> LightGBMModel:
 def fit_member(task: FoldTask, config: Config, member: int) -> None:
     """Train one seed of a fold and leave it in `task.scratch` for `fit`; raises what that raises."""
     train_members(task, config, [member])
-
-
-def rehearse(task: FoldTask, config: Config) -> Rehearsal:
-    """Train a few steps of a fold and measure what they take; raises what `fit` raises."""
-    module: Any = import_module("bfrbctl.models.lightgbm.rehearsal")
-    found: Rehearsal = module.rehearse(task, config)
-    return found
 
 
 def load(files: Mapping[str, bytes], *, classes: tuple[str, ...]) -> LightGBMModel:

@@ -15,14 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bfrbctl.errors import ArtefactError, DataError, UsageError
-from bfrbctl.models.interface import FoldTask, HistoryRow, kind_module
+from bfrbctl.models.interface import FoldTask, HistoryRow, model_kind
 from bfrbctl.models.keras.backend import to_numpy
 from bfrbctl.models.keras.learning import epochs as keras_training
 from bfrbctl.models.keras.learning.augmentation import training_batch
 from bfrbctl.models.keras.learning.checkpoint import pack_arrays, unpack_arrays
 from bfrbctl.models.keras.learning.epochs import rate_at
 from bfrbctl.models.keras.learning.fitting import postures, task_digest
-from bfrbctl.models.keras.model import NEEDS, Config, KerasFoldModel, fit, load
+from bfrbctl.models.keras.model import Config, KerasFoldModel, fit, load
 from bfrbctl.models.keras.network.building import build_network, weight_names
 from bfrbctl.models.keras.network.layout import NETWORKS, NetworkSpec
 from bfrbctl.models.keras.spec import decode_spec
@@ -47,9 +47,8 @@ def files(model: KerasFoldModel) -> dict[str, bytes]:
 
 
 def test_the_kind_is_found_by_name() -> None:
-    module = kind_module("keras")
-    assert module.Config is Config
-    assert module.NEEDS == NEEDS == {"frames", "tof"}
+    kind = model_kind("keras")
+    assert (kind.name, kind.config_class, kind.needs) == ("keras", Config, {"frames", "tof"})
 
 
 def test_probabilities_sum_to_one_in_both_scenarios(model: KerasFoldModel) -> None:

@@ -11,8 +11,7 @@ import pytest
 
 from bfrbctl.errors import ArtefactError
 from bfrbctl.evaluation.selection import Curve, Rule
-from bfrbctl.models.interface import FoldTask, HistoryRow, OfSteps, Selecting
-from bfrbctl.models.keras import model as keras_model
+from bfrbctl.models.interface import FoldTask, HistoryRow, model_kind
 from bfrbctl.models.keras.model import Config, KerasFoldModel, KerasSteps, fit, fit_member, load, load_step
 from tests.keras_batches import CLASSES, task
 
@@ -69,14 +68,14 @@ def last(tmp_path_factory: pytest.TempPathFactory) -> KerasFoldModel:
     scratch = tmp_path_factory.mktemp("last")
     found = fit(task(scratch), replace(TINY, select="last"))
     assert isinstance(found, KerasFoldModel)
-    assert not isinstance(found, OfSteps)
+    assert found.curve is None
     assert {path.name for path in scratch.iterdir()} == {"keras-0.npz", "keras-1.npz"}
     return found
 
 
 def test_the_kind_can_choose_and_its_model_has_steps(steps: KerasSteps) -> None:
-    assert isinstance(keras_model, Selecting)
-    assert isinstance(steps, OfSteps)
+    assert model_kind("keras").load_step is load_step
+    assert steps.curve.n_steps == TINY.n_steps
     assert (TINY.rule, TINY.why_last) == (Rule("score", "mean"), "")
     assert Config().select == "last"
 

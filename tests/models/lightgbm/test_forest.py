@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bfrbctl.errors import DataError
-from bfrbctl.models.interface import Average, ensemble_of
+from bfrbctl.models.interface import Average, model_kind
 from bfrbctl.models.lightgbm.fast_row import FastRow
 from bfrbctl.models.lightgbm.library import lgb
 from bfrbctl.models.lightgbm.model import FEW, Forest, LightGBMModel, fit
@@ -25,7 +25,7 @@ def folds(tmp_path_factory: pytest.TempPathFactory) -> list[LightGBMModel]:
 @pytest.mark.parametrize("n_sequences", [1, 2, FEW, FEW + 1, 40, 100])
 def test_the_prediction_is_the_average_of_the_folds_bit_for_bit(folds: list[LightGBMModel], n_sequences: int) -> None:
     given = batch(n_sequences, 11)
-    together = ensemble_of("lgbm", folds)
+    together = model_kind("lgbm").ensemble(folds)
     proba = together.predict_proba(given)
     assert proba.dtype == np.float32
     assert np.array_equal(proba, Average(folds).predict_proba(given))

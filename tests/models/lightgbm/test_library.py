@@ -27,9 +27,9 @@ def test_idle_threads_sleep_unless_the_variable_is_set(before: str | None, after
     environment |= {} if before is None else {"OMP_WAIT_POLICY": before}
     script = (
         "import os, sys\n"
-        "import bfrbctl.models.interface\n"
+        "from bfrbctl.models.interface import model_kind\n"
         "assert 'lightgbm' not in sys.modules\n"
-        "bfrbctl.models.interface.kind_module('lgbm')\n"
+        "model_kind('lgbm')\n"
         "print(os.environ['OMP_WAIT_POLICY'])\n"
     )
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)

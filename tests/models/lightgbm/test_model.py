@@ -8,8 +8,8 @@ import pytest
 
 from bfrbctl.errors import DataError, UsageError
 from bfrbctl.evaluation.metrics import score_proba
-from bfrbctl.models.interface import kind_module
-from bfrbctl.models.lightgbm.model import NEEDS, Config, LightGBMModel, fit, load
+from bfrbctl.models.interface import model_kind
+from bfrbctl.models.lightgbm.model import Config, LightGBMModel, fit, load
 from tests.tree_batches import CLASSES, N_FEATURES, TARGETS, batch, labels, quick, task, without_seconds
 
 
@@ -18,10 +18,9 @@ def model() -> LightGBMModel:
     return fit(task(), quick())
 
 
-def test_the_module_is_a_kind() -> None:
-    kind = kind_module("lgbm")
-    assert kind.Config is Config
-    assert frozenset({"table"}) == kind.NEEDS == NEEDS
+def test_the_kind_is_found_by_name() -> None:
+    kind = model_kind("lgbm")
+    assert (kind.name, kind.config_class, kind.needs) == ("lgbm", Config, {"table"})
 
 
 def test_rows_of_proba_sum_to_one(model: LightGBMModel) -> None:
