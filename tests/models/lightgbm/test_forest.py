@@ -1,4 +1,3 @@
-import gc
 from dataclasses import replace
 
 import numpy as np
@@ -6,15 +5,13 @@ import pytest
 
 from bfrbctl.errors import DataError
 from bfrbctl.models.interface import Average, model_kind
-from bfrbctl.models.lightgbm.fast_row import FastRow
-from bfrbctl.models.lightgbm.library import lgb
-from bfrbctl.models.lightgbm.model import FEW, Forest, LightGBMModel, fit
-from tests.tree_batches import N_FEATURES, batch, quick, task
+from bfrbctl.models.lightgbm.model import SMALL_BATCH, Forest, LightGBMModel, fit
+from tests.tree_batches import batch, quick, task
 
 
 @pytest.fixture(scope="module")
 def folds(tmp_path_factory: pytest.TempPathFactory) -> list[LightGBMModel]:
-    """Folds that differ in everything a fold may: trees, number of boosters, features seen."""
+    """Folds that differ in everything a fold may: trees, number of boosters, features used."""
     return [
         fit(task(), quick()),
         fit(task(seed=6, scratch=tmp_path_factory.mktemp("scratch")), quick(seeds=2)),
@@ -22,25 +19,25 @@ def folds(tmp_path_factory: pytest.TempPathFactory) -> list[LightGBMModel]:
     ]
 
 
-@pytest.mark.parametrize("n_sequences", [1, 2, FEW, FEW + 1, 40, 100])
+@pytest.mark.parametrize("n_sequences", [1, 2, 40, SMALL_BATCH, SMALL_BATCH + 1, 100])
 def test_the_prediction_is_the_average_of_the_folds_bit_for_bit(folds: list[LightGBMModel], n_sequences: int) -> None:
-    given = batch(n_sequences, 11)
+    rows = batch(n_sequences, 11)
     together = model_kind("lgbm").ensemble(folds)
-    proba = together.predict_proba(given)
+    proba = together.predict_proba(rows)
     assert proba.dtype == np.float32
-    assert np.array_equal(proba, Average(folds).predict_proba(given))
-    assert np.array_equal(together.predict_proba(given.imu_only()), Average(folds).predict_proba(given.imu_only()))
+    assert np.array_equal(proba, Average(folds).predict_proba(rows))
+    assert np.array_equal(together.predict_proba(rows.imu_only()), Average(folds).predict_proba(rows.imu_only()))
 
 
 def test_one_at_a_time_is_as_all_at_once_bit_for_bit(folds: list[LightGBMModel]) -> None:
-    given, together = batch(30, 12), Forest(folds)
-    alone = np.concatenate([together.predict_proba(given.take(np.array([i]))) for i in range(30)])
-    assert np.array_equal(alone, together.predict_proba(given))
+    rows, together = batch(30, 12), Forest(folds)
+    alone = np.concatenate([together.predict_proba(rows.take(np.array([i]))) for i in range(30)])
+    assert np.array_equal(alone, together.predict_proba(rows))
 
 
-def test_a_row_of_nothing_but_missing_values_is_answered(folds: list[LightGBMModel]) -> None:
-    given = batch(1, 3)
-    empty = replace(given, table=np.full_like(given.table, np.nan))
+def test_a_row_of_nothing_but_missing_values_gets_a_prediction(folds: list[LightGBMModel]) -> None:
+    rows = batch(1, 3)
+    empty = replace(rows, table=np.full_like(rows.table, np.nan))
     assert np.array_equal(Forest(folds).predict_proba(empty), Average(folds).predict_proba(empty))
 
 
@@ -49,37 +46,8 @@ def test_no_sequence_gets_no_prediction(folds: list[LightGBMModel]) -> None:
 
 
 def test_other_features_are_refused_even_after_the_right_ones(folds: list[LightGBMModel]) -> None:
-    given, together = batch(2, 4), Forest(folds)
-    together.predict_proba(given)
-    fewer = replace(given, features=given.features[1:], table=given.table[:, 1:])
+    rows, together = batch(2, 4), Forest(folds)
+    together.predict_proba(rows)
+    fewer = replace(rows, features=rows.features[1:], table=rows.table[:, 1:])
     with pytest.raises(DataError, match="1 features of the model are missing"):
         together.predict_proba(fewer)
-
-
-def test_a_prepared_row_outlives_the_name_of_its_booster(folds: list[LightGBMModel]) -> None:
-    text = folds[0].texts[0].decode("ascii")
-    row = FastRow(lgb.Booster(model_str=text), n_features=N_FEATURES, n_classes=4)
-    gc.collect()
-    values = np.ascontiguousarray(batch(1, 5).table[0])
-    assert np.array_equal(row.predict(values), folds[0].boosters[0].predict(values[None], num_threads=1)[0])
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        np.zeros(N_FEATURES),
-        np.zeros(N_FEATURES - 1, dtype=np.float32),
-        np.zeros((1, N_FEATURES), dtype=np.float32),
-        np.zeros(2 * N_FEATURES, dtype=np.float32)[::2],
-    ],
-)
-def test_memory_that_is_no_row_never_reaches_the_library(folds: list[LightGBMModel], row: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="expected contiguous float32"):
-        FastRow(folds[0].boosters[0], n_features=N_FEATURES, n_classes=4).predict(row)
-
-
-def test_a_library_that_refuses_says_why(folds: list[LightGBMModel]) -> None:
-    with pytest.raises(lgb.basic.LightGBMError, match=r"number of features|feature"):
-        FastRow(folds[0].boosters[0], n_features=N_FEATURES + 3, n_classes=4).predict(
-            np.zeros(N_FEATURES + 3, dtype=np.float32)
-        )
