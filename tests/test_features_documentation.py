@@ -1,6 +1,5 @@
 import doctest
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -8,14 +7,6 @@ from bfrbctl import segments
 from bfrbctl.features import FeatureConfig, catalogue, columns, flips, plan
 from bfrbctl.features.documentation import features_markdown
 from bfrbctl.schema import IMU_LAYOUT, STUDY_LAYOUT
-
-DOCS = Path(__file__).parents[1] / "docs"
-
-
-def test_features_page_is_what_the_catalogue_says() -> None:
-    page = (DOCS / "features.md").read_text()
-    appendices = [f"\n{(DOCS / name).read_text()}" for name in ("ablation.md", "flips.md")]
-    assert page == "".join([features_markdown(), *appendices]), "write it anew: python examples/feature_docs.py"
 
 
 def test_features_page_explains_every_column() -> None:

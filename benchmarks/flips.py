@@ -1,6 +1,6 @@
 """Measure what `featurize --undo-flips auto` finds and what it is worth: the figures of docs/features.md.
 
-    python examples/measure_flips.py data/ features/ --fold 0
+    python benchmarks/flips.py data/ features/ --fold 0
 
 Takes a prepared dataset whose people all wore the device the right way up, and its features. Tells how well one
 recording and all recordings of a person tell how the device was worn, by turning them by the study's formula. Then
@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from measure_lightgbm import fold_task
+from train_lgbm import fold_task
 
 from bfrbctl import features
 from bfrbctl.config import from_mapping

@@ -1,6 +1,6 @@
 """Play a submission through the competition's gateway on simulated people, and hold its true score beside the OOF one.
 
-usage: python examples/measure_submission.py RAW MODEL_OR_BLEND [PEOPLE]
+usage: python benchmarks/submission.py RAW MODEL_OR_BLEND [PEOPLE]
 
 RAW has a labelled test split of people that the model has never seen, such as
 `bfrbctl simulate RAW --split test --answers --set test_subjects=40 --set imu_only=0` writes. Every sequence (of the

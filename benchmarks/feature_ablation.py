@@ -1,6 +1,6 @@
 """What each family of features is worth to a small LightGBM, by subject-grouped cross-validation.
 
-Usage: python examples/feature_ablation.py FEATURES [FEATURES ...] > docs/ablation.md
+Usage: python benchmarks/feature_ablation.py FEATURES [FEATURES ...] > docs/ablation.md
 
 Each folder of `bfrbctl featurize` gets its columns of the table: the out-of-fold competition score of a first table
 (mean, std, min and max over whole recordings, and the wearer), of that table and one family more, and of all features.
@@ -46,7 +46,7 @@ INTRODUCTION = """## What each family is worth
 Out-of-fold competition score of a small LightGBM (50 rounds of 8 leaves, three subject-grouped folds, half of the
 training recordings without thermopiles and ToF). *First table*: mean, std, min and max over whole recordings, and the
 wearer. Each line adds one family to it; the gain is that of the mean of both scenarios. Written by
-`python examples/feature_ablation.py FEATURES ... > docs/ablation.md`.
+`python benchmarks/feature_ablation.py FEATURES ... > docs/ablation.md`.
 
 """
 

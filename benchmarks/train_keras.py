@@ -1,8 +1,8 @@
 """Measure the Keras member: the figures of docs/keras.md.
 
-    python examples/measure_keras.py oof features/ --folds 0 1 --set epochs=20 --keep runs/
-    python examples/measure_keras.py ablation features/ --folds 0 --set epochs=20 --keep runs/
-    python examples/measure_keras.py speed
+    python benchmarks/train_keras.py oof features/ --folds 0 1 --set epochs=20 --keep runs/
+    python benchmarks/train_keras.py ablation features/ --folds 0 --set epochs=20 --keep runs/
+    python benchmarks/train_keras.py speed
 
 `oof` trains both networks, `ablation` helios with one thing switched off at a time; both print a Markdown row a
 training with the out-of-fold scores of both scenarios, over the folds done so far. With --keep a run that was stopped

@@ -1,6 +1,6 @@
 """Time `bfrbctl prepare` on a CSV against `polars.read_csv` of the same file, in turn, with peak memory.
 
-usage: python examples/measure_prepare.py RAW_FOLDER [RUNS]
+usage: python benchmarks/prepare.py RAW_FOLDER [RUNS]
 RAW_FOLDER has train.csv and train_demographics.csv, such as
 `bfrbctl simulate RAW --subjects 81 --split train --format csv` writes.
 Prints seconds and peak resident memory of each process, and the ratio of the medians.

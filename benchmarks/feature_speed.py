@@ -1,6 +1,6 @@
 """Processor time and memory of the feature engine on more and more recordings, in batches of about 65,000 frames.
 
-Usage: python examples/feature_speed.py [RECORDINGS ...]
+Usage: python benchmarks/feature_speed.py [RECORDINGS ...]
 
 Every batch is made anew from random numbers, as long as the study's recordings, so that nothing is in any cache.
 """

@@ -1,6 +1,6 @@
 """Measure what `--cache-mb` keeps out of memory: the table of docs/performance.md.
 
-    python examples/measure_cache.py features/ 0 512 100000
+    python benchmarks/cache.py features/ 0 512 100000
 
 For each bound, in a process of its own: reads the frame channels and images of a feature folder, takes the training
 and the held-out part of fold 0, and scales both for a network, as `bfrbctl train keras` does before its first epoch.

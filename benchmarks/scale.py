@@ -1,12 +1,12 @@
 """Measure memory and time of prepare, featurize and predict on a study and on many times as much: docs/scale.md.
 
     bfrbctl simulate raw/ --subjects 81 --split train
-    python examples/measure_scale.py repeat raw/ once/ --times 1
-    python examples/measure_scale.py repeat raw/ many/ --times 10
-    python examples/measure_scale.py run prepare once/ work/one --workers 1
-    python examples/measure_scale.py run prepare many/ work/ten --workers 1
-    python examples/measure_scale.py run featurize work/one/data work/one --workers 2
-    python examples/measure_scale.py run predict work/one/data model/ work/one --workers 2 ... and so on
+    python benchmarks/scale.py repeat raw/ once/ --times 1
+    python benchmarks/scale.py repeat raw/ many/ --times 10
+    python benchmarks/scale.py run prepare once/ work/one --workers 1
+    python benchmarks/scale.py run prepare many/ work/ten --workers 1
+    python benchmarks/scale.py run featurize work/one/data work/one --workers 2
+    python benchmarks/scale.py run predict work/one/data model/ work/one --workers 2 ... and so on
 
 `repeat` writes the recordings of a Parquet study many times over, as other sequences of other subjects. `run` runs one
 command and prints a Markdown row: frames, seconds, processor seconds of the command and all its workers, those a

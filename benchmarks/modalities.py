@@ -1,6 +1,6 @@
 """What each modality alone, and all together, is worth to the LightGBM member: the difficulty of a study.
 
-usage: python examples/measure_modalities.py FEATURES [FOLD ...]
+usage: python benchmarks/modalities.py FEATURES [FOLD ...]
 FEATURES is a folder of `bfrbctl featurize`. For each set of modalities the member is trained, with its default settings
 and no modality dropout, on the columns that need nothing else, and scored after its last round on the held-out subjects
 of the folds named (fold 0 when none is). Prints a Markdown table.

@@ -1,6 +1,6 @@
-"""Time the parts of a training step: where the milliseconds of `measure_keras.py speed` go.
+"""Time the parts of a training step: where the milliseconds of `train_keras.py speed` go.
 
-    TF_NUM_INTRAOP_THREADS=1 python examples/profile_keras.py
+    TF_NUM_INTRAOP_THREADS=1 python benchmarks/profile_keras.py
 
 Every layer of the networks runs alone at the size that it has there (64 sequences of 96 frames), forwards and with its
 gradients, in processor time; the recurrences beside the stock layers and the bare products they are made of. TensorFlow

@@ -1,4 +1,4 @@
-"""The examples that measure use what the package offers today, and report what a training would."""
+"""The benchmarks use what the package offers today, and report what a training would."""
 
 import importlib
 import sys
@@ -13,7 +13,7 @@ from bfrbctl.models import kind_module
 from bfrbctl.outputs import Job, open_output
 from bfrbctl.training import CrossValidation, cross_validate
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 WAY = "n_rounds=6,min_data_in_leaf=2,threads=1,seeds=2"
 
 
@@ -31,10 +31,10 @@ def trained(features: Folder, path: Path) -> dict[str, Any]:
 def test_measured_scores_are_those_of_a_training_and_are_kept(
     feature_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    module = importlib.import_module("measure_lightgbm")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    module = importlib.import_module("train_lgbm")
     arguments = [str(feature_folder.path), str(tmp_path / "kept"), "--ways", WAY, f"{WAY},boosting=dart"]
-    monkeypatch.setattr(sys, "argv", ["measure_lightgbm.py", *arguments])
+    monkeypatch.setattr(sys, "argv", ["train_lgbm.py", *arguments])
     module.main()
     first = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in first.splitlines() if "|" in line]

@@ -1,9 +1,9 @@
 """Measure the LightGBM member on a feature folder: the figures of docs/lightgbm.md.
 
-    python examples/measure_lightgbm.py features/ kept/
-    python examples/measure_lightgbm.py features/ kept/ --ways defaults num_leaves=15,learning_rate=0.05
-    python examples/measure_lightgbm.py features/ kept/ --folds 0 1 --ways defaults plain
-    python examples/measure_lightgbm.py features/ kept/ --ways defaults first,feature_fraction=0.3
+    python benchmarks/train_lgbm.py features/ kept/
+    python benchmarks/train_lgbm.py features/ kept/ --ways defaults num_leaves=15,learning_rate=0.05
+    python benchmarks/train_lgbm.py features/ kept/ --folds 0 1 --ways defaults plain
+    python benchmarks/train_lgbm.py features/ kept/ --ways defaults first,feature_fraction=0.3
 
 A way to train is `defaults`, settings of the member that differ from them, joined by commas, or `plain`: what one would
 write without this package, LGBMClassifier with its own defaults on the same rows. `first` before the settings leaves
