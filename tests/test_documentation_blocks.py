@@ -6,6 +6,8 @@ A block without a language, or of one that has no check here, fails.
 import ast
 import csv
 import doctest
+import functools
+import inspect
 import json
 import re
 import shlex
@@ -29,7 +31,6 @@ from bfrbctl.features import FeatureConfig
 from bfrbctl.folders import Folder
 from bfrbctl.mixing import BlendConfig
 from bfrbctl.models import kind_module
-from bfrbctl.raw import read_chunks, read_schema
 from bfrbctl.simulation import SimulationConfig
 
 ROOT = Path(__file__).parent.parent
@@ -146,16 +147,32 @@ def check_sh(block: Block) -> None:
 # ------------------------------------------------------------------------------------------------ other languages
 
 
+def imported(tree: ast.AST) -> dict[str, Any]:
+    """Give what the imports of a text bring, by name."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            module = import_module(node.module)
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                there = getattr(module, alias.name, None)
+                found[alias.asname or alias.name] = import_module(whole) if there is None else there
+    return found
+
+
 def check_python_code(block: Block) -> None:
-    """Compile Python, and find what it imports from the package; doctests are run by page."""
+    """Compile Python, import what it imports, and bind the arguments of calls to that. Doctests are run by page."""
     if ">>>" in block.text:
         doctest.DocTestParser().get_examples(block.text)
         return
     tree = ast.parse(block.text, str(block))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            module = import_module(node.module)
-            assert [name.name for name in node.names if not hasattr(module, name.name)] == [], block
+    names = imported(tree)
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        path = ast.unparse(call.func).split(".")
+        if path[0] not in names or any(keyword.arg is None for keyword in call.keywords):
+            continue
+        function = functools.reduce(getattr, path[1:], names[path[0]])
+        inspect.signature(function).bind(*call.args, **{str(keyword.arg): None for keyword in call.keywords})
 
 
 def check_toml(block: Block) -> None:
@@ -219,6 +236,8 @@ def test_every_fence_belongs_to_a_block(page: Path) -> None:
         ("sh", "python docs/generate.py --fast"),
         ("sh", "curl example.org"),
         ("python", "from bfrbctl import Predicter"),
+        ("python", "from bfrbctl import kaggle\n\nkaggle.serv('blend')"),
+        ("python", "from bfrbctl import Predictor\n\nPredictor.open('blend', sha256='...')"),
         ("python", "x = = 1"),
         ("toml", "# settings of `bfrbctl train lgbm`\nmax_bin = 'many'"),
         ("toml", "max_bin = 63"),
