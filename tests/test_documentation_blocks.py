@@ -125,7 +125,7 @@ def check_python(words: list[str]) -> None:
     script = ROOT / words[0]
     assert script.is_file(), f"no such script: {words[0]}"
     source = script.read_text("utf-8")
-    assert [word for word in words if word.startswith("--") and f'"{word}"' not in source] == []
+    assert [word for word in words if word.startswith("--") and word not in source] == []
 
 
 def check_sh(block: Block) -> None:
