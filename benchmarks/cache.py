@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 from measuring import header, parser, row
 
-from bfrbctl.cache import Cache
-from bfrbctl.feature_folder import read_features
-from bfrbctl.folders import open_folder
-from bfrbctl.models.keras_inputs import fit_scaler, plan_inputs, ready
-from bfrbctl.models.keras_rotation import find_turned
+from bfrbctl.artefacts.folders import open_folder
+from bfrbctl.execution.cache import Cache
+from bfrbctl.features.folder import read_features
+from bfrbctl.models.keras.inputs import fit_scaler, plan_inputs, ready
+from bfrbctl.models.keras.learning.turning import find_turned
 
 PART = "--one-bound"
 

@@ -17,12 +17,12 @@ import numpy as np
 from fold_tasks import in_first_table, read
 from measuring import header, parser, row
 
-from bfrbctl.dataset import Column
+from bfrbctl.arrays.ragged import AnyArray, Bool, Float64
+from bfrbctl.evaluation.metrics import hierarchical_f1
+from bfrbctl.evaluation.oof import class_positions
 from bfrbctl.features import FAMILIES
-from bfrbctl.metrics import hierarchical_f1
-from bfrbctl.models.lightgbm_library import lgb
-from bfrbctl.oof import class_positions
-from bfrbctl.segments import AnyArray, Bool, Float64
+from bfrbctl.models.lightgbm.library import lgb
+from bfrbctl.recordings.dataset import Column
 
 N_ROUNDS = 50
 N_FOLDS = 3

@@ -10,10 +10,10 @@ import resource
 import numpy as np
 from measuring import header, parser, row, timed
 
-from bfrbctl.dataset import RecordingBatch
+from bfrbctl.arrays.ragged import offsets_of
 from bfrbctl.features import FeatureConfig, compute
-from bfrbctl.schema import STUDY_LAYOUT
-from bfrbctl.segments import offsets_of
+from bfrbctl.recordings.dataset import RecordingBatch
+from bfrbctl.schema import HELIOS_LAYOUT
 
 FRAMES_A_BATCH = 65536
 MEAN_FRAMES = 70
@@ -34,7 +34,7 @@ def random_batch(n_sequences: int, seed: int) -> RecordingBatch:
         thm=rng.normal(28.0, 1.0, size=(n_frames, 5)).astype(np.float32),
         tof=np.maximum(rng.integers(-375, 250, size=(n_frames, 5, 64), dtype=np.int16), -1),
         demographics=np.ones((n_sequences, 7), dtype=np.float32),
-        layout=STUDY_LAYOUT,
+        layout=HELIOS_LAYOUT,
         rate_hz=10.0,
     )
 

@@ -17,14 +17,14 @@ from fold_tasks import fold_task
 from measuring import header, parser, row
 
 from bfrbctl import features
+from bfrbctl.artefacts.folders import open_folder
 from bfrbctl.config import from_mapping
-from bfrbctl.dataset import FeatureBatch, read_accelerations, read_recordings
+from bfrbctl.evaluation.metrics import score_proba
 from bfrbctl.features import FeatureConfig, raised
-from bfrbctl.folders import open_folder
-from bfrbctl.metrics import score_proba
-from bfrbctl.models import FoldTask
-from bfrbctl.models.lightgbm_library import silence
-from bfrbctl.models.lightgbm_model import Config, LightGBMModel, fit
+from bfrbctl.models.interface import FoldTask
+from bfrbctl.models.lightgbm.library import silence
+from bfrbctl.models.lightgbm.model import Config, LightGBMModel, fit
+from bfrbctl.recordings.dataset import FeatureBatch, read_accelerations, read_recordings
 from bfrbctl.schema import SUBJECT
 
 N_TURNED = 2

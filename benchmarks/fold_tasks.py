@@ -5,12 +5,12 @@ from pathlib import Path
 
 import polars as pl
 
-from bfrbctl import training
-from bfrbctl.dataset import Column, FeatureBatch
-from bfrbctl.feature_folder import read_features
-from bfrbctl.folders import Folder, open_folder
-from bfrbctl.models import FoldTask, kind_module
-from bfrbctl.training import CrossValidation
+from bfrbctl.artefacts.folders import Folder, open_folder
+from bfrbctl.features.folder import read_features
+from bfrbctl.models.interface import FoldTask, kind_module
+from bfrbctl.recordings.dataset import Column, FeatureBatch
+from bfrbctl.training import cross_validation
+from bfrbctl.training.cross_validation import CrossValidation
 
 _FIRST = tuple(f"__{name}" for name in ("mean", "std", "min", "max"))
 
@@ -33,4 +33,4 @@ def fold_task(path: Path, kind_name: str, fold: int, *, seed: int = 0, keep_step
     kind = kind_module(kind_name)
     folder, index, batch = read(path, kind.NEEDS)
     job = CrossValidation(folder, kind_name, kind, kind.Config(), seed=seed, keep_steps=keep_steps)
-    return training.fold_task(job, fold, index=index, batch=batch, scratch=Path(), on_progress=lambda row: None)
+    return cross_validation.fold_task(job, fold, index=index, batch=batch, scratch=Path(), on_progress=lambda row: None)

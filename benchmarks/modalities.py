@@ -15,11 +15,12 @@ import numpy as np
 from fold_tasks import fold_task
 from measuring import header, parser, row
 
-from bfrbctl.dataset import FeatureBatch
-from bfrbctl.metrics import hierarchical_f1
-from bfrbctl.models import FoldTask, lightgbm_model
-from bfrbctl.models.lightgbm_library import silence
-from bfrbctl.segments import Int64
+from bfrbctl.arrays.ragged import Int64
+from bfrbctl.evaluation.metrics import hierarchical_f1
+from bfrbctl.models.interface import FoldTask
+from bfrbctl.models.lightgbm import model as lightgbm_model
+from bfrbctl.models.lightgbm.library import silence
+from bfrbctl.recordings.dataset import FeatureBatch
 
 SETS = (("imu",), ("thm",), ("tof",), ("thm", "tof"), ("imu", "thm"), ("imu", "tof"), ("imu", "thm", "tof"))
 

@@ -14,10 +14,10 @@ import numpy as np
 import tensorflow as tf
 from measuring import header, parser, row, timed
 
-from bfrbctl.models.keras_backend import keras
-from bfrbctl.models.keras_images import FlatPixels, ImageEncoder, Mixup
-from bfrbctl.models.keras_layers import ConvNorm, SqueezeExcite
-from bfrbctl.models.keras_recurrent import Bidirectional
+from bfrbctl.models.keras.backend import keras
+from bfrbctl.models.keras.network.images import FlatPixels, ImageEncoder, Mixup
+from bfrbctl.models.keras.network.layers import ConvNorm, SqueezeExcite
+from bfrbctl.models.keras.network.recurrent import Bidirectional
 
 BATCH, TIME = 64, 96
 rng = np.random.default_rng(0)

@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from measuring import parser, row
 
-from bfrbctl.folders import open_folder
+from bfrbctl.artefacts.folders import open_folder
 
 LOOK_S = 0.1
 TOGETHER = 9

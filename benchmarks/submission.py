@@ -17,11 +17,11 @@ import numpy as np
 import polars as pl
 from measuring import header, parser, row, timed
 
-from bfrbctl.bootstrap import score_intervals
-from bfrbctl.folders import open_folder
-from bfrbctl.kaggle import answering
-from bfrbctl.oof import OofScenario, class_positions
-from bfrbctl.prediction import Predictor
+from bfrbctl.artefacts.folders import open_folder
+from bfrbctl.evaluation.bootstrap import score_intervals
+from bfrbctl.evaluation.oof import OofScenario, class_positions
+from bfrbctl.prediction.gateway import answering
+from bfrbctl.prediction.predictor import Predictor
 from bfrbctl.schema import ALL_SENSORS, GESTURE, IMU_ONLY, SCENARIOS, SEQUENCE_ID, SUBJECT
 
 

@@ -24,20 +24,21 @@ import numpy as np
 from fold_tasks import fold_task, read
 from measuring import header, parser, row, timed
 
+from bfrbctl.arrays.ragged import AnyArray
 from bfrbctl.config import build
-from bfrbctl.dataset import FeatureBatch
-from bfrbctl.metrics import score_proba
-from bfrbctl.models import FoldTask, keras_training
-from bfrbctl.models.keras_augmentation import training_batch
-from bfrbctl.models.keras_backend import keras, ops
-from bfrbctl.models.keras_inputs import prediction_batches, ready
-from bfrbctl.models.keras_layout import NETWORKS, NetworkSpec
-from bfrbctl.models.keras_losses import HierarchicalLoss
-from bfrbctl.models.keras_model import NEEDS, Config, KerasFoldModel, fit
-from bfrbctl.models.keras_networks import build_network, weight_names
-from bfrbctl.models.keras_optimizer import FlatAdamW
+from bfrbctl.evaluation.metrics import score_proba
+from bfrbctl.models.interface import FoldTask
+from bfrbctl.models.keras.backend import keras, ops
+from bfrbctl.models.keras.inputs import prediction_batches, ready
+from bfrbctl.models.keras.learning import epochs as keras_training
+from bfrbctl.models.keras.learning.augmentation import training_batch
+from bfrbctl.models.keras.learning.losses import HierarchicalLoss
+from bfrbctl.models.keras.learning.optimizer import FlatAdamW
+from bfrbctl.models.keras.model import NEEDS, Config, KerasFoldModel, fit
+from bfrbctl.models.keras.network.building import build_network, weight_names
+from bfrbctl.models.keras.network.layout import NETWORKS, NetworkSpec
+from bfrbctl.recordings.dataset import FeatureBatch
 from bfrbctl.schema import SCENARIOS
-from bfrbctl.segments import AnyArray
 
 UNMASKED = "padding counts as frames"
 ABLATIONS: Mapping[str, Sequence[str]] = {

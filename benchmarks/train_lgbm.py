@@ -27,16 +27,16 @@ import numpy as np
 from fold_tasks import fold_task, in_first_table, read
 from measuring import header, parser, row, timed
 
+from bfrbctl.arrays.ragged import AnyArray
 from bfrbctl.config import build
-from bfrbctl.dataset import FeatureBatch
-from bfrbctl.fold_results import predict_scenarios
-from bfrbctl.metrics import f1_by_class, has_two_sides, log_loss, merged_labels, score_name, score_proba
-from bfrbctl.models import FoldTask
-from bfrbctl.models.lightgbm_library import lgb, silence
-from bfrbctl.models.lightgbm_model import Config, fit, load_step
+from bfrbctl.evaluation.metrics import f1_by_class, has_two_sides, log_loss, merged_labels, score_name, score_proba
+from bfrbctl.evaluation.selection import By, Curve, Rule, best_step, select_steps
+from bfrbctl.models.interface import FoldTask
+from bfrbctl.models.lightgbm.library import lgb, silence
+from bfrbctl.models.lightgbm.model import Config, fit, load_step
+from bfrbctl.recordings.dataset import FeatureBatch
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, NON_TARGET, SCENARIOS
-from bfrbctl.segments import AnyArray
-from bfrbctl.selection import By, Curve, Rule, best_step, select_steps
+from bfrbctl.training.fold_results import predict_scenarios
 
 DEFAULTS, PLAIN, FIRST_TABLE = "defaults", "plain", "first"
 

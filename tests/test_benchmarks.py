@@ -12,11 +12,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bfrbctl.fold_results import METRICS
-from bfrbctl.folders import Folder, open_folder
-from bfrbctl.models import kind_module
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.training import CrossValidation, cross_validate
+from bfrbctl.artefacts.folders import Folder, open_folder
+from bfrbctl.artefacts.outputs import Job, open_output
+from bfrbctl.models.interface import kind_module
+from bfrbctl.training.cross_validation import CrossValidation, cross_validate
+from bfrbctl.training.fold_results import METRICS
 from tests import keras_batches
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from bfrbctl.folders import Folder
+from bfrbctl.artefacts.folders import Folder
 
 ROOT = Path(__file__).parent.parent
 
@@ -75,7 +75,7 @@ def test_the_examples_of_the_python_page_run(
 
 def test_the_package_gives_its_public_names_and_lists_them() -> None:
     import bfrbctl
-    from bfrbctl.prediction import Predictor
+    from bfrbctl.prediction.predictor import Predictor
 
     assert bfrbctl.Predictor is Predictor
     assert "Predictor" in dir(bfrbctl)
