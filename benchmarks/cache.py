@@ -18,12 +18,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+from measuring import header, parser, row
 
-from bfrbctl.cache import Cache
-from bfrbctl.feature_folder import read_features
-from bfrbctl.folders import open_folder
-from bfrbctl.models.keras_inputs import fit_scaler, plan_inputs, ready
-from bfrbctl.models.keras_rotation import find_turned
+from bfrbctl.artefacts.folders import open_folder
+from bfrbctl.execution.cache import Cache
+from bfrbctl.features.folder import read_features
+from bfrbctl.models.keras.inputs import fit_scaler, plan_inputs, ready
+from bfrbctl.models.keras.learning.turning import find_turned
 
 PART = "--one-bound"
 
@@ -64,20 +65,20 @@ def one_bound(features: Path, megabytes: int) -> None:
         used = time.process_time()
         figures = [(watch.most[name] - began[name]) / 2**20 for name in ("RssAnon", "VmRSS")]
         for part in seen:
-            digest.update(memoryview(part.frames).cast("B"))
-    print(f"| {megabytes} | {used:.1f} | {figures[0]:.0f} | {figures[1]:.0f} | {digest.hexdigest()[:12]} |", flush=True)
+            digest.update(np.ascontiguousarray(part.frames).data.cast("B"))
+    print(row(megabytes, f"{used:.1f}", *(f"{each:.0f}" for each in figures), digest.hexdigest()[:12]), flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("features", type=Path, help="feature folder with frame channels")
-    parser.add_argument("bounds", type=int, nargs="+", help="MB")
-    parser.add_argument(PART, action="store_true", help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("features", type=Path, help="feature folder with frame channels")
+    arguments.add_argument("bounds", type=int, nargs="+", help="MB")
+    arguments.add_argument(PART, action="store_true", help=argparse.SUPPRESS)
+    chosen = arguments.parse_args()
     if chosen.one_bound:
         one_bound(chosen.features, chosen.bounds[0])
         return
-    print("| --cache-mb | cpu s | own memory, MB | resident, MB | digest |\n|---|---|---|---|---|", flush=True)
+    print(header("--cache-mb", "cpu s", "own memory, MB", "resident, MB", "digest"), flush=True)
     for bound in chosen.bounds:
         subprocess.run([sys.executable, __file__, str(chosen.features), str(bound), PART], check=True)
 

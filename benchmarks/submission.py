@@ -1,31 +1,28 @@
 """Play a submission through the competition's gateway on simulated people, and hold its true score beside the OOF one.
 
-usage: python benchmarks/submission.py RAW MODEL_OR_BLEND [PEOPLE]
+    bfrbctl simulate raw/ --split test --answers --set test_subjects=40 --set imu_only=0
+    python benchmarks/submission.py raw/ model/ 22
 
-RAW has a labelled test split of people that the model has never seen, such as
-`bfrbctl simulate RAW --split test --answers --set test_subjects=40 --set imu_only=0` writes. Every sequence (of the
-first PEOPLE of them) is given to the function that the gateway calls, one a call, in random order: once as it was
-recorded, once with thermopile and ToF columns null, as half of the competition's test is. Prints a Markdown table of
-both scenarios: the out-of-fold score, the true score of the answers with a 95 % interval that draws whole people, their
-difference, and the milliseconds that a call took.
+The raw folder has a labelled test split of people that the model has never seen. Every sequence of theirs is given to
+the function that the gateway calls, one a call, in random order: once as it was recorded, once with thermopile and ToF
+columns null, as half of the competition's test is. Prints a Markdown table of both scenarios: the out-of-fold score,
+the true score of the answers with a 95 % interval that draws whole people, their difference, and the milliseconds that
+a call took.
 """
 
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from measuring import header, parser, row, timed
 
-from bfrbctl.folders import open_folder
-from bfrbctl.kaggle import answering
-from bfrbctl.metrics import hierarchical_f1
-from bfrbctl.oof import class_positions
-from bfrbctl.prediction import Predictor
-from bfrbctl.schema import ALL_SENSORS, GESTURE, IMU_ONLY, SEQUENCE_ID, SUBJECT
-
-N_DRAWS = 1000
+from bfrbctl.artefacts.folders import open_folder
+from bfrbctl.evaluation.bootstrap import score_intervals
+from bfrbctl.evaluation.oof import OofScenario, class_positions
+from bfrbctl.prediction.gateway import answering
+from bfrbctl.prediction.predictor import Predictor
+from bfrbctl.schema import ALL_SENSORS, GESTURE, IMU_ONLY, SCENARIOS, SEQUENCE_ID, SUBJECT
 
 
 def sequences(raw: Path, n_people: int | None) -> Iterator[tuple[str, pl.DataFrame, pl.DataFrame]]:
@@ -60,45 +57,45 @@ def answers(raw: Path, model: Path, n_people: int | None) -> pl.DataFrame:
     rows = []
     for name, sequence, person in sequences(raw, n_people):
         for scenario, given in ((ALL_SENSORS, sequence), (IMU_ONLY, imu_only(sequence))):
-            begin = time.perf_counter()
-            answer = predict(given, person)
-            rows.append((name, sequence[SUBJECT][0], scenario, answer, 1e3 * (time.perf_counter() - begin)))
+            answer, seconds, _ = timed(predict, given, person)
+            rows.append((name, sequence[SUBJECT][0], scenario, answer, 1e3 * seconds))
     return pl.DataFrame(rows, schema=[SEQUENCE_ID, SUBJECT, "scenario", "answer", "ms"], orient="row")
 
 
-def interval(truth: np.ndarray, given: np.ndarray, people: np.ndarray, targets: list[bool]) -> tuple[float, float]:
-    """Tell the 95 % interval of the score, drawing whole people with replacement."""
-    rng = np.random.default_rng(0)
-    names, group = np.unique(people, return_inverse=True)
-    scores = []
-    for _ in range(N_DRAWS):
-        times = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))
-        scores.append(hierarchical_f1(truth, given, targets, weights=times[group].astype(np.float64)).score)
-    low, high = np.quantile(scores, [0.025, 0.975])
-    return float(low), float(high)
+def as_scenario(part: pl.DataFrame, classes: Sequence[str]) -> OofScenario:
+    """Give answers as predictions that are sure of them."""
+    answered = class_positions(part["answer"].to_list(), classes)
+    truth = class_positions(part[GESTURE].to_list(), classes)
+    return OofScenario(part.select(SEQUENCE_ID, SUBJECT), truth, np.eye(len(classes), dtype=np.float32)[answered])
 
 
-def main(raw: Path, model: Path, n_people: int | None) -> None:
+def measure(raw: Path, model: Path, n_people: int | None) -> None:
     """Answer, score, and print."""
     folder = open_folder(model, "model", "blend")
-    classes, targets = tuple(folder.content["classes"]), list(folder.content["targets"])
-    estimate = folder.read_json("metrics.json")["scenarios"]
+    targets, estimate = folder.content["targets"], folder.read_json("metrics.json")["scenarios"]
     truth = pl.read_parquet(raw / "test_answers.parquet").select(SEQUENCE_ID, GESTURE)
     given = answers(raw, model, n_people).join(truth, on=SEQUENCE_ID, how="left", validate="m:1")
-    print("| scenario | sequences | people | OOF | true score | 95 % | difference | ms a call: p50 | p99 |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for scenario in (ALL_SENSORS, IMU_ONLY):
-        part = given.filter(pl.col("scenario") == scenario)
-        true = class_positions(part[GESTURE].to_list(), classes)
-        answered = class_positions(part["answer"].to_list(), classes)
-        people = part[SUBJECT].to_numpy()
-        score = hierarchical_f1(true, answered, targets).score
-        low, high = interval(true, answered, people, targets)
-        expected = float(estimate[scenario]["score"])
+    parts = {scenario: given.filter(scenario=scenario) for scenario in SCENARIOS}
+    predicted = {scenario: as_scenario(part, folder.content["classes"]) for scenario, part in parts.items()}
+    intervals = score_intervals(predicted, targets, seed=0)
+    scores = ("OOF", "true score", "95 %", "difference")
+    print(header("scenario", "sequences", "people", *scores, "ms a call: p50", "p99"))
+    for scenario, part in parts.items():
+        score, expected = predicted[scenario].score(targets).score, float(estimate[scenario]["score"])
+        low, high = intervals[scenario]
         p50, p99 = np.quantile(part["ms"].to_numpy(), [0.5, 0.99])
-        figures = f"{expected:.4f} | {score:.4f} | {low:.3f} to {high:.3f} | {score - expected:+.4f}"
-        print(f"| {scenario} | {part.height} | {len(np.unique(people))} | {figures} | {p50:.0f} | {p99:.0f} |")
+        figures = (f"{expected:.4f}", f"{score:.4f}", f"{low:.3f} to {high:.3f}", f"{score - expected:+.4f}")
+        print(row(scenario, part.height, part[SUBJECT].n_unique(), *figures, f"{p50:.0f}", f"{p99:.0f}"))
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("raw", type=Path, help="raw folder with a test split and its answers")
+    arguments.add_argument("model", type=Path, help="model or blend folder")
+    arguments.add_argument("people", type=int, nargs="?", help="the first so many people only")
+    chosen = arguments.parse_args()
+    measure(chosen.raw, chosen.model, chosen.people)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else None)
+    main()

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bfrbctl.prediction import Predictor
+    from bfrbctl.prediction.predictor import Predictor
 
 __version__ = "0.1.0"
 __all__ = ["Predictor", "__version__"]
@@ -20,7 +20,7 @@ __all__ = ["Predictor", "__version__"]
 def __getattr__(name: str) -> Any:
     """Import public names when they are asked for, so that `import bfrbctl` loads no library."""
     if name == "Predictor":
-        return import_module("bfrbctl.prediction").Predictor
+        return import_module("bfrbctl.prediction.predictor").Predictor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

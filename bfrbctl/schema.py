@@ -137,7 +137,7 @@ class SensorLayout:
         return ACC + ROT + self.thm_columns + self.tof_columns
 
 
-STUDY_LAYOUT = SensorLayout()
+HELIOS_LAYOUT = SensorLayout()
 IMU_LAYOUT = SensorLayout(thm=(), tof=())
 
 

@@ -9,12 +9,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
 
-from bfrbctl.schema import STUDY_LAYOUT
-from bfrbctl.segments import offsets_of, segment_ids
+from bfrbctl.arrays.ragged import offsets_of, segment_ids
+from bfrbctl.schema import HELIOS_LAYOUT
 from bfrbctl.simulation import SimulationConfig, device, simulate_subject
 from bfrbctl.simulation.gestures import GESTURES, STRAIGHT
 from bfrbctl.simulation.movement import pose
-from bfrbctl.simulation.people import draw_person
+from bfrbctl.simulation.person import draw_person
 from bfrbctl.simulation.planning import draw_session
 from bfrbctl.simulation.rays import cast
 from bfrbctl.simulation.scene import SURFACES, Mounting, build_scene
@@ -83,9 +83,9 @@ def draw_channels() -> None:
         axes[0].plot(t, frames[name], label=name)
     for name in ("rot_w", "rot_x", "rot_y", "rot_z"):
         axes[1].plot(t, frames[name], label=name)
-    for name in STUDY_LAYOUT.thm_columns:
+    for name in HELIOS_LAYOUT.thm_columns:
         axes[2].plot(t, frames[name], label=name)
-    pixels = frames.select(STUDY_LAYOUT.tof_columns).to_numpy().astype(float).reshape(-1, 5, 64)
+    pixels = frames.select(HELIOS_LAYOUT.tof_columns).to_numpy().astype(float).reshape(-1, 5, 64)
     for sensor in range(5):
         axes[3].plot(t, (pixels[:, sensor] >= 0).mean(axis=1), label=f"tof_{sensor + 1}")
     for axis, label in zip(axes, ("m/s²", "quaternion", "°C", "share returned"), strict=True):

@@ -8,20 +8,20 @@ import polars as pl
 import pytest
 from hypothesis import settings
 
-from bfrbctl import models
-from bfrbctl.blending import blend
+from bfrbctl.artefacts.folders import Folder, open_folder
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.config import as_mapping
+from bfrbctl.ensemble.blending import blend
+from bfrbctl.ensemble.mixing import BlendConfig
 from bfrbctl.features import FeatureConfig
-from bfrbctl.featurization import featurize
-from bfrbctl.folders import Folder, open_folder
-from bfrbctl.mixing import BlendConfig
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.preparation import PrepareConfig, prepare, split_refs
-from bfrbctl.raw import find_splits
-from bfrbctl.training import CrossValidation, cross_validate
+from bfrbctl.features.featurization import featurize
+from bfrbctl.models import interface
+from bfrbctl.recordings.preparation import PrepareConfig, prepare, split_refs
+from bfrbctl.recordings.raw import find_splits
+from bfrbctl.training.cross_validation import CrossValidation, cross_validate
 from tests import toy_model
 from tests.faults.counting import pytest_terminal_summary  # noqa: F401  a hook: counts of faults at the end
-from tests.recordings import raw_frames, write_raw
+from tests.raw_recordings import raw_frames, write_raw
 
 # Shared machines are slow at times, so no example has a deadline. CI draws the same examples every time: what it finds
 # is of the change under test; elsewhere every run looks for new ones.
@@ -33,9 +33,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "search")
 @pytest.fixture(scope="session", autouse=True)
 def toy_kind() -> Iterator[None]:
     """Let the models' registry know the toy kind."""
-    models.KINDS["toy"] = "tests.toy_model"
+    interface.KINDS["toy"] = "tests.toy_model"
     yield
-    del models.KINDS["toy"]
+    del interface.KINDS["toy"]
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bfrbctl.dataset import Column, FeatureBatch
-from bfrbctl.models import FoldTask, HistoryRow
-from bfrbctl.models.keras_inputs import ready
-from bfrbctl.models.keras_model import KerasFoldModel
-from bfrbctl.segments import Float64, Int64, offsets_of
+from bfrbctl.arrays.ragged import Float64, Int64, offsets_of
+from bfrbctl.models.interface import FoldTask, HistoryRow
+from bfrbctl.models.keras.inputs import ready
+from bfrbctl.models.keras.model import KerasFoldModel
+from bfrbctl.recordings.dataset import Column, FeatureBatch
 
 CLASSES = ("hair", "neck", "text", "wave")
 TARGETS = (True, True, False, False)
@@ -71,8 +71,8 @@ def task(
 
 def told_by_keras(model: KerasFoldModel, batch: FeatureBatch) -> Float64:
     """What the networks of a fold answer when Keras computes them, padded, one after the other."""
-    from bfrbctl.models.keras_networks import weight_names
-    from bfrbctl.models.keras_training import predict, shared_network
+    from bfrbctl.models.keras.learning.epochs import predict, shared_network
+    from bfrbctl.models.keras.network.building import weight_names
 
     network = shared_network(model.spec.network).network
     names, plan = weight_names(network), model.spec.inputs

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from bfrbctl.dataset import RecordingBatch
-from bfrbctl.schema import STUDY_LAYOUT, SensorLayout
-from bfrbctl.segments import Bool, Int64, offsets_of, take_segments
+from bfrbctl.arrays.ragged import Bool, Int64, offsets_of, take_segments
+from bfrbctl.recordings.dataset import RecordingBatch
+from bfrbctl.schema import HELIOS_LAYOUT, SensorLayout
 
 
 def random_recordings(
-    lengths: Sequence[int], *, seed: int = 0, layout: SensorLayout = STUDY_LAYOUT, rate_hz: float = 10.0
+    lengths: Sequence[int], *, seed: int = 0, layout: SensorLayout = HELIOS_LAYOUT, rate_hz: float = 10.0
 ) -> RecordingBatch:
     """Make recordings with gaps: lost quaternions, some sequences without any, absent thermopiles and ToF sensors."""
     rng = np.random.default_rng(seed)

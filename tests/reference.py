@@ -12,7 +12,7 @@ import numpy as np
 from scipy import signal, stats
 from scipy.spatial.transform import Rotation
 
-from bfrbctl.segments import AnyArray
+from bfrbctl.arrays.ragged import AnyArray
 
 NAN = float("nan")
 

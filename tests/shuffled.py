@@ -14,13 +14,13 @@ import numpy as np
 import polars as pl
 from scipy.stats import norm, rankdata
 
-from bfrbctl.dataset import Column, FeatureBatch
-from bfrbctl.feature_folder import CATALOGUE, INDEX, catalogue_table, feature_frames, feature_table
-from bfrbctl.folders import SEQUENCES, Folder
-from bfrbctl.metrics import hierarchical_f1
-from bfrbctl.oof import OofScenario
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.segments import Float64, Int64, offsets_of
+from bfrbctl.arrays.ragged import Float64, Int64, offsets_of
+from bfrbctl.artefacts.folders import SEQUENCES, Folder
+from bfrbctl.artefacts.outputs import Job, open_output
+from bfrbctl.evaluation.metrics import hierarchical_f1
+from bfrbctl.evaluation.oof import OofScenario
+from bfrbctl.features.folder import CATALOGUE, INDEX, catalogue_table, feature_frames, feature_table
+from bfrbctl.recordings.dataset import Column, FeatureBatch
 
 FALSE_ALARM = 1e-4
 """How likely an honest figure is to exceed its bound."""
@@ -31,7 +31,7 @@ CHANNELS = ("acc_x", "acc_y", "acc_z", "acc_mag", "gyro_x", "gyro_y", "gyro_z")
 
 
 @dataclass(frozen=True)
-class Study:
+class FeatureGroup:
     """A made study.
 
     Parameters
@@ -53,7 +53,7 @@ class Study:
     thermopile: bool = False
 
 
-def features_of(study: Study, path: Path, seed: int) -> Folder:
+def features_of(study: FeatureGroup, path: Path, seed: int) -> Folder:
     """Write a feature folder: class shares differ by subject, features and channels have a level of each subject."""
     rng = np.random.default_rng(seed)
     subject = np.repeat(np.arange(study.n_subjects), study.n_each)
@@ -108,7 +108,7 @@ def _counted(share: Float64, n: int) -> Int64:
     return np.repeat(np.arange(len(share)), counts)
 
 
-def _noise(study: Study, subject: Int64, ids: tuple[str, ...], rng: np.random.Generator) -> FeatureBatch:
+def _noise(study: FeatureGroup, subject: Int64, ids: tuple[str, ...], rng: np.random.Generator) -> FeatureBatch:
     """Normal noise around a level of each subject, in features and channels alike."""
 
     def levelled(n_columns: int, of: Int64) -> Float64:

@@ -10,23 +10,23 @@ from typing import Any, Literal
 
 import pytest
 
-from bfrbctl import oof
-from bfrbctl.assignment import assigned, joint_proba
-from bfrbctl.blending import blend, joint_members
+from bfrbctl.artefacts.folders import Folder, open_folder
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.config import as_mapping
-from bfrbctl.folders import Folder, open_folder
-from bfrbctl.mixing import RULES, BlendConfig
-from bfrbctl.models import kind_module
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.training import CrossValidation, cross_validate
-from tests.shuffled import Study, chance, features_of, macro_f1, pooled_auc, score
+from bfrbctl.ensemble.assignment import assigned, joint_proba
+from bfrbctl.ensemble.blending import blend, joint_members
+from bfrbctl.ensemble.mixing import RULES, BlendConfig
+from bfrbctl.evaluation import oof
+from bfrbctl.models.interface import kind_module
+from bfrbctl.training.cross_validation import CrossValidation, cross_validate
+from tests.shuffled import FeatureGroup, chance, features_of, macro_f1, pooled_auc, score
 
 TWO = {"Scratch": True, "Rest": False}
 FOUR = {"Cheek - pinch skin": True, "Neck - scratch": True, "Wave hello": False, "Text on phone": False}
 
-TWO_CLASSES = Study(TWO, n_subjects=10, n_each=24, n_folds=10)
-FOUR_CLASSES = Study(FOUR, n_subjects=12, n_each=20, n_folds=12, thermopile=True)
-LARGER_FOLDS = Study(FOUR, n_subjects=8, n_each=24, n_folds=4)
+TWO_CLASSES = FeatureGroup(TWO, n_subjects=10, n_each=24, n_folds=10)
+FOUR_CLASSES = FeatureGroup(FOUR, n_subjects=12, n_each=20, n_folds=12, thermopile=True)
+LARGER_FOLDS = FeatureGroup(FOUR, n_subjects=8, n_each=24, n_folds=4)
 
 N_STUDIES = 6
 """Studies of a kind that are averaged: of `TWO_CLASSES`, rounds that a fold's own score chooses exceed the bounds."""
@@ -56,7 +56,7 @@ def see_chance(folders: Sequence[Folder]) -> None:
         assert got.found <= got.bound, f"{figure.__name__} of shuffled labels {got.found:.4f}, at most {got.bound:.4f}"
 
 
-def models(study: Study, path: Path, kind: str, n: int = N_STUDIES, **settings: Any) -> list[Folder]:
+def models(study: FeatureGroup, path: Path, kind: str, n: int = N_STUDIES, **settings: Any) -> list[Folder]:
     """Train on several studies of a kind."""
     made = [features_of(study, path / f"features-{seed}", seed) for seed in range(n)]
     return [trained(each, path / f"model-{seed}", kind, **settings) for seed, each in enumerate(made)]
@@ -95,7 +95,7 @@ def test_a_blend_scores_chance(
 @pytest.mark.slow
 @pytest.mark.parametrize("study", [FOUR_CLASSES, LARGER_FOLDS])
 @pytest.mark.parametrize("settings", [{}, {"select": "last"}, {"class_weight": "balanced", "select_by": "logloss"}])
-def test_trees_on_several_classes_score_chance(study: Study, settings: dict[str, Any], tmp_path: Path) -> None:
+def test_trees_on_several_classes_score_chance(study: FeatureGroup, settings: dict[str, Any], tmp_path: Path) -> None:
     see_chance(models(study, tmp_path, "lgbm", **TREES, **settings))
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from bfrbctl.config import as_mapping, build, from_mapping
 from bfrbctl.errors import UsageError
-from bfrbctl.models import kind_module
-from bfrbctl.models.lightgbm_library import parameter_names
+from bfrbctl.models.interface import kind_module
+from bfrbctl.models.lightgbm.library import parameter_names
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def test_readme_lists_every_page_with_a_line() -> None:
 
 def test_the_package_gives_its_public_names_and_lists_them() -> None:
     import bfrbctl
-    from bfrbctl.prediction import Predictor
+    from bfrbctl.prediction.predictor import Predictor
 
     assert bfrbctl.Predictor is Predictor
     assert "Predictor" in dir(bfrbctl)

@@ -18,19 +18,20 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.main import get_command
 
+from bfrbctl.artefacts.folders import Folder
 from bfrbctl.cli import main
 from bfrbctl.cli.app import app
 from bfrbctl.config import build
+from bfrbctl.ensemble.mixing import BlendConfig
 from bfrbctl.features import FeatureConfig
-from bfrbctl.folders import Folder
-from bfrbctl.mixing import BlendConfig
-from bfrbctl.models import kind_module
+from bfrbctl.models.interface import kind_module
 from bfrbctl.simulation import SimulationConfig
 
 ROOT = Path(__file__).parent.parent
@@ -105,7 +106,7 @@ def check_bfrbctl(words: list[str]) -> None:
     if "--help" in rest or "--version" in rest:
         return
     command.make_context(" ".join(["bfrbctl", *words]), rest)  # takes words out of `rest`
-    given = [after for word, after in zip(words, words[1:], strict=False) if word == "--set"]
+    given = [after for word, after in pairwise(words) if word == "--set"]
     if given:
         build(settings_class(words), overrides=given)
 
@@ -236,7 +237,7 @@ def test_every_fence_belongs_to_a_block(page: Path) -> None:
         ("sh", "python docs/generate.py --fast"),
         ("sh", "curl example.org"),
         ("python", "from bfrbctl import Predicter"),
-        ("python", "from bfrbctl import kaggle\n\nkaggle.serv('blend')"),
+        ("python", "from bfrbctl.prediction import gateway\n\ngateway.serv('blend')"),
         ("python", "from bfrbctl import Predictor\n\nPredictor.open('blend', sha256='...')"),
         ("python", "x = = 1"),
         ("toml", "# settings of `bfrbctl train lgbm`\nmax_bin = 'many'"),
@@ -247,8 +248,45 @@ def test_every_fence_belongs_to_a_block(page: Path) -> None:
 )
 def test_a_wrong_block_is_found(language: str, text: str) -> None:
     block = Block(ROOT / "README.md", 1, language, text)
-    with pytest.raises(Exception):  # noqa: B017, PT011  each check has errors of its own
+    with pytest.raises(Exception):  # noqa: B017  each check has errors of its own
         test_every_block_is_checked_by_its_language(block)
+
+
+# --------------------------------------------------------------------------------------------------- inline code
+
+
+WRITTEN = [page for page in PAGES if page not in (GENERATED, ROOT / "CHANGELOG.md")]
+
+
+def inline_code(page: Path) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", FENCE.sub("", page.read_text("utf-8")))
+
+
+def check_mentioned(words: list[str]) -> None:
+    """See that a command that a sentence mentions exists, and has the options that it is given."""
+    command: Any = get_command(app)
+    rest = list(words)
+    while getattr(command, "commands", None) and rest and re.fullmatch(r"[a-z-]+", rest[0]):
+        command = command.commands[rest.pop(0)]
+    options = {option for item in command.params for option in (*item.opts, *item.secondary_opts)}
+    unknown = [word for word in rest if word.startswith("--") and word not in options | {"--help"}]
+    assert not unknown, f"bfrbctl {' '.join(words)}: no option {unknown}"
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_commands_and_files_that_sentences_mention_exist(page: Path) -> None:
+    for code in inline_code(page):
+        words = [word for word in code.split() if word not in ("|", "...")]
+        while words and re.match(r"[A-Z_]+=", words[0]):
+            words.pop(0)
+        if words[:1] == ["bfrbctl"]:
+            check_mentioned(words[1:])
+        elif words[:1] == ["make"]:
+            check_make(words[1:])
+        elif words[:1] == ["python"] and len(words) > 1 and "/" in words[1]:
+            check_python(words[1:])
+        elif re.fullmatch(r"(bfrbctl|tests|docs|examples|benchmarks)/[\w/.]+", code):
+            assert (ROOT / code).exists(), f"{page.name}: {code} is not there"
 
 
 # --------------------------------------------------------------------------------------------------- pages that run

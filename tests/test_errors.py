@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from bfrbctl import errors, models
+from bfrbctl import errors
 from bfrbctl.errors import MissingLibraryError, install_command, missing_library
-from bfrbctl.models import keras_model
+from bfrbctl.models import interface
+from bfrbctl.models.keras import model as keras_model
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,16 +47,16 @@ def test_a_kind_whose_library_is_absent_says_what_to_install(monkeypatch: pytest
     def load(_: str) -> None:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
-    monkeypatch.setattr(models, "import_module", load)
+    monkeypatch.setattr(interface, "import_module", load)
     with pytest.raises(MissingLibraryError, match="a keras model needs torch") as caught:
-        models.kind_module("keras")
+        interface.kind_module("keras")
     assert caught.value.hint == install_command("torch")
 
 
 def test_a_fault_of_our_own_modules_is_not_taken_for_a_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(models.KINDS, "absent", "bfrbctl.absent_kind")
+    monkeypatch.setitem(interface.KINDS, "absent", "bfrbctl.absent_kind")
     with pytest.raises(ModuleNotFoundError, match="absent_kind"):
-        models.kind_module("absent")
+        interface.kind_module("absent")
 
 
 def test_a_back_end_of_keras_that_is_absent_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,19 +9,19 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bfrbctl import oof
-from bfrbctl.assignment import assigned, joint_proba
-from bfrbctl.blending import blend
-from bfrbctl.feature_folder import read_features
-from bfrbctl.folders import Folder
-from bfrbctl.inspection.calibration import nested_temperature
-from bfrbctl.labels import JointLabels
-from bfrbctl.mixing import BlendConfig
-from bfrbctl.models import FoldTask, kind_module
-from bfrbctl.oof import OofScenario
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.training import CrossValidation, fold_task
-from tests.shuffled import Study, features_of
+from bfrbctl.artefacts.folders import Folder
+from bfrbctl.artefacts.outputs import Job, open_output
+from bfrbctl.ensemble.assignment import assigned, joint_proba
+from bfrbctl.ensemble.blending import blend
+from bfrbctl.ensemble.mixing import BlendConfig
+from bfrbctl.evaluation import oof
+from bfrbctl.evaluation.labels import JointLabels
+from bfrbctl.evaluation.oof import OofScenario
+from bfrbctl.features.folder import read_features
+from bfrbctl.inspection.views.calibration import nested_temperature
+from bfrbctl.models.interface import FoldTask, kind_module
+from bfrbctl.training.cross_validation import CrossValidation, fold_task
+from tests.shuffled import FeatureGroup, features_of
 
 FOUR = {"Cheek - pinch skin": True, "Neck - scratch": True, "Wave hello": False, "Text on phone": False}
 HELD = 1
@@ -29,7 +29,7 @@ HELD = 1
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    study = Study(FOUR, n_subjects=6, n_each=16, n_folds=3, thermopile=True)
+    study = FeatureGroup(FOUR, n_subjects=6, n_each=16, n_folds=3, thermopile=True)
     return features_of(study, tmp_path_factory.mktemp("leaks") / "features", 0)
 
 

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import typer.testing
 
-from bfrbctl import oof
-from bfrbctl.blending import blend
-from bfrbctl.bootstrap import auc_intervals, score_intervals
+from bfrbctl.artefacts.files import encode_json
+from bfrbctl.artefacts.folders import Folder, open_folder
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.cli.app import app
-from bfrbctl.folders import Folder, open_folder
+from bfrbctl.ensemble.blending import blend
+from bfrbctl.ensemble.mixing import BlendConfig
+from bfrbctl.evaluation import oof
+from bfrbctl.evaluation.bootstrap import auc_intervals, score_intervals
 from bfrbctl.inspection import Table, View, inspect, options_of
 from bfrbctl.inspection.figures import Bars, Lines
 from bfrbctl.inspection.report import write_report
-from bfrbctl.mixing import BlendConfig
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.storage import encode_json
-from tests.recordings import raw_frames, write_raw
+from tests.raw_recordings import raw_frames, write_raw
 
 NAME = "macro F1 over gestures"
 

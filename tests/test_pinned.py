@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from bfrbctl import submission
+from bfrbctl.artefacts.files import encode_json
+from bfrbctl.artefacts.folders import Folder, current_digest, open_folder, pinned_file, sealed
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.config import as_mapping
 from bfrbctl.errors import ArtefactError, DataError
+from bfrbctl.execution.executor import Executor
 from bfrbctl.features import FeatureConfig
-from bfrbctl.featurization import featurize
-from bfrbctl.folders import Folder, current_digest, open_folder, pinned_file, sealed
-from bfrbctl.models import lightgbm_model
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.prediction import Predictor
-from bfrbctl.preparation import PrepareConfig, prepare, split_refs
-from bfrbctl.raw import find_splits
-from bfrbctl.storage import encode_json
-from bfrbctl.submission import open_input, predict
-from bfrbctl.training import CrossValidation, cross_validate
-from bfrbctl.workers import Crew
-from tests.recordings import raw_frames, write_raw
+from bfrbctl.features.featurization import featurize
+from bfrbctl.models.lightgbm import model as lightgbm_model
+from bfrbctl.prediction import submission
+from bfrbctl.prediction.predictor import Predictor
+from bfrbctl.prediction.submission import open_input, predict
+from bfrbctl.recordings.preparation import PrepareConfig, prepare, split_refs
+from bfrbctl.recordings.raw import find_splits
+from bfrbctl.training.cross_validation import CrossValidation, cross_validate
+from tests.raw_recordings import raw_frames, write_raw
 
 CHANGED = r"{}: was changed while this run uses it \(digest [0-9a-f]{{64}}, [0-9a-f]{{64}} before\)"
 
@@ -58,7 +58,7 @@ def test_a_dataset_that_changes_while_features_are_computed_is_refused(
     ):
         if workers == 2:  # whose workers may open it before any file is done
             change(dataset)
-        featurize(dataset, output, config, crew=Crew(workers), on_file=after_the_first)
+        featurize(dataset, output, config, executor=Executor(workers), on_file=after_the_first)
     assert "run this again" in str(caught.value.hint)
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert len(done) == (1 if workers == 1 else 0)
@@ -73,7 +73,7 @@ def test_features_that_change_before_a_worker_opens_them_are_refused(feature_fol
         pytest.raises(ArtefactError, match=CHANGED.format(features.path)),
         open_output(tmp_path / "m", Job("model", run.settings, (features.ref(),))) as output,
     ):
-        list(cross_validate(run, output, crew=Crew(2)))
+        list(cross_validate(run, output, executor=Executor(2)))
 
 
 @pytest.mark.parametrize("which", ["data", "model"])
@@ -83,17 +83,17 @@ def test_what_changes_before_a_worker_predicts_is_refused(
     dataset, model = copied(dataset_folder, tmp_path / "data"), copied(model_folders[0], tmp_path / "model")
     predictor = Predictor.open(model.path)
     source = open_input(dataset.path, predictor, split="train")
-    recipe = model.pinned(), predictor.left_out
+    spec = model.pinned(), predictor.left_out
     change({"data": dataset, "model": model}[which])
     if which == "model":
         with pytest.raises(ArtefactError, match=CHANGED.format(model.path)):
-            submission._predict_stored(0, source.stored[0], recipe)
+            submission._predict_stored(0, source.stored[0], spec)
         return
     with (
         pytest.raises(ArtefactError, match=CHANGED.format(dataset.path)),
         open_output(tmp_path / "out", Job("predictions", {})) as output,
     ):
-        predict(source, predictor, output, crew=Crew(2))
+        predict(source, predictor, output, executor=Executor(2))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -110,7 +110,7 @@ def test_recordings_that_change_while_they_are_prepared_are_refused(tmp_path: Pa
         pytest.raises(DataError, match=r"train_demographics\.csv: changed while it was read"),
         open_output(tmp_path / "data", Job("dataset", as_mapping(config), split_refs(splits))) as output,
     ):
-        prepare(splits, output, config, crew=Crew(workers), on_bytes=change_raw)
+        prepare(splits, output, config, executor=Executor(workers), on_bytes=change_raw)
     assert not (tmp_path / "data").exists()
 
 

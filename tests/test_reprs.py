@@ -14,16 +14,18 @@ import polars as pl
 import pytest
 
 import bfrbctl
-from bfrbctl import models, oof, reprs
-from bfrbctl.blending import read_mixtures
-from bfrbctl.dataset import read_recordings
-from bfrbctl.feature_folder import read_features
-from bfrbctl.folders import SEQUENCES, Folder
+from bfrbctl import reprs
+from bfrbctl.artefacts.folders import SEQUENCES, Folder
+from bfrbctl.artefacts.outputs import Job
+from bfrbctl.ensemble.blending import read_mixtures
+from bfrbctl.ensemble.mixing import BlendConfig, nested
+from bfrbctl.evaluation import oof
+from bfrbctl.evaluation.labels import JointLabels
+from bfrbctl.features.folder import read_features
 from bfrbctl.inspection import inspect
-from bfrbctl.labels import JointLabels
-from bfrbctl.mixing import BlendConfig, nested
-from bfrbctl.outputs import Job
-from bfrbctl.prediction import Predictor
+from bfrbctl.models import interface
+from bfrbctl.prediction.predictor import Predictor
+from bfrbctl.recordings.dataset import read_recordings
 from bfrbctl.reprs import short_repr, written
 
 LONGEST = 1200
@@ -109,7 +111,7 @@ def test_a_predictor_tells_what_it_is(blend_folder: Folder, model_folders: tuple
 
 def test_models_of_trees_and_networks_are_written_in_short() -> None:
     for kind, name in (("lgbm", "LightGBMModel"), ("keras", "KerasFoldModel")):
-        assert getattr(models.kind_module(kind), name).__repr__ is short_repr
+        assert getattr(interface.kind_module(kind), name).__repr__ is short_repr
 
 
 @pytest.mark.parametrize(

@@ -13,17 +13,17 @@ import polars as pl
 import psutil
 import pytest
 
+from bfrbctl.artefacts.folders import Folder, open_folder
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.cli.app import app
-from bfrbctl.feature_folder import read_features
+from bfrbctl.evaluation.oof import read_oof
+from bfrbctl.execution.executor import Executor
 from bfrbctl.features import FeatureConfig
-from bfrbctl.featurization import featurize
-from bfrbctl.folders import Folder, open_folder
-from bfrbctl.models import lightgbm_model
-from bfrbctl.oof import read_oof
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.training import CrossValidation, cross_validate, folds_at_once
-from bfrbctl.workers import Crew
-from tests.recordings import raw_frames, write_raw
+from bfrbctl.features.featurization import featurize
+from bfrbctl.features.folder import read_features
+from bfrbctl.models.lightgbm import model as lightgbm_model
+from bfrbctl.training.cross_validation import CrossValidation, cross_validate, folds_at_once
+from tests.raw_recordings import raw_frames, write_raw
 
 CONFIG = lightgbm_model.Config(n_rounds=8, min_data_in_leaf=2, log_every=2)
 
@@ -33,12 +33,12 @@ def call(*words: object) -> None:
     app([*map(str, words), "--quiet"], standalone_mode=False)
 
 
-def train(features: Folder, path: Path, crew: Crew) -> tuple[Folder, list[tuple[int, int]]]:
+def train(features: Folder, path: Path, executor: Executor) -> tuple[Folder, list[tuple[int, int]]]:
     """Train and give the model, and the fold and step of every row of progress."""
     run = CrossValidation(features, "lgbm", lightgbm_model, CONFIG)
     rows = []
     with open_output(path, Job("model", run.settings, (features.ref(),))) as output:
-        for _ in cross_validate(run, output, crew=crew, on_progress=rows.append):
+        for _ in cross_validate(run, output, executor=executor, on_progress=rows.append):
             pass
     return open_folder(path), [(int(row["fold"]), int(row["step"])) for row in rows]
 
@@ -49,8 +49,8 @@ def told(folder: Folder) -> dict[str, object]:
 
 
 def test_folds_trained_at_once_give_the_same_model(feature_folder: Folder, tmp_path: Path) -> None:
-    alone, rows = train(feature_folder, tmp_path / "alone", Crew(1))
-    together, live = train(feature_folder, tmp_path / "together", Crew(2))
+    alone, rows = train(feature_folder, tmp_path / "alone", Executor(1))
+    together, live = train(feature_folder, tmp_path / "together", Executor(2))
     assert told(together) == told(alone)
     assert alone.manifest["config"] == together.manifest["config"]
     assert sorted(live) == rows
@@ -59,7 +59,7 @@ def test_folds_trained_at_once_give_the_same_model(feature_folder: Folder, tmp_p
 def test_a_large_table_lies_in_several_files(
     dataset_folder: Folder, feature_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bfrbctl.featurization._TABLE_ROWS", 30)
+    monkeypatch.setattr("bfrbctl.features.featurization._TABLE_ROWS", 30)
     config = FeatureConfig(families=("presence", "motion", "temperature", "distance", "moments"))
     with open_output(tmp_path / "cut", Job("features", {})) as output:
         cut = featurize(dataset_folder, output, config)
@@ -74,11 +74,11 @@ def test_a_large_table_lies_in_several_files(
 
 def test_folds_fill_the_cores_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, at_once in ((1, 1), (2, 1), (7, 1), (8, 2), (64, 16)):
-        monkeypatch.setattr("bfrbctl.workers.joblib.cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr("bfrbctl.execution.executor.joblib.cpu_count", lambda cores=cores: cores)
         assert folds_at_once("lgbm") == at_once
         assert folds_at_once("keras") == 1
-    assert Crew(16).at_once(5) == 5
-    assert Crew(16).threads(5) == 12
+    assert Executor(16).at_once(5) == 5
+    assert Executor(16).threads(5) == 12
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import bfrbctl
-from bfrbctl.models.keras_inputs import fit_scaler, plan_inputs, ready
-from bfrbctl.models.keras_rotation import find_turned
+from bfrbctl.models.keras.inputs import fit_scaler, plan_inputs, ready
+from bfrbctl.models.keras.learning.turning import find_turned
 from tests.keras_batches import made
 
 PREDICATES = ("isnan", "isinf", "isfinite", "signbit")

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bfrbctl.dataset import FeatureBatch
-from bfrbctl.models import FoldTask, HistoryRow
-from bfrbctl.selection import Curve, Rule, Select
+from bfrbctl.evaluation.selection import Curve, Rule, Select
+from bfrbctl.models.interface import FoldTask, HistoryRow
+from bfrbctl.recordings.dataset import FeatureBatch
 
 NEEDS = frozenset({"table"})
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bfrbctl.dataset import FeatureBatch, RecordingBatch
+from bfrbctl.arrays.ragged import AnyArray
 from bfrbctl.features import FeatureConfig, compute
-from bfrbctl.segments import AnyArray
+from bfrbctl.recordings.dataset import FeatureBatch, RecordingBatch
 from tests import reference
 from tests.noise import random_recordings, taken
 

@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bfrbctl.models.keras_augmentation import TrainingData, training_batch
-from bfrbctl.models.keras_inputs import fit_scaler, plan_inputs, ready
-from bfrbctl.models.keras_layout import NETWORKS, NetworkSpec
-from bfrbctl.models.keras_model import Config, KerasFoldModel, fit, load
-from bfrbctl.models.keras_networks import build_network
-from bfrbctl.models.keras_optimizer import FlatAdamW
-from bfrbctl.models.keras_rotation import find_turned
-from bfrbctl.models.keras_training import augmentation_of
+from bfrbctl.models.keras.inputs import fit_scaler, plan_inputs, ready
+from bfrbctl.models.keras.learning.augmentation import TrainingData, training_batch
+from bfrbctl.models.keras.learning.epochs import augmentation_of
+from bfrbctl.models.keras.learning.optimizer import FlatAdamW
+from bfrbctl.models.keras.learning.turning import find_turned
+from bfrbctl.models.keras.model import Config, KerasFoldModel, fit, load
+from bfrbctl.models.keras.network.building import build_network
+from bfrbctl.models.keras.network.layout import NETWORKS, NetworkSpec
 from tests.keras_batches import made, task
 
 BATCH, TIME, CLASSES = 64, 96, 18
@@ -20,7 +20,9 @@ BATCH, TIME, CLASSES = 64, 96, 18
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> KerasFoldModel:
-    return fit(task(tmp_path_factory.mktemp("scratch") / "fold"), Config(epochs=1, batch_size=16))
+    fitted = fit(task(tmp_path_factory.mktemp("scratch") / "fold"), Config(epochs=1, batch_size=16))
+    assert isinstance(fitted, KerasFoldModel)
+    return fitted
 
 
 @pytest.mark.parametrize("name", NETWORKS)

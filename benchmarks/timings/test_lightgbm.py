@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bfrbctl.dataset import Column, FeatureBatch
-from bfrbctl.models import FoldTask
-from bfrbctl.models.lightgbm_model import Config, LightGBMModel, fit, load
-from bfrbctl.models.lightgbm_text import checked
+from bfrbctl.models.interface import FoldTask
+from bfrbctl.models.lightgbm.model import Config, LightGBMModel, fit, load
+from bfrbctl.models.lightgbm.text import checked
+from bfrbctl.recordings.dataset import Column, FeatureBatch
 
 N_CLASSES = 18
 N_FEATURES = 300

@@ -19,15 +19,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bfrbctl.dataset import RecordingBatch
-from bfrbctl.folders import open_folder
-from bfrbctl.models import kind_module
-from bfrbctl.models.keras_inputs import prediction_batches, ready
-from bfrbctl.models.keras_model import KerasFoldModel
-from bfrbctl.models.keras_networks import build_network, weight_names
-from bfrbctl.prediction import Predictor
-from bfrbctl.preparation import clean_frames
-from bfrbctl.segments import AnyArray
+from bfrbctl.arrays.ragged import AnyArray
+from bfrbctl.artefacts.folders import open_folder
+from bfrbctl.models.interface import kind_module
+from bfrbctl.models.keras.inputs import prediction_batches, ready
+from bfrbctl.models.keras.model import KerasFoldModel
+from bfrbctl.models.keras.network.building import build_network, weight_names
+from bfrbctl.prediction.predictor import Predictor
+from bfrbctl.recordings.dataset import RecordingBatch
+from bfrbctl.recordings.preparation import clean_frames
 from tests import reference
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -58,7 +58,7 @@ BATCH = """
 import sys, time
 import numpy as np, polars as pl
 from bfrbctl import Predictor
-from bfrbctl.preparation import clean_frames
+from bfrbctl.recordings.preparation import clean_frames
 predictor = Predictor.open(sys.argv[1])
 table = pl.read_parquet(sys.argv[2])
 some = clean_frames(table, None, layout=predictor.layout, rate_hz=predictor.rate_hz).batch
@@ -74,7 +74,7 @@ ONE_CORE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX
 
 
 @dataclass(frozen=True)
-class Study:
+class FeatureGroup:
     """The blend, and test sequences as the gateway hands them out: a table of frames, and the row of the person."""
 
     path: Path
@@ -87,7 +87,7 @@ class Study:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+def study(tmp_path_factory: pytest.TempPathFactory) -> FeatureGroup:
     path = Path(os.environ.get("BFRBCTL_BENCH") or tmp_path_factory.mktemp("study"))
     path.mkdir(parents=True, exist_ok=True)
     if not (path / "blend" / "manifest.json").exists():
@@ -99,7 +99,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         (sequence, people.filter(pl.col("subject") == sequence["subject"][0]))
         for _, sequence in table.group_by("sequence_id", maintain_order=True)
     ]
-    return Study(path, Predictor.open(path / "blend"), sequences)
+    return FeatureGroup(path, Predictor.open(path / "blend"), sequences)
 
 
 def seconds(function: Callable[..., object], *arguments: Any) -> tuple[float, float]:
@@ -115,7 +115,7 @@ def shown(what: str, times: list[tuple[float, float]]) -> list[float]:
     return figures
 
 
-def plain_ways(study: Study, *, motion: bool = True) -> Callable[[int], Callable[[], object]]:
+def plain_ways(study: FeatureGroup, *, motion: bool = True) -> Callable[[int], Callable[[], object]]:
     """Give, for a sequence, what notebooks do: features frame by frame, `model.predict` of each fold's network."""
     folder = open_folder(study.path / "keras", "model")
     models: list[KerasFoldModel] = []
@@ -150,7 +150,7 @@ def plain_ways(study: Study, *, motion: bool = True) -> Callable[[int], Callable
     return prepared
 
 
-def test_one_sequence(benchmark: Any, study: Study) -> None:
+def test_one_sequence(benchmark: Any, study: FeatureGroup) -> None:
     plain, predictor = plain_ways(study), study.predictor
     ours: list[tuple[float, float]] = []
     theirs: list[tuple[float, float]] = []
@@ -168,7 +168,7 @@ def test_one_sequence(benchmark: Any, study: Study) -> None:
     benchmark.pedantic(predictor.predict, args=study.sequences[0], rounds=50)
 
 
-def test_parts_of_one_sequence(benchmark: Any, study: Study) -> None:
+def test_parts_of_one_sequence(benchmark: Any, study: FeatureGroup) -> None:
     predictor = study.predictor
     rounds = range(0, len(study.sequences), 4)
     batches = {position: study.recordings(position) for position in rounds}
@@ -183,7 +183,7 @@ def test_parts_of_one_sequence(benchmark: Any, study: Study) -> None:
     benchmark.pedantic(predictor.members[0].predict_proba, args=(features,), rounds=50)
 
 
-def test_batch(benchmark: Any, study: Study) -> None:
+def test_batch(benchmark: Any, study: FeatureGroup) -> None:
     """Beside it, as a measure of the machine in that hour: `model.predict` of five networks, one sequence."""
     table, people = (pl.concat(part) for part in zip(*study.sequences, strict=True))
     predictor = study.predictor
@@ -206,7 +206,7 @@ def test_batch(benchmark: Any, study: Study) -> None:
     benchmark.pedantic(predictor.answer, args=(batch,), rounds=1)
 
 
-def test_batch_in_two_processes(benchmark: Any, study: Study) -> None:
+def test_batch_in_two_processes(benchmark: Any, study: FeatureGroup) -> None:
     """What the workers of `bfrbctl predict` do, each with one core."""
     command = [sys.executable, "-c", BATCH, str(study.path / "blend"), str(study.path / "raw" / "test.parquet")]
     environment = {**os.environ, **ONE_CORE}
@@ -228,7 +228,7 @@ def test_batch_in_two_processes(benchmark: Any, study: Study) -> None:
     benchmark.extra_info.update(sequences_per_second=round(float(np.median(rates))))
 
 
-def test_opening(benchmark: Any, study: Study) -> None:
+def test_opening(benchmark: Any, study: FeatureGroup) -> None:
     command = [sys.executable, "-c", OPEN, str(study.path / "blend"), str(study.path / "raw" / "test.parquet")]
     told = json.loads(benchmark.pedantic(subprocess.check_output, args=(command,), rounds=1))
     print(f"\nopen with warm-up: {told['open_s']:.1f} s ({told['open_cpu_s']:.1f} s of processor), ", end="")

@@ -6,19 +6,19 @@ import polars as pl
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.config import as_mapping
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.preparation import PrepareConfig, prepare
-from bfrbctl.raw import find_splits
-from bfrbctl.schema import STUDY_LAYOUT
-from tests.recordings import raw_frames, write_raw
+from bfrbctl.recordings.preparation import PrepareConfig, prepare
+from bfrbctl.recordings.raw import find_splits
+from bfrbctl.schema import HELIOS_LAYOUT
+from tests.raw_recordings import raw_frames, write_raw
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    table = raw_frames(subjects=20, repeats=12, layout=STUDY_LAYOUT)
+    table = raw_frames(subjects=20, repeats=12, layout=HELIOS_LAYOUT)
     return write_raw(tmp_path_factory.mktemp("raw"), table)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from bfrbctl.execution.executor import Executor
 from bfrbctl.simulation import SimulationConfig, simulate_subject, write_raw
-from bfrbctl.workers import Crew
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -22,13 +22,13 @@ import sys
 from pathlib import Path
 import psutil
 from bfrbctl.simulation import SimulationConfig, write_raw
-from bfrbctl.workers import Crew
+from bfrbctl.execution.executor import Executor
 peak = 0
 def look(done, total):
     global peak
     me = psutil.Process()
     peak = max(peak, sum(p.memory_info().rss for p in [me, *me.children(recursive=True)]))
-write_raw(Path(sys.argv[1]), SimulationConfig(subjects=81), split="train", crew=Crew(2), on_progress=look)
+write_raw(Path(sys.argv[1]), SimulationConfig(subjects=81), split="train", executor=Executor(2), on_progress=look)
 print(peak)
 """
 
@@ -44,7 +44,7 @@ def test_one_person(benchmark: Any) -> None:
 @pytest.mark.parametrize("file_format", ["parquet", "csv"])
 def test_the_demo_set_of_16_subjects(benchmark: Any, tmp_path: Path, file_format: Any) -> None:
     def run() -> list[str]:
-        return write_raw(tmp_path, SimulationConfig(), split="train", file_format=file_format, crew=Crew(2))
+        return write_raw(tmp_path, SimulationConfig(), split="train", file_format=file_format, executor=Executor(2))
 
     names = benchmark.pedantic(run, rounds=1)
     benchmark.extra_info["bytes"] = sum((tmp_path / name).stat().st_size for name in names)

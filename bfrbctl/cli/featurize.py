@@ -63,13 +63,13 @@ def featurize(
     Example: bfrbctl featurize data/ features/ --workers 2
     """
     from bfrbctl import config as configuration
+    from bfrbctl.artefacts.folders import open_folder
+    from bfrbctl.artefacts.journals import interrupted_run
+    from bfrbctl.artefacts.outputs import Job, open_output
     from bfrbctl.errors import UsageError
     from bfrbctl.features import FeatureConfig
-    from bfrbctl.featurization import featurize as run
-    from bfrbctl.featurization import with_flips
-    from bfrbctl.folders import open_folder
-    from bfrbctl.journals import interrupted_run
-    from bfrbctl.outputs import Job, open_output
+    from bfrbctl.features.featurization import featurize as run
+    from bfrbctl.features.featurization import with_flips
 
     if only_for not in (None, "keras", "lgbm"):
         raise UsageError(f"--for {only_for}: no such kind of model", hint="choose keras or lgbm, or leave it out")
@@ -93,11 +93,11 @@ def featurize(
     effective = {**configuration.as_mapping(config), "table": table}
     job = Job("features", effective, (dataset.ref(),), shared.command_line())
     with (
-        shared.crew(workers, scheduler, quiet=quiet) as crew,
+        shared.executor(workers, scheduler, quiet=quiet) as executor,
         open_output(features, job, force=force, resume=resume) as output,
         shared.progress("featurize", dataset.content["n_frames"], quiet=quiet, unit="frames") as advance,
     ):
-        folder = run(dataset, output, config, table=table, crew=crew, on_file=advance)
+        folder = run(dataset, output, config, table=table, executor=executor, on_file=advance)
         reused = [name for name in output.reused if name.startswith("frames")]
     content = folder.content
     lines = [

@@ -220,9 +220,9 @@ def _show(what: str, folder: Path, *, plot: Path | None, as_json: bool, **told: 
 def _check_plot(path: Path, folder: Path) -> None:
     """Refuse a file that cannot be drawn, before any work is done for it."""
     from bfrbctl.errors import UsageError
-    from bfrbctl.inspection.report import see_outside
+    from bfrbctl.inspection.report import check_outside
 
-    see_outside(path, folder)
+    check_outside(path, folder)
     if path.suffix.lower() not in (".svg", ".png"):
         raise UsageError(f"--plot {path}: expected a name that ends in .svg or .png")
     if path.suffix.lower() == ".png":
@@ -230,9 +230,9 @@ def _check_plot(path: Path, folder: Path) -> None:
 
 
 def _plot(view: "View", path: Path) -> None:
+    from bfrbctl.artefacts.files import write_bytes
     from bfrbctl.errors import DataError
     from bfrbctl.inspection.drawing import flattened, standalone
-    from bfrbctl.storage import write_bytes
 
     if not view.figures:
         why = f" ({view.notes[0]})" if view.notes else ""

@@ -10,8 +10,8 @@ from bfrbctl.schema import SCENARIOS
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from bfrbctl.models import HistoryRow
-    from bfrbctl.training import FoldResult
+    from bfrbctl.models.interface import HistoryRow
+    from bfrbctl.training.cross_validation import FoldResult
 
 
 @dataclass

@@ -48,12 +48,12 @@ def oof_blend(
     Example: bfrbctl oof-blend lgbm/ keras/ blend/
     """
     from bfrbctl import config as configuration
-    from bfrbctl.blending import METRICS, blend, notes_of
-    from bfrbctl.folders import open_folder
-    from bfrbctl.journals import interrupted_run
-    from bfrbctl.mixing import BlendConfig
-    from bfrbctl.oof import score_line
-    from bfrbctl.outputs import Job, open_output
+    from bfrbctl.artefacts.folders import open_folder
+    from bfrbctl.artefacts.journals import interrupted_run
+    from bfrbctl.artefacts.outputs import Job, open_output
+    from bfrbctl.ensemble.blending import METRICS, blend, notes_of
+    from bfrbctl.ensemble.mixing import BlendConfig
+    from bfrbctl.evaluation.oof import score_line
     from bfrbctl.schema import scenarios_of
 
     *members, target = folders

@@ -32,11 +32,11 @@ def pack(
 
     Example: bfrbctl pack blend/ upload/ --owner jane --slug my-bfrb-blend --title "My BFRB blend"
     """
+    from bfrbctl.artefacts.folders import open_folder
+    from bfrbctl.artefacts.outputs import Job, open_output
     from bfrbctl.errors import UsageError
-    from bfrbctl.folders import open_folder
-    from bfrbctl.outputs import Job, open_output
-    from bfrbctl.packing import PackConfig
-    from bfrbctl.packing import pack as run
+    from bfrbctl.prediction.packing import PackConfig
+    from bfrbctl.prediction.packing import pack as run
 
     config = PackConfig(owner, slug, title, licence)
     if model.resolve() == out.resolve():

@@ -48,13 +48,13 @@ def predict(
 
     Example: bfrbctl predict cmi-detect-behavior/ blend/ predictions/
     """
-    from bfrbctl.answers import read_answers
-    from bfrbctl.folders import open_folder
-    from bfrbctl.journals import interrupted_run
-    from bfrbctl.outputs import Job, open_output
-    from bfrbctl.prediction import Predictor
-    from bfrbctl.submission import input_refs, open_input
-    from bfrbctl.submission import predict as run
+    from bfrbctl.artefacts.folders import open_folder
+    from bfrbctl.artefacts.journals import interrupted_run
+    from bfrbctl.artefacts.outputs import Job, open_output
+    from bfrbctl.prediction.predictor import Predictor
+    from bfrbctl.prediction.scoring import read_answers
+    from bfrbctl.prediction.submission import input_refs, open_input
+    from bfrbctl.prediction.submission import predict as run
 
     begun = interrupted_run(out, "predictions", resume=resume)
     remembered, answers = shared.remembered_path(begun, "answers", answers)
@@ -70,11 +70,11 @@ def predict(
     job = Job("predictions", config, refs, shared.command_line(), options=remembered)
     processes = workers if scheduler or workers else source.fitting_workers
     with (
-        shared.crew(processes, scheduler, quiet=quiet) as crew,
+        shared.executor(processes, scheduler, quiet=quiet) as executor,
         open_output(out, job, force=force, resume=resume) as output,
         shared.progress("predict", source.total, quiet=quiet, unit=source.unit, scale=source.scale) as advance,
     ):
-        folder = run(source, predictor, output, strict=strict, answers=given, crew=crew, on_frames=advance)
+        folder = run(source, predictor, output, strict=strict, answers=given, executor=executor, on_frames=advance)
     content = folder.content
     lines = [f"wrote {out}: {content['n_sequences']} sequences, submission.parquet and submission.csv"]
     if content["n_problems"]:

@@ -51,14 +51,14 @@ def prepare(
     Example: bfrbctl prepare cmi-detect-behavior/ data/ --workers 2
     """
     from bfrbctl import config as configuration
-    from bfrbctl.appending import settings_of
+    from bfrbctl.artefacts.journals import interrupted_run
+    from bfrbctl.artefacts.outputs import Job, open_output
     from bfrbctl.errors import UsageError
-    from bfrbctl.journals import interrupted_run
-    from bfrbctl.metrics import one_sided_note
-    from bfrbctl.outputs import Job, open_output
-    from bfrbctl.preparation import PrepareConfig, fitting_workers, split_refs
-    from bfrbctl.preparation import prepare as run
-    from bfrbctl.raw import find_splits
+    from bfrbctl.evaluation.metrics import one_sided_note
+    from bfrbctl.recordings.appending import settings_of
+    from bfrbctl.recordings.preparation import PrepareConfig, fitting_workers, split_refs
+    from bfrbctl.recordings.preparation import prepare as run
+    from bfrbctl.recordings.raw import find_splits
 
     if append and force:
         raise UsageError(
@@ -80,11 +80,11 @@ def prepare(
     processes = workers if scheduler or workers else fitting_workers(splits)
     total = sum(split.frames.stat().st_size for split in splits)
     with (
-        shared.crew(processes, scheduler, quiet=quiet) as crew,
+        shared.executor(processes, scheduler, quiet=quiet) as executor,
         open_output(data, job, force=force, resume=resume, append=append) as output,
         shared.progress("prepare", total, quiet=quiet, unit="MB", scale=1e6) as advance,
     ):
-        folder = run(splits, output, config, crew=crew, on_bytes=advance)
+        folder = run(splits, output, config, executor=executor, on_bytes=advance)
         reused = [name for name in output.reused if name.startswith("frames")]
     content = folder.content
     note = one_sided_note(content)

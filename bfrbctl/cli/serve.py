@@ -31,6 +31,6 @@ def serve(
 
     Example: bfrbctl serve blend/ --data-paths test.csv test_demographics.csv
     """
-    from bfrbctl.kaggle import serve as run
+    from bfrbctl.prediction.gateway import serve as run
 
     run(model, data_paths or (), expect_sha256=expect_sha256, without=without or ())

@@ -13,11 +13,11 @@ import typer
 from bfrbctl.schema import SCENARIOS
 
 if TYPE_CHECKING:
+    from bfrbctl.artefacts.journals import Journal
     from bfrbctl.cli.live import Steps
-    from bfrbctl.journals import Journal
-    from bfrbctl.models import HistoryRow
-    from bfrbctl.training import FoldResult
-    from bfrbctl.workers import Crew
+    from bfrbctl.execution.executor import Executor
+    from bfrbctl.models.interface import HistoryRow
+    from bfrbctl.training.cross_validation import FoldResult
 
 Force = Annotated[bool, typer.Option("--force", help="Replace the output if it is there already and of the same kind.")]
 Resume = Annotated[
@@ -64,11 +64,11 @@ def remembered_path(earlier: "Journal", option: str, given: Path | None) -> tupl
 
 
 @contextmanager
-def crew(workers: int, scheduler: str | None, *, quiet: bool) -> Iterator["Crew"]:
+def executor(workers: int, scheduler: str | None, *, quiet: bool) -> Iterator["Executor"]:
     """Find those who will do the work, and tell of a cluster on stderr."""
-    from bfrbctl.workers import open_crew
+    from bfrbctl.execution.executor import open_executor
 
-    with open_crew(workers, scheduler) as found:
+    with open_executor(workers, scheduler) as found:
         if found.cluster and not quiet:
             print(f"cluster {found.cluster.about}", file=sys.stderr)
         yield found
@@ -121,7 +121,7 @@ def progress(label: str, total: float, *, quiet: bool, unit: str, scale: float =
 
 
 @contextmanager
-def watch_folds(
+def show_folds(
     label: str, *, n_folds: int, quiet: bool, steps: "Steps | None" = None, scenarios: Sequence[str] = SCENARIOS
 ) -> Iterator[tuple[OnRow, OnFold]]:
     """Show folds as they train; nothing when quiet.

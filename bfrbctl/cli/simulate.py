@@ -36,7 +36,7 @@ def simulate(
     Example: bfrbctl simulate raw/ --subjects 16 --answers
     """
     from bfrbctl import config as configuration
-    from bfrbctl.outputs import Job, open_output
+    from bfrbctl.artefacts.outputs import Job, open_output
     from bfrbctl.simulation import SimulationConfig, write_raw
 
     config = configuration.build(
@@ -45,7 +45,7 @@ def simulate(
     effective = {**configuration.as_mapping(config), "split": split, "format": file_format, "answers": answers}
     job = Job("raw", effective, (), shared.command_line(), config.seed)
     people = sum(config.n_subjects(name) for name in ("train", "test") if split in (name, "both"))
-    with shared.crew(workers, scheduler, quiet=quiet) as crew, open_output(out, job, force=force) as output:
+    with shared.executor(workers, scheduler, quiet=quiet) as executor, open_output(out, job, force=force) as output:
         with (
             output.scratch("raw") as folder,
             shared.progress("simulate", people, quiet=quiet, unit="people") as advance,
@@ -55,7 +55,7 @@ def simulate(
                 config,
                 split=split,
                 file_format=file_format,
-                crew=crew,
+                executor=executor,
                 answers=answers,
                 on_progress=lambda _done, _total: advance(1),
             )

@@ -10,9 +10,9 @@ import typer
 from bfrbctl.cli import shared
 
 if TYPE_CHECKING:
-    from bfrbctl.models import HistoryRow
-    from bfrbctl.rehearsal import Estimate
-    from bfrbctl.training import CrossValidation
+    from bfrbctl.models.interface import HistoryRow
+    from bfrbctl.training.cross_validation import CrossValidation
+    from bfrbctl.training.estimate import Estimate
 
 Features = Annotated[Path, typer.Argument(help="Feature folder.", metavar="FEATURES")]
 Model = Annotated[Path, typer.Argument(help="Folder to write the model into.", metavar="MODEL")]
@@ -140,7 +140,7 @@ def keras(
 
     Example: bfrbctl train keras features/ keras/ --network helios --epochs 60
     """
-    from bfrbctl.journals import interrupted_run
+    from bfrbctl.artefacts.journals import interrupted_run
 
     options = {
         "seeds": seeds,
@@ -163,7 +163,7 @@ def _drawn(folder: Path | None, model: Path) -> AbstractContextManager[shared.On
     if folder is None:
         return nullcontext()
     from bfrbctl.errors import UsageError
-    from bfrbctl.models.keras_tensorboard import scalar_log
+    from bfrbctl.models.keras.learning.tensorboard import scalar_log
 
     if folder.resolve().is_relative_to(model.resolve()):
         raise UsageError(f"--tensorboard {folder} lies in the model folder", hint="name a folder outside of it")
@@ -235,17 +235,17 @@ def train(
 ) -> None:
     """Train a model of any kind and tell how it went; `also` gets every history row."""
     from bfrbctl import config as configuration
-    from bfrbctl.cache import default_bound
+    from bfrbctl.artefacts.folders import open_folder
+    from bfrbctl.artefacts.journals import NO_JOURNAL, interrupted_run
+    from bfrbctl.artefacts.outputs import Job, open_output
     from bfrbctl.cli.live import Steps
-    from bfrbctl.fold_results import METRICS, keeps_steps, selection_line
-    from bfrbctl.folders import open_folder
-    from bfrbctl.journals import NO_JOURNAL, interrupted_run
-    from bfrbctl.metrics import score_name
-    from bfrbctl.models import kind_module, n_members
-    from bfrbctl.oof import score_line
-    from bfrbctl.outputs import Job, open_output
+    from bfrbctl.evaluation.metrics import score_name
+    from bfrbctl.evaluation.oof import score_line
+    from bfrbctl.execution.cache import default_bound
+    from bfrbctl.models.interface import kind_module, n_members
     from bfrbctl.schema import scenarios_of
-    from bfrbctl.training import CrossValidation, cross_validate, folds_at_once
+    from bfrbctl.training.cross_validation import CrossValidation, cross_validate, folds_at_once
+    from bfrbctl.training.fold_results import METRICS, keeps_steps, selection_line
 
     module = kind_module(kind)
     earlier = interrupted_run(model, "model", resume=ways.resume)
@@ -270,16 +270,16 @@ def train(
         _tell_plan(run, model, at_once, ways)
         return
     with (
-        shared.crew(at_once, ways.scheduler, quiet=ways.quiet) as crew,
+        shared.executor(at_once, ways.scheduler, quiet=ways.quiet) as executor,
         open_output(model, job, force=ways.force, resume=ways.resume) as output,
     ):
         n_folds = len(set(run.folds)) or folder.content["n_folds"]
         name, choosing = score_name(folder.content["targets"]), keeps_steps(run, range(n_folds))
         steps = Steps(n_members(module, config), config.n_steps, config.STEP, name, choosing)
-        watch = shared.watch_folds(kind, n_folds=n_folds, quiet=ways.quiet, steps=steps, scenarios=scenarios)
+        watch = shared.show_folds(kind, n_folds=n_folds, quiet=ways.quiet, steps=steps, scenarios=scenarios)
         with (
             watch as (on_progress, on_fold),
-            closing(cross_validate(run, output, crew=crew, on_progress=_both(on_progress, also))) as results,
+            closing(cross_validate(run, output, executor=executor, on_progress=_both(on_progress, also))) as results,
         ):
             for result in results:
                 on_fold(result)
@@ -297,11 +297,11 @@ def train(
 def _tell_plan(run: "CrossValidation", model: Path, at_once: int, ways: Ways) -> None:
     """Try a training out, tell what all of it will take, and write nothing."""
     from bfrbctl.config import as_mapping
-    from bfrbctl.memory import available_memory
-    from bfrbctl.rehearsal import estimate, free_disk
+    from bfrbctl.execution.memory import available_memory
+    from bfrbctl.training.estimate import estimate, free_disk
 
-    with shared.crew(at_once, ways.scheduler, quiet=ways.quiet) as crew:
-        found = estimate(run, crew)
+    with shared.executor(at_once, ways.scheduler, quiet=ways.quiet) as executor:
+        found = estimate(run, executor)
     memory, free = available_memory(), free_disk(model)
     told = {**as_mapping(found), "memory_there_bytes": memory, "disk_free_bytes": free}
     told |= {"step": run.config.STEP, "n_tasks": found.n_folds * found.n_members, "assumes": ASSUMES}

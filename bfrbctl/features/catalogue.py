@@ -2,11 +2,12 @@
 
 from functools import lru_cache
 
-from bfrbctl.dataset import Column
-from bfrbctl.features import arrival, coupling, imu, thermopile, tof, wearer
-from bfrbctl.features.canonical import layout_used
-from bfrbctl.features.plan import studies, study_columns
+from bfrbctl.features.channels import imu, thermopile, tof
+from bfrbctl.features.channels.canonical import layout_used
 from bfrbctl.features.settings import FeatureConfig
+from bfrbctl.features.table import arrival, coupling, wearer
+from bfrbctl.features.table.plan import feature_groups, group_columns
+from bfrbctl.recordings.dataset import Column
 from bfrbctl.schema import SensorLayout
 
 EXTRAS = (*wearer.EXTRAS, *arrival.EXTRAS, *coupling.EXTRAS)
@@ -48,6 +49,6 @@ def columns(config: FeatureConfig, layout: SensorLayout) -> tuple[tuple[Column, 
     used = layout_used(layout, config)
     channels = all_channels(used)
     by_name = {column.name: column for column in channels}
-    features = [column for study in studies(used, config) for column in study_columns(study, by_name)]
+    features = [column for group in feature_groups(used, config) for column in group_columns(group, by_name)]
     features += [column for column in extra_columns(used) if column.family in config.families]
     return tuple(features), tuple(column for column in channels if column.family in config.families)

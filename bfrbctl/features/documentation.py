@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from bfrbctl.dataset import Column
 from bfrbctl.features.catalogue import columns
 from bfrbctl.features.settings import FAMILIES, FeatureConfig
-from bfrbctl.schema import STUDY_LAYOUT, SensorLayout
+from bfrbctl.recordings.dataset import Column
+from bfrbctl.schema import HELIOS_LAYOUT, SensorLayout
 
 _INTRODUCTION = """# Features and channels
 
@@ -46,7 +46,7 @@ padded with zeros.
 """
 
 
-def features_markdown(layout: SensorLayout = STUDY_LAYOUT) -> str:
+def features_markdown(layout: SensorLayout = HELIOS_LAYOUT) -> str:
     """Write the reference of every feature and channel of a device.
 
     Parameters

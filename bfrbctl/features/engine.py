@@ -9,15 +9,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from bfrbctl.dataset import TOF, TOF_IMAGE_MISSING, FeatureBatch, RecordingBatch
-from bfrbctl.features import imu, thermopile, tof
-from bfrbctl.features.canonical import Canonical, canonical, layout_used
+from bfrbctl.arrays.ragged import Bool, Float32, Float64, Int64, UInt8, length_groups, offsets_of, padded_rows
 from bfrbctl.features.catalogue import EXTRAS, columns
-from bfrbctl.features.plan import Study, studies
+from bfrbctl.features.channels import imu, thermopile, tof
+from bfrbctl.features.channels.canonical import Canonical, canonical, layout_used
 from bfrbctl.features.settings import FeatureConfig
-from bfrbctl.features.sheet import Sheet
+from bfrbctl.features.table.plan import FeatureGroup, feature_groups
+from bfrbctl.features.table.signals import SignalBlock
+from bfrbctl.recordings.dataset import TOF, TOF_IMAGE_MISSING, FeatureBatch, RecordingBatch
 from bfrbctl.schema import IMU_LAYOUT, TOF_PIXELS, SensorLayout
-from bfrbctl.segments import Bool, Float32, Float64, Int64, UInt8, length_groups, offsets_of, padded_rows
 
 BLOCK_ROWS = 8192
 """Most padded frames in one block: a signal of it takes 64 KiB."""
@@ -138,7 +138,7 @@ def _table(
     batch: RecordingBatch, recordings: Canonical, channels: dict[str, Float64], *, config: FeatureConfig
 ) -> Float32:
     features, _ = columns(config, batch.layout)
-    plan = studies(recordings.layout, config)
+    plan = feature_groups(recordings.layout, config)
     matrix = np.full((len(channels), batch.n_frames + 1), np.nan)
     for row, values in zip(matrix, channels.values(), strict=True):
         row[:-1] = values
@@ -146,36 +146,36 @@ def _table(
     lengths = np.diff(batch.offsets)
     out = np.full((batch.n_sequences, len(features)), np.nan, dtype=np.float32)
     for width, chosen in length_groups(lengths, BLOCK_ROWS):
-        sheet = Sheet(
+        signals = SignalBlock(
             padded,
             padded_rows(batch.offsets, chosen, width),
             lengths=lengths[chosen],
             demographics=batch.demographics[chosen].astype(np.float64),
             rate_hz=batch.rate_hz,
         )
-        rows = [row for study in plan for row in _study_rows(sheet, study)]
-        rows += _extra_rows(sheet, recordings, config)
+        rows = [row for group in plan for row in _group_rows(signals, group)]
+        rows += _extra_rows(signals, recordings, config)
         out[chosen] = _stacked(rows, len(chosen))
     return out
 
 
-def _study_rows(sheet: Sheet, study: Study) -> list[Float64]:
-    block = sheet.block(study.signals)
+def _group_rows(signals: SignalBlock, group: FeatureGroup) -> list[Float64]:
+    block = signals.block(group.signals)
     return [
         row
-        for statistics, windows in study.steps
+        for statistics, windows in group.steps
         for window in windows
         for values in statistics.compute(block.window(window))
         for row in values
     ]
 
 
-def _extra_rows(sheet: Sheet, recordings: Canonical, config: FeatureConfig) -> list[Float64]:
+def _extra_rows(signals: SignalBlock, recordings: Canonical, config: FeatureConfig) -> list[Float64]:
     rows: list[Float64] = []
     for extra in EXTRAS:
         families = [column.family for column in extra.describe(recordings.layout)]
         if not set(families).isdisjoint(config.families):
-            values = extra.compute(sheet, recordings.layout)
+            values = extra.compute(signals, recordings.layout)
             rows += [row for row, family in zip(values, families, strict=True) if family in config.families]
     return rows
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bfrbctl.dataset import IMU, THM, TOF
 from bfrbctl.errors import UsageError
+from bfrbctl.recordings.dataset import IMU, THM, TOF
 
 FAMILIES: dict[str, str] = {
     "presence": "which sensors measured anything, and how much of the time",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from bfrbctl.folders import Folder
+from bfrbctl.artefacts.folders import Folder
 
 
 @dataclass(frozen=True)

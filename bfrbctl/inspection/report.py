@@ -4,17 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bfrbctl import __version__, oof
+from bfrbctl import __version__
+from bfrbctl.artefacts.files import write_bytes
+from bfrbctl.artefacts.folders import JOURNAL, MANIFEST, Folder, open_folder
+from bfrbctl.artefacts.journals import kind_there
 from bfrbctl.errors import DataError, OutputError, UsageError
-from bfrbctl.folders import JOURNAL, MANIFEST, Folder, open_folder
+from bfrbctl.evaluation import oof
 from bfrbctl.inspection import named, options_of, view_of
 from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.page import page
-from bfrbctl.inspection.scores import matching_index
 from bfrbctl.inspection.view import View
-from bfrbctl.journals import kind_there
+from bfrbctl.inspection.views.scores import matching_index
 from bfrbctl.schema import ALL_SENSORS
-from bfrbctl.storage import write_bytes
 
 _MODEL = ("oof", "confusion", "calibration", "training", "feature-importance", "folds", "artefact")
 CONTENTS: Mapping[str, tuple[str, ...]] = {
@@ -91,7 +92,7 @@ def write_report(
             hint=f"write {output.with_suffix('.html')}; a browser prints it into a PDF file",
         )
     folder = open_folder(named(path))
-    see_outside(output, folder.path)
+    check_outside(output, folder.path)
     if output.exists() and not _is_page(output):
         raise OutputError(
             f"{output}: exists already and is no HTML page", hint="choose another name; --force replaces only a page"
@@ -113,7 +114,7 @@ def _is_page(path: Path) -> bool:
         return False
 
 
-def see_outside(output: Path, folder: Path) -> None:
+def check_outside(output: Path, folder: Path) -> None:
     """Refuse to write into any folder of ours: it holds what its manifest lists, and nothing else."""
     parent = output.resolve().parent
     if parent == folder.resolve():

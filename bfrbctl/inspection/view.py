@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bfrbctl.evaluation.metrics import has_two_sides, score_column
 from bfrbctl.inspection.figures import Figure
-from bfrbctl.metrics import has_two_sides, score_column
 from bfrbctl.reprs import short_repr
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY
 

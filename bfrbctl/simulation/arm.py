@@ -6,7 +6,7 @@ anthropomorphic limbs", Graphical Models 62 (2000).
 
 import numpy as np
 
-from bfrbctl.segments import Float64
+from bfrbctl.arrays.ragged import Float64
 
 _SOFTNESS = 0.015
 """m; over how much the arm eases into being straight, so that speed stays continuous."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from bfrbctl.rotation import from_rotvec, multiply
+from bfrbctl.arrays.quaternions import from_rotvec, multiply
+from bfrbctl.arrays.ragged import Float32, Float64, Int16, Int64, segment_ids
 from bfrbctl.schema import STANDARD_GRAVITY, TOF_MAX, TOF_NO_RETURN
-from bfrbctl.segments import Float32, Float64, Int16, Int64, segment_ids
-from bfrbctl.simulation.people import Person
+from bfrbctl.simulation.person import Person
 from bfrbctl.simulation.posture import about
 from bfrbctl.simulation.rays import Fan, Hits
 from bfrbctl.simulation.scene import ARM, CLOTHES, FACE, FURNITURE, HAIR, HAND, LEG, NECK, OBJECT, REFLECTANCE

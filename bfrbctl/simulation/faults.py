@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bfrbctl.arrays.ragged import Bool, Float32, Float64, Int16, Int64, offsets_of, segment_ids
 from bfrbctl.schema import TOF_MISSING
-from bfrbctl.segments import Bool, Float32, Float64, Int16, Int64, offsets_of, segment_ids
 from bfrbctl.simulation.settings import SimulationConfig
 
 NO_ROTATION = 0.0058

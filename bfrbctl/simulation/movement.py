@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bfrbctl.segments import Float64, Int64
+from bfrbctl.arrays.ragged import Float64, Int64
 from bfrbctl.simulation.arm import bend, forearm_axes, unit
-from bfrbctl.simulation.people import Person
+from bfrbctl.simulation.person import Person
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bfrbctl.segments import Float64, Int64
+from bfrbctl.arrays.ragged import Float64, Int64
 from bfrbctl.simulation.gestures import COMBINATIONS, GESTURES, Gesture
 from bfrbctl.simulation.movement import Plan
-from bfrbctl.simulation.people import Person
+from bfrbctl.simulation.person import Person
 from bfrbctl.simulation.posture import Posture, hold_body, personal_lean
 from bfrbctl.simulation.reaching import Hold, Way, draw_way, other_hold, rest_hold, target_hold
 from bfrbctl.simulation.settings import SimulationConfig

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bfrbctl.segments import Float64
+from bfrbctl.arrays.ragged import Float64
 from bfrbctl.simulation.gestures import BACK, LEAN, SIDE, STRAIGHT
-from bfrbctl.simulation.people import Person
+from bfrbctl.simulation.person import Person
 
 _TRUNK_DEG = {STRAIGHT: (-6.0, 0.0), LEAN: (30.0, -20.0), BACK: (-86.0, 0.0), SIDE: (4.0, -88.0)}
 """Trunk's pitch (forward positive) and roll (towards the dominant side positive) of each orientation."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bfrbctl.segments import Bool, Float32, Int64
+from bfrbctl.arrays.ragged import Bool, Float32, Int64
 
 FAR = np.float32(1e3)
 """m; distance of a ray that hit nothing."""
@@ -51,7 +51,7 @@ class Quadric:
 
 
 @dataclass(frozen=True)
-class Board:
+class Plate:
     """A bounded plane, a row a frame, device frame.
 
     Parameters
@@ -102,7 +102,7 @@ class Hits:
     surface: np.ndarray[tuple[int, ...], np.dtype[np.int8]]
 
 
-def cast(solids: list[Quadric | Board], fans: list[Fan], *, n_frames: int, limit: float) -> Hits:
+def cast(solids: list[Quadric | Plate], fans: list[Fan], *, n_frames: int, limit: float) -> Hits:
     """Find the nearest hit of every ray.
 
     Parameters
@@ -125,7 +125,7 @@ def cast(solids: list[Quadric | Board], fans: list[Fan], *, n_frames: int, limit
             rows = _near(solid, fan, limit)
             if rows.size == 0:
                 continue
-            found, slant = _quadric(solid, fan, rows) if isinstance(solid, Quadric) else _board(solid, fan, rows)
+            found, slant = _quadric(solid, fan, rows) if isinstance(solid, Quadric) else _plate(solid, fan, rows)
             closer = found < distance[rows, number]
             frames, rays = np.nonzero(closer)
             distance[rows[frames], number, rays] = found[frames, rays]
@@ -134,7 +134,7 @@ def cast(solids: list[Quadric | Board], fans: list[Fan], *, n_frames: int, limit
     return Hits(distance=distance, cosine=cosine, surface=surface)
 
 
-def _near(solid: Quadric | Board, fan: Fan, limit: float) -> Int64:
+def _near(solid: Quadric | Plate, fan: Fan, limit: float) -> Int64:
     """Rows in which the solid can be met: present, near enough, and not wholly behind the sensor."""
     reach = 1e-4 + (solid.reach if isinstance(solid, Quadric) else float(np.hypot(*solid.half)))
     offset = solid.centre - fan.place
@@ -181,7 +181,7 @@ def _quadric(solid: Quadric, fan: Fan, rows: Int64) -> tuple[Float32, Float32]:
     return np.where(miss, FAR, found).astype(np.float32), np.where(inside, np.float32(1.0), slant).astype(np.float32)
 
 
-def _board(solid: Board, fan: Fan, rows: Int64) -> tuple[Float32, Float32]:
+def _plate(solid: Plate, fan: Fan, rows: Int64) -> tuple[Float32, Float32]:
     axes = solid.axes[rows]
     offset = np.einsum("nij,nj->ni", axes, fan.place - solid.centre[rows])
     speed = np.einsum("nij,rj->nir", axes, fan.directions)

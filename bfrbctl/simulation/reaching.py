@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bfrbctl.segments import Float64
+from bfrbctl.arrays.ragged import Float64
 from bfrbctl.simulation.arm import unit
 from bfrbctl.simulation.gestures import Gesture, Mix
-from bfrbctl.simulation.people import Person
+from bfrbctl.simulation.person import Person
 from bfrbctl.simulation.posture import Posture
 
 TABLE_HEIGHT = 0.12

@@ -7,15 +7,15 @@ import polars as pl
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
+from bfrbctl.arrays.ragged import Float64, Int64, offsets_of, segment_ids
 from bfrbctl.errors import UsageError
 from bfrbctl.reprs import short_repr
-from bfrbctl.schema import ACC, GESTURE_PHASE, LABELS, NON_TARGET_TYPE, ROT, STUDY_LAYOUT, TARGET_TYPE, TOF_MISSING
-from bfrbctl.segments import Float64, Int64, offsets_of, segment_ids
+from bfrbctl.schema import ACC, GESTURE_PHASE, HELIOS_LAYOUT, LABELS, NON_TARGET_TYPE, ROT, TARGET_TYPE, TOF_MISSING
 from bfrbctl.simulation import device
 from bfrbctl.simulation.faults import Measured, draw_faults, spoil
 from bfrbctl.simulation.gestures import GESTURES
 from bfrbctl.simulation.movement import Pose, pose
-from bfrbctl.simulation.people import Person, draw_person
+from bfrbctl.simulation.person import Person, draw_person
 from bfrbctl.simulation.planning import PERFORMS, WAITS, Session, draw_session
 from bfrbctl.simulation.posture import Posture
 from bfrbctl.simulation.rays import cast
@@ -207,10 +207,10 @@ def _sensor_columns(measured: Measured) -> dict[str, pl.Series]:
     columns = {name: pl.Series(measured.acc[:, i]) for i, name in enumerate(ACC)}
     for name in ("rot_w", "rot_x", "rot_y", "rot_z"):
         columns[name] = pl.Series(measured.rot[:, ROT.index(name)]).fill_nan(None)
-    for i, name in enumerate(STUDY_LAYOUT.thm_columns):
+    for i, name in enumerate(HELIOS_LAYOUT.thm_columns):
         columns[name] = pl.Series(measured.thm[:, i]).fill_nan(None)
     pixels = np.ascontiguousarray(measured.tof.reshape(len(measured.tof), -1).T)
-    for i, name in enumerate(STUDY_LAYOUT.tof_columns):
+    for i, name in enumerate(HELIOS_LAYOUT.tof_columns):
         missing = pixels[i] == TOF_MISSING
         values = pa.array(pixels[i], mask=missing) if missing.any() else pa.array(pixels[i])
         columns[name] = pl.Series(values)

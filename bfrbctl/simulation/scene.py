@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bfrbctl.segments import Bool, Float64, Int64
+from bfrbctl.arrays.ragged import Bool, Float64, Int64
 from bfrbctl.simulation.gestures import GESTURES, STRAIGHT
 from bfrbctl.simulation.movement import Pose
-from bfrbctl.simulation.people import Person
+from bfrbctl.simulation.person import Person
 from bfrbctl.simulation.planning import Session
 from bfrbctl.simulation.posture import Posture
-from bfrbctl.simulation.rays import Board, Quadric
+from bfrbctl.simulation.rays import Plate, Quadric
 from bfrbctl.simulation.reaching import TABLE_EDGE, TABLE_HEIGHT
 
 SURFACES = ("face", "hair", "neck", "clothes", "leg", "arm", "hand", "furniture", "object")
@@ -41,7 +41,7 @@ class Mounting:
 
 def build_scene(
     person: Person, session: Session, pose: Pose, mounting: Mounting, sequence: Int64
-) -> list[Quadric | Board]:
+) -> list[Quadric | Plate]:
     """List the solids around a device.
 
     Parameters
@@ -66,7 +66,7 @@ def build_scene(
     head, axes, radii = each("head"), each("head_axes"), postures[0].head_radii
     hair = head + np.einsum("nij,j->ni", axes, np.array([-0.020, 0.0, 0.026]) * scale)
     spine = each("neck_low")
-    solids: list[Quadric | Board] = [
+    solids: list[Quadric | Plate] = [
         maker.ellipsoid(head, axes, radii, FACE),
         maker.ellipsoid(hair, axes, radii * 1.04, HAIR),
         *maker.capsule(spine - [0.0, 0.0, 0.03], each("neck_high"), 0.056 * scale, NECK),
@@ -89,7 +89,7 @@ def _opposite(knee: Float64, hip: Float64, side: Float64) -> Float64:
     return hip * side + (knee - hip)
 
 
-def _hand(maker: "_Maker", person: Person, pose: Pose) -> list[Quadric | Board]:
+def _hand(maker: "_Maker", person: Person, pose: Pose) -> list[Quadric | Plate]:
     """Palm and curled fingers."""
     length = person.hand
     side = np.cross(pose.fingers, pose.palm)
@@ -104,7 +104,7 @@ def _hand(maker: "_Maker", person: Person, pose: Pose) -> list[Quadric | Board]:
     ]
 
 
-def _furniture(maker: "_Maker", session: Session, sequence: Int64, seated: Bool) -> list[Quadric | Board]:
+def _furniture(maker: "_Maker", session: Session, sequence: Int64, seated: Bool) -> list[Quadric | Plate]:
     """Bed under those who lie, table before those who sit straight."""
     postures = session.postures
     up = np.stack([-posture.down for posture in postures])[sequence]
@@ -116,8 +116,8 @@ def _furniture(maker: "_Maker", session: Session, sequence: Int64, seated: Bool)
     ahead, left = room[:, 0], room[:, 1]
     spine = np.cross(left, up)
     return [
-        maker.board(bed, np.stack([spine, left, up], axis=1), (1.2, 0.6), FURNITURE, ~seated),
-        maker.board(table, np.stack([ahead, left, up], axis=1), (0.25, 0.45), FURNITURE, straight),
+        maker.plate(bed, np.stack([spine, left, up], axis=1), (1.2, 0.6), FURNITURE, ~seated),
+        maker.plate(table, np.stack([ahead, left, up], axis=1), (0.25, 0.45), FURNITURE, straight),
     ]
 
 
@@ -126,7 +126,7 @@ def _bed_height(posture: Posture) -> float:
     return -0.11 if posture.down[0] < -0.5 else -0.18
 
 
-def _held(maker: "_Maker", session: Session, pose: Pose, person: Person, sequence: Int64) -> list[Quadric | Board]:
+def _held(maker: "_Maker", session: Session, pose: Pose, person: Person, sequence: Int64) -> list[Quadric | Plate]:
     """Cup or phone in the hand."""
     holds = np.array([GESTURES[number].reach.holds for number in session.gesture])[sequence]
     inner = pose.palm - np.einsum("ni,ni->n", pose.palm, pose.fingers)[:, None] * pose.fingers
@@ -135,7 +135,7 @@ def _held(maker: "_Maker", session: Session, pose: Pose, person: Person, sequenc
     cup = maker.capsule(centre - 0.05 * side, centre + 0.05 * side, 0.032, OBJECT, holds == "cup")
     frame = np.stack([side, pose.fingers, inner], axis=1)
     frame = frame / np.sqrt(np.einsum("nij,nij->ni", frame, frame))[..., None]
-    return [*cup, maker.board(centre, frame, (0.037, 0.075), OBJECT, holds == "phone")]
+    return [*cup, maker.plate(centre, frame, (0.037, 0.075), OBJECT, holds == "phone")]
 
 
 def _same(value: Float64, n: int) -> Float64:
@@ -193,7 +193,7 @@ class _Maker:
             Quadric(self._local(high).astype(np.float32), ball.astype(np.float32), radius, there, surface),
         ]
 
-    def board(self, centre: Float64, axes: Float64, half: tuple[float, float], surface: int, present: Bool) -> Board:
+    def plate(self, centre: Float64, axes: Float64, half: tuple[float, float], surface: int, present: Bool) -> Plate:
         """Rows of axes (n, 3, 3) are the two edges and the normal."""
         local = np.einsum("nji,nkj->nki", self._axes, axes)
-        return Board(self._local(centre).astype(np.float32), local.astype(np.float32), half, present, surface)
+        return Plate(self._local(centre).astype(np.float32), local.astype(np.float32), half, present, surface)

@@ -13,12 +13,11 @@ from typing import Literal
 import polars as pl
 import pyarrow.parquet as pq
 
-from bfrbctl import workers
+from bfrbctl.artefacts.files import temporary_path, writing
 from bfrbctl.errors import UsageError
+from bfrbctl.execution.executor import SEQUENTIAL, Executor, run_tasks
 from bfrbctl.simulation.recording import simulate_subject
 from bfrbctl.simulation.settings import SPLITS, SimulationConfig
-from bfrbctl.storage import temporary_path, writing
-from bfrbctl.workers import ALONE, Crew
 
 FileFormat = Literal["parquet", "csv"]
 Progress = Callable[[int, int], None]
@@ -30,7 +29,7 @@ def write_raw(
     *,
     split: Literal["train", "test", "both"] = "both",
     file_format: FileFormat = "parquet",
-    crew: Crew = ALONE,
+    executor: Executor = SEQUENTIAL,
     answers: bool = False,
     on_progress: Progress | None = None,
 ) -> list[str]:
@@ -66,7 +65,7 @@ def write_raw(
         raise UsageError(f"split is {split!r}, expected one of train, test, both")
     if file_format not in ("parquet", "csv"):
         raise UsageError(f"format is {file_format!r}, expected parquet or csv")
-    crew.see(folder)
+    executor.check_paths(folder)
     splits = SPLITS if split == "both" else (split,)
     total = sum(config.n_subjects(name) for name in splits)
     names: list[str] = []
@@ -79,7 +78,7 @@ def write_raw(
             for file in files:
                 stack.callback(file.close)
             tasks = [(config, number, name, written, folder.absolute()) for number in range(config.n_subjects(name))]
-            people = stack.enter_context(closing(workers.run(_simulate, tasks, crew=crew)))
+            people = stack.enter_context(closing(run_tasks(_simulate, tasks, executor=executor)))
             for person in people:
                 for file, made in zip(files, person, strict=True):
                     file.add(made)

@@ -12,10 +12,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from bfrbctl.artefacts.folders import open_folder
 from bfrbctl.cli import main
 from bfrbctl.errors import DataError
-from bfrbctl.folders import open_folder
-from tests.recordings import raw_frames, write_raw
+from tests.raw_recordings import raw_frames, write_raw
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_an_unforeseen_error_is_told_in_one_line(
     def broken(*_: object) -> None:
         raise RuntimeError("the moon")
 
-    monkeypatch.setattr("bfrbctl.raw.find_splits", broken)
+    monkeypatch.setattr("bfrbctl.recordings.raw.find_splits", broken)
     code, _, err = run("prepare", base / "raw", tmp_path / "d")
     assert code == 1
     assert err.splitlines()[0] == "error: RuntimeError: the moon"

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from bfrbctl.artefacts.folders import Folder, open_folder, pinned_file
 from bfrbctl.cli.app import app
 from bfrbctl.errors import ArtefactError, BfrbError, OutputError, UsageError
-from bfrbctl.folders import Folder, open_folder, pinned_file
-from bfrbctl.workers import open_crew, run
-from tests import pieces
-from tests.recordings import raw_frames, write_raw
+from bfrbctl.execution.executor import open_executor, run_tasks
+from tests import task_functions
+from tests.raw_recordings import raw_frames, write_raw
 
 distributed = pytest.importorskip("distributed")
 
@@ -32,7 +32,7 @@ LGBM = ["--set", "n_rounds=20", "--set", "min_data_in_leaf=2"]
 def process(*words: object) -> Iterator[subprocess.Popen[bytes]]:
     """Run something beside the test, and end it with the test."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # for tests.pieces
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # for tests.task_functions
     environment = {**os.environ, "PYTHONPATH": path}
     started = subprocess.Popen([sys.executable, *map(str, words)], env=environment, **quiet)
     try:
@@ -102,14 +102,18 @@ def test_who_waited_for_a_worker_that_died_is_not_charged_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")  # a death is told at once
-    with scheduler() as address, worker(address, tmp_path / "w", nanny=True), open_crew(0, address) as crew:
+    with scheduler() as address, worker(address, tmp_path / "w", nanny=True), open_executor(0, address) as executor:
         (tmp_path / "once").mkdir()
         tasks = [(tmp_path / "once", number, (0, 1, 2)) for number in range(6)]
-        assert [number for number, _ in run(pieces.die_once, tasks, crew=crew)] == list(range(6))
+        assert [number for number, _ in run_tasks(task_functions.die_once, tasks, executor=executor)] == list(range(6))
 
         named = r"^task 1 \(die_always, folder=.*, number=1, deadly=1\): 3 workers died while they ran it"
         with pytest.raises(BfrbError, match=named):
-            list(run(pieces.die_always, [(tmp_path, number, 1) for number in range(1, 4)], crew=crew))
+            list(
+                run_tasks(
+                    task_functions.die_always, [(tmp_path, number, 1) for number in range(1, 4)], executor=executor
+                )
+            )
 
 
 def call(*words: object) -> None:
@@ -231,11 +235,11 @@ def test_bad_data_on_a_worker_is_told_as_here(
 
 def test_an_address_where_nobody_is_fails_in_seconds() -> None:
     began = time.monotonic()
-    with pytest.raises(UsageError, match="nobody answers"), open_crew(0, f"tcp://127.0.0.1:{free_port()}"):
+    with pytest.raises(UsageError, match="nobody answers"), open_executor(0, f"tcp://127.0.0.1:{free_port()}"):
         pass
     assert time.monotonic() - began < 10
     for address in ("localhost", "tcp://localhost", "http://localhost:80", "tcp://localhost:port"):
-        with pytest.raises(UsageError, match="expected an address such as"), open_crew(0, address):
+        with pytest.raises(UsageError, match="expected an address such as"), open_executor(0, address):
             pass
 
 
@@ -244,25 +248,28 @@ def test_something_else_that_listens_is_no_scheduler() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         address = f"tcp://127.0.0.1:{other.getsockname()[1]}"
-        with pytest.raises(UsageError, match="what listens there is no Dask scheduler"), open_crew(0, address):
+        with pytest.raises(UsageError, match="what listens there is no Dask scheduler"), open_executor(0, address):
             pass
 
 
 def test_a_missing_dask_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(UsageError, match="--scheduler needs distributed") as caught, open_crew(0, "tcp://127.0.0.1:1"):
+    with (
+        pytest.raises(UsageError, match="--scheduler needs distributed") as caught,
+        open_executor(0, "tcp://127.0.0.1:1"),
+    ):
         pass
     assert caught.value.hint == f"{sys.executable} -m pip install distributed, or use --workers on this machine"
 
 
 def test_a_scheduler_without_workers_is_told() -> None:
-    with scheduler() as address, pytest.raises(UsageError, match="has no workers"), open_crew(0, address):
+    with scheduler() as address, pytest.raises(UsageError, match="has no workers"), open_executor(0, address):
         pass
 
 
 def refusal(address: str) -> str:
     """What is said of a cluster that cannot be used."""
-    with pytest.raises(UsageError) as caught, open_crew(0, address):
+    with pytest.raises(UsageError) as caught, open_executor(0, address):
         pass
     return caught.value.what
 
@@ -287,19 +294,23 @@ def test_other_versions_on_a_worker_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_sees_other_files_is_named(base: Path, tmp_path: Path) -> None:
-    with scheduler() as address, worker(address, tmp_path / "w", str(tmp_path / "out")), open_crew(0, address) as crew:
+    with (
+        scheduler() as address,
+        worker(address, tmp_path / "w", str(tmp_path / "out")),
+        open_executor(0, address) as executor,
+    ):
         (tmp_path / "out").mkdir()
         with pytest.raises(OutputError, match=r"worker tcp://.* does not see what is written to .*out"):
-            crew.see(tmp_path / "out", open_folder(base / "data").pinned())
+            executor.check_paths(tmp_path / "out", open_folder(base / "data").pinned())
         assert list((tmp_path / "out").iterdir()) == []
-        crew.see(tmp_path, open_folder(base / "data").pinned())
+        executor.check_paths(tmp_path, open_folder(base / "data").pinned())
     with (
         scheduler() as address,
         worker(address, tmp_path / "w", str(base / "data")),
-        open_crew(0, address) as crew,
+        open_executor(0, address) as executor,
         pytest.raises(UsageError, match=r"has not the same .*data"),
     ):
-        crew.see(tmp_path, open_folder(base / "data").pinned())
+        executor.check_paths(tmp_path, open_folder(base / "data").pinned())
 
 
 @pytest.mark.slow
@@ -308,12 +319,12 @@ def test_a_worker_with_other_recordings_of_the_same_size_is_named(base: Path, tm
     content = real.read_bytes()
     other.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
     odd = f"{real}={other}"
-    with scheduler() as address, worker(address, tmp_path / "w", odd), open_crew(0, address) as crew:
+    with scheduler() as address, worker(address, tmp_path / "w", odd), open_executor(0, address) as executor:
         with pytest.raises(UsageError, match=r"worker tcp://.* has not the same .*train\.csv"):
-            crew.see(tmp_path, pinned_file(real))
+            executor.check_paths(tmp_path, pinned_file(real))
         with pytest.raises(UsageError, match=r"has not the same .*train\.csv"):
             call("prepare", base / "raw", tmp_path / "data", "--rows-per-file", 200, "--scheduler", address)
-        crew.see(tmp_path, pinned_file(base / "raw" / "train_demographics.csv"))
+        executor.check_paths(tmp_path, pinned_file(base / "raw" / "train_demographics.csv"))
 
 
 @pytest.mark.slow

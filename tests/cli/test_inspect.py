@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from bfrbctl.artefacts.folders import Folder
 from bfrbctl.cli import main
-from bfrbctl.folders import Folder
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bfrbctl.oof import proba_columns
+from bfrbctl.evaluation.oof import proba_columns
 from tests.packages import needed_by_the_wheel
 
 ROOT = Path(__file__).parent.parent.parent
@@ -164,7 +164,8 @@ def read_probabilities(folder: Path) -> tuple[Sequence[str], np.ndarray]:
 @pytest.mark.slow
 def test_the_wheel_made_by_an_installed_package_is_the_one_made_by_the_checkout(installed: Path, trained: Path) -> None:
     script = (
-        "import hashlib; from bfrbctl.wheel import build_wheel; print(hashlib.sha256(build_wheel()[1]).hexdigest())"
+        "import hashlib; from bfrbctl.prediction.wheel import build_wheel; "
+        "print(hashlib.sha256(build_wheel()[1]).hexdigest())"
     )
     (wheel,) = (trained / "upload").glob("*.whl")
     assert call(installed, "-c", script, folder=trained).strip() == hashlib.sha256(wheel.read_bytes()).hexdigest()

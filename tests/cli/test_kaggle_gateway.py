@@ -14,9 +14,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bfrbctl import kaggle
-from bfrbctl.folders import Folder
-from bfrbctl.prediction import Predictor
+from bfrbctl.artefacts.folders import Folder
+from bfrbctl.prediction import gateway as kaggle
+from bfrbctl.prediction.predictor import Predictor
 
 ROOT = Path(__file__).parent.parent.parent
 METHOD = "/gateway/predict"
@@ -64,8 +64,9 @@ class CMIInferenceServer:
 
 SCRIPT = """
 import sys
-from bfrbctl import kaggle, models
-models.KINDS["toy"] = "tests.toy_model"
+from bfrbctl.prediction import gateway as kaggle
+from bfrbctl.models import interface
+interface.KINDS["toy"] = "tests.toy_model"
 kaggle.serve(sys.argv[1])
 """
 

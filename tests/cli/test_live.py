@@ -11,7 +11,7 @@ from rich.console import Console
 from bfrbctl.cli import live, shared
 from bfrbctl.cli.live import FoldTable, Pace, Steps
 from bfrbctl.schema import SCENARIOS
-from bfrbctl.training import FoldResult
+from bfrbctl.training.cross_validation import FoldResult
 
 
 class Clock:
@@ -62,7 +62,7 @@ def test_scores_of_finished_folds_are_said_to_be_of_the_last_step(capsys: pytest
     table.on_fold(done(0))
     assert "finished folds: scores after the last round; how many are kept is chosen" in " ".join(drawn(table).split())
     one = FoldResult(1, {"all": 0.8}, {}, True)
-    with shared.watch_folds("lgbm", n_folds=2, quiet=False, steps=steps) as (_, on_fold):
+    with shared.show_folds("lgbm", n_folds=2, quiet=False, steps=steps) as (_, on_fold):
         on_fold(done(0))
         on_fold(one)
     assert capsys.readouterr().err.splitlines() == [
@@ -132,7 +132,7 @@ def test_a_log_gets_a_line_at_once_and_then_one_a_minute(
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(live.FoldTable.__init__, "__defaults__", (Steps(), clock, SCENARIOS))
-    with shared.watch_folds("lgbm", n_folds=2, quiet=False, steps=Steps(3, 100, "round")) as (on_row, on_fold):
+    with shared.show_folds("lgbm", n_folds=2, quiet=False, steps=Steps(3, 100, "round")) as (on_row, on_fold):
         for step in range(1, 14):
             clock.now = 10.0 * step
             on_row({"fold": 0, "seed": 1, "step": step, "seconds": clock.now, "score": 0.5})
@@ -147,7 +147,7 @@ def test_a_log_gets_a_line_at_once_and_then_one_a_minute(
 
 SCRIPT = """
 from bfrbctl.cli import shared
-from bfrbctl.training import FoldResult
+from bfrbctl.training.cross_validation import FoldResult
 with shared.watch_folds("keras", n_folds=1, quiet=False) as (on_row, on_fold):
     on_row({"fold": 0, "step": 7, "score": 0.5})
     on_fold(FoldResult(0, {"all": 0.875, "imu": 0.75}, {"epochs": 7}, False))

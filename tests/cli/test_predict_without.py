@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from bfrbctl.artefacts.folders import Folder, open_folder
 from bfrbctl.cli import main
-from bfrbctl.folders import Folder, open_folder
 
 
 def run(

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bfrbctl.folders import JOURNAL, MANIFEST, Folder, open_folder, read_journal, sealed
-from bfrbctl.storage import encode_json
+from bfrbctl.artefacts.files import encode_json
+from bfrbctl.artefacts.folders import JOURNAL, MANIFEST, Folder, open_folder, read_journal, sealed
 from tests.cli.test_unfinished import half, run, stop_in_fold_1  # noqa: F401  fixtures
 from tests.faults.targets import make_fit
 

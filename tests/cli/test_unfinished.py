@@ -13,13 +13,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from bfrbctl import training
+from bfrbctl.artefacts.files import encode_json
+from bfrbctl.artefacts.folders import JOURNAL, LOCK, MANIFEST, Folder, open_folder, read_journal, sealed
+from bfrbctl.artefacts.outputs import _differences
 from bfrbctl.cli import main
-from bfrbctl.folders import JOURNAL, LOCK, MANIFEST, Folder, open_folder, read_journal, sealed
-from bfrbctl.models import FoldTask
-from bfrbctl.outputs import _differences
-from bfrbctl.storage import encode_json
-from tests.recordings import raw_frames, write_raw
+from bfrbctl.models.interface import FoldTask
+from bfrbctl.training import cross_validation
+from tests.raw_recordings import raw_frames, write_raw
 
 Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--set", "n_rounds=4", "--set", "min_data_in_leaf=2", "--set", "log_every=1", "--workers", "1")
@@ -45,7 +45,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture
 def stop_in_fold_1(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """Interrupt every training after the first round of fold 1."""
-    fit = training._train_fold
+    fit = cross_validation._train_fold
 
     def stopping(job: Any, task: FoldTask, index: Any) -> Any:
         if task.fold == 1:
@@ -54,7 +54,7 @@ def stop_in_fold_1(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPat
         return fit(job, task, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_train_fold", stopping)
+        patch.setattr(cross_validation, "_train_fold", stopping)
         yield patch
 
 
@@ -117,7 +117,7 @@ def test_a_run_without_a_finished_fold_is_shown_as_far_as_it_is(
     def stopping(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_train_fold", stopping)
+    monkeypatch.setattr(cross_validation, "_train_fold", stopping)
     assert run("train", "lgbm", feature_folder.path, tmp_path / "m", *QUICK)[0] == 130
     for what, why in (("training", "no fold has trained a round or epoch yet"), ("oof", "no fold is finished yet")):
         code, out, err = run("inspect", what, tmp_path / "m", "--json")
@@ -202,7 +202,7 @@ def test_an_unfinished_folder_is_no_input(run: Run, half: Path, tmp_path: Path) 
 
 def stopped(run: Run, monkeypatch: pytest.MonkeyPatch, *words: object, at: str) -> None:
     """Run a command that is interrupted after it has published its piece `at`."""
-    from bfrbctl.outputs import Output
+    from bfrbctl.artefacts.outputs import Output
 
     publish = Output.publish
 

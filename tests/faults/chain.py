@@ -15,7 +15,7 @@ import polars as pl
 
 from bfrbctl.cli import main
 from tests.faults.steps import Steps, watched
-from tests.recordings import raw_frames, write_raw
+from tests.raw_recordings import raw_frames, write_raw
 
 ROOT = Path(__file__).parents[2]
 LGBM = ("--set", "n_rounds=2", "--set", "min_data_in_leaf=2", "--set", "threads=1")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bfrbctl.folders import Folder, open_folder
+from bfrbctl.artefacts.folders import Folder, open_folder
 from tests.faults.chain import COMMANDS, make_chain, run_here
 from tests.faults.steps import Steps
 

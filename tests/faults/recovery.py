@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from bfrbctl.artefacts.files import TEMPORARY
+from bfrbctl.artefacts.folders import JOURNAL, LOCK, MANIFEST, PART, Folder, open_folder
 from bfrbctl.errors import ArtefactError
-from bfrbctl.folders import JOURNAL, LOCK, MANIFEST, PART, Folder, open_folder
-from bfrbctl.storage import TEMPORARY
 from tests.faults.chain import Command, names_in, run_here
 
 TIMED = frozenset({"history.jsonl", "history.csv"})

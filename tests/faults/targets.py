@@ -10,19 +10,21 @@ from pathlib import Path
 
 import numpy as np
 
-from bfrbctl import dataset, feature_folder, oof
-from bfrbctl.blending import aligned_members
+from bfrbctl.artefacts.files import encode_json
+from bfrbctl.artefacts.folders import JOURNAL, MANIFEST, Folder, open_folder, sealed
+from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.config import as_mapping
+from bfrbctl.ensemble.blending import aligned_members
+from bfrbctl.evaluation import oof
 from bfrbctl.features import FeatureConfig
-from bfrbctl.featurization import featurize
-from bfrbctl.folders import JOURNAL, MANIFEST, Folder, open_folder, sealed
-from bfrbctl.models import kind_module
-from bfrbctl.outputs import Job, open_output
-from bfrbctl.prediction import Predictor
-from bfrbctl.preparation import PrepareConfig, prepare, split_refs
-from bfrbctl.raw import find_splits
-from bfrbctl.storage import encode_json
-from bfrbctl.training import CrossValidation, cross_validate
+from bfrbctl.features import folder as feature_folder
+from bfrbctl.features.featurization import featurize
+from bfrbctl.models.interface import kind_module
+from bfrbctl.prediction.predictor import Predictor
+from bfrbctl.recordings import dataset
+from bfrbctl.recordings.preparation import PrepareConfig, prepare, split_refs
+from bfrbctl.recordings.raw import find_splits
+from bfrbctl.training.cross_validation import CrossValidation, cross_validate
 from tests.faults import mutations as m
 
 FILE, LIE, RAW = "file", "lie", "raw"

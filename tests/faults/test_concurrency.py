@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from bfrbctl.folders import open_folder
+from bfrbctl.artefacts.folders import open_folder
 from tests.faults.chain import COMMANDS, ROOT
 from tests.faults.test_kills import Record
 
 WRITER = """
 import sys
 from pathlib import Path
-from bfrbctl.outputs import Job, open_output
+from bfrbctl.artefacts.outputs import Job, open_output
 
 path, rounds = Path(sys.argv[1]), int(sys.argv[2])
 for number in range(rounds):
@@ -30,7 +30,7 @@ import json, sys
 from collections import Counter
 from pathlib import Path
 from bfrbctl.errors import ArtefactError
-from bfrbctl.folders import open_folder
+from bfrbctl.artefacts.folders import open_folder
 
 path, seen = Path(sys.argv[1]), Counter()
 print("ready", flush=True)
@@ -46,11 +46,11 @@ while not Path(sys.argv[2]).exists():
 print(json.dumps(seen))
 """
 
-ALONE = """
+SEQUENTIAL = """
 import os, sys, time
 from pathlib import Path
 from bfrbctl.errors import OutputError
-from bfrbctl.outputs import Job, open_output
+from bfrbctl.artefacts.outputs import Job, open_output
 
 path, inside, rounds = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 entered = 0
@@ -103,7 +103,7 @@ def test_a_reader_sees_one_state_while_a_writer_replaces_it(
 @pytest.mark.parametrize("rounds", [30, pytest.param(300, marks=pytest.mark.slow)])
 def test_no_two_writers_are_ever_inside(tmp_path: Path, record_property: Record, rounds: int) -> None:
     """The lock file itself comes and goes with every run, which is when a lock is easily held twice."""
-    writers = [script(ALONE, tmp_path / "out", tmp_path / "inside", rounds) for _ in range(3)]
+    writers = [script(SEQUENTIAL, tmp_path / "out", tmp_path / "inside", rounds) for _ in range(3)]
     assert [ended(writer) for writer in writers] == [f"{rounds}\n"] * 3
     record_property("writers in turn", 3 * rounds)
 

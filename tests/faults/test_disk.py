@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bfrbctl.folders import MANIFEST
+from bfrbctl.artefacts.folders import MANIFEST
 from tests.faults.chain import COMMANDS, ROOT, ensure, names_in, run_here
 from tests.faults.recovery import finish, see_nothing_half_done
 from tests.faults.steps import KINDS, Steps

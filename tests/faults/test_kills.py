@@ -13,12 +13,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bfrbctl import oof
-from bfrbctl.folders import MANIFEST, Folder, open_folder
+from bfrbctl.artefacts.folders import MANIFEST, Folder, open_folder
+from bfrbctl.evaluation import oof
 from tests.faults.chain import COMMANDS, ensure, names_in, run_apart, run_here
 from tests.faults.recovery import content_of, finish, see_nothing_half_done
 from tests.faults.steps import Steps
-from tests.recordings import raw_frames, write_raw
+from tests.raw_recordings import raw_frames, write_raw
 
 Record = Callable[[str, object], None]
 Undisturbed = Callable[[str], tuple[Folder, int]]

@@ -1,0 +1,354 @@
+"""Blend folders: members joined by sequence_id, weights fitted on their out-of-fold predictions, an honest score.
+
+The score comes from weights, temperatures and thresholds fitted, and a decoding rule chosen, on the other
+folds - on other subjects where there is one fold only; the in-sample one stands beside it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from bfrbctl.arrays.ragged import Float32
+from bfrbctl.artefacts.files import Content, encode_json
+from bfrbctl.artefacts.folders import Folder
+from bfrbctl.artefacts.outputs import Output
+from bfrbctl.config import as_mapping
+from bfrbctl.ensemble.assignment import joint_proba, score_orders
+from bfrbctl.ensemble.mixing import (
+    MIN_AUTO_GROUPS,
+    RULES,
+    BlendConfig,
+    Mixture,
+    decide,
+    fit_mixture,
+    nested,
+    nesting_groups,
+)
+from bfrbctl.errors import ArtefactError, DataError, UsageError, examples
+from bfrbctl.evaluation import oof
+from bfrbctl.evaluation.bootstrap import auc_intervals, score_intervals
+from bfrbctl.evaluation.labels import JOINT_OOF, JointLabels, read_joint
+from bfrbctl.evaluation.metrics import hierarchical_f1, score_proba, score_values
+from bfrbctl.evaluation.oof import OofScenario
+from bfrbctl.schema import GESTURE, SCENARIOS, SEQUENCE_ID, SUBJECT
+
+WEIGHTS = "weights.json"
+METRICS = "metrics.json"
+FOLDS, SUBJECTS = "folds", "groups of subjects"
+
+
+def member_names(folders: Sequence[Folder]) -> list[str]:
+    """Name members by their folders; equal names get a number."""
+    names: list[str] = []
+    for folder in folders:
+        name, number = folder.path.resolve().name, 1
+        while name in names:
+            number += 1
+            name = f"{folder.path.resolve().name}-{number}"
+        names.append(name)
+    return names
+
+
+def aligned_members(folders: Sequence[Folder]) -> list[dict[str, OofScenario]]:
+    """Read the members' out-of-fold predictions and see that they speak of the same thing.
+
+    Raises
+    ------
+    DataError
+        Naming the first difference in classes, targets, sequences, gestures, subjects or folds.
+    """
+    first = folders[0]
+    tables = [oof.read_oof(folder) for folder in folders]
+    for folder, table in zip(folders[1:], tables[1:], strict=True):
+        for key in ("classes", "targets", "rate_hz"):
+            if folder.content[key] != first.content[key]:
+                raise _differ(first, folder, f"{key}: {_first_difference(first.content[key], folder.content[key])}")
+        ours, theirs = tables[0][SCENARIOS[0]].keys, table[SCENARIOS[0]].keys
+        lacking = sorted(set(ours[SEQUENCE_ID]) ^ set(theirs[SEQUENCE_ID]))
+        if lacking:
+            raise _differ(first, folder, f"sequence {examples(lacking)} is in one of them only")
+        for column in (GESTURE, SUBJECT, "fold"):
+            at = ours[column].ne_missing(theirs[column]).arg_true()
+            if len(at):
+                row = int(at[0])
+                raise _differ(
+                    first,
+                    folder,
+                    f"{column} of sequence {ours[SEQUENCE_ID][row]}: {ours[column][row]} and {theirs[column][row]} "
+                    f"({len(at)} sequences differ)",
+                )
+    return tables
+
+
+def _differ(first: Folder, other: Folder, what: str) -> DataError:
+    return DataError(
+        f"{first.path} and {other.path} differ in {what}",
+        hint="blend models trained on the same dataset with the same folds",
+    )
+
+
+def _first_difference(ours: Any, theirs: Any) -> str:
+    if isinstance(ours, list) and isinstance(theirs, list):
+        for number, (a, b) in enumerate(zip(ours, theirs, strict=False)):
+            if a != b:
+                return f"{a!r} and {b!r} at place {number}"
+        return f"{len(ours)} and {len(theirs)} of them"
+    return f"{ours!r} and {theirs!r}"
+
+
+def blend(folders: Sequence[Folder], output: Output, config: BlendConfig) -> Folder:
+    """Fit a blend and write it with copies of its members, so that it travels alone.
+
+    Parameters
+    ----------
+    folders
+        Model folders; one is enough (its temperature is fitted).
+    output
+        The blend folder, opened by `outputs.open_output`.
+    config
+        Settings.
+
+    Raises
+    ------
+    DataError
+        When the members do not fit each other; the first difference is named. When one fold with one subject is all
+        that they were trained on.
+    UsageError
+        When fixed weights do not name the members, or an assignment is asked for and no member has joint labels.
+    """
+    names = member_names(folders)
+    tables = aligned_members(folders)
+    targets, classes = folders[0].content["targets"], folders[0].content["classes"]
+    fixed = _fixed_weights(config, names)
+    nesting = _nesting(tables[0][SCENARIOS[0]])
+    joint, within = joint_members(folders, tables) if config.assign == "causal" else (None, {})
+    mixtures: dict[str, Mixture] = {}
+    honest: dict[str, OofScenario] = {}
+    told: dict[str, Any] = {key: {} for key in ("optimistic", "rules", "assignment")}
+    told["members"] = {name: {} for name in names}
+    for scenario in SCENARIOS:
+        probas = [table[scenario].proba for table in tables]
+        part, mixture, rules = _fit_scenario(probas, tables[0][scenario], targets, config, fixed=fixed)
+        mixtures[scenario], honest[scenario] = mixture, part
+        told["rules"][scenario] = rules
+        told["optimistic"][scenario] = score_values(_decided(mixture, probas, part, targets).score(targets), targets)
+        for name, member in zip(names, probas, strict=True):
+            told["members"][name][scenario] = score_values(score_proba(member, part.truth, targets), targets)
+        if joint:
+            spread = joint_proba(part.proba, within[scenario], joint)
+            scores = score_orders(part, spread, joint, targets, seed=config.seed)
+            told["assignment"][scenario] = {"orders": [score_values(score, targets) for score in scores]} | {
+                "score": float(np.mean([score.score for score in scores]))
+            }
+    told["interval"] = score_intervals(honest, targets, seed=config.seed)
+    told["auc_interval"] = auc_intervals(honest, classes, targets, seed=config.seed)
+    summary = {**oof.summarise(honest, targets, classes), **told, "nesting": nesting}
+    summary["best_member"] = max(names, key=lambda name: _mean_of(told["members"][name]))
+    # The best member is chosen by the rows that it is scored on, the blend by others: the gain is rather too small.
+    summary["gain"] = summary["score"] - _mean_of(told["members"][summary["best_member"]])
+    if joint:
+        summary["assignment"]["score"] = _mean_of(told["assignment"])
+        summary["assignment"]["gain"] = summary["assignment"]["score"] - summary["score"]
+    output.publish("blend", _blend_files(folders, names, mixtures, honest, summary=summary))
+    kept = ("rate_hz", "thm", "tof", "classes", "targets", "n_folds", "prior")
+    content = {key: folders[0].content[key] for key in kept}
+    layout = {key: sorted({n for folder in folders for n in folder.content[key]}) for key in ("thm", "tof")}
+    assignment = {"joint": joint.as_content(), "assign": config.assign} if joint else {}
+    return output.finish({**content, **layout, **assignment, "members": names, "score": summary["score"]})
+
+
+def _nesting(part: OofScenario) -> dict[str, Any]:
+    """Tell what the score is nested over: folds, or groups of the subjects of the one fold that was trained."""
+    groups = len(np.unique(nesting_groups(part)))
+    return {"over": FOLDS if len(np.unique(part.folds)) > 1 else SUBJECTS, "groups": groups}
+
+
+def notes_of(metrics: Mapping[str, Any]) -> list[str]:
+    """Say what limits the score of a blend."""
+    return [note for note in (nesting_note(metrics), decoding_note(metrics)) if note]
+
+
+def nesting_note(metrics: Mapping[str, Any]) -> str | None:
+    """Tell where the score of a blend is not nested over folds; None where it is."""
+    told = metrics.get("nesting")
+    if not isinstance(told, Mapping) or told.get("over") != SUBJECTS:
+        return None
+    return (
+        f"the members were trained with one fold: the score is nested over {told.get('groups')} groups of its subjects,"
+        " and of this fold alone"
+    )
+
+
+def decoding_note(metrics: Mapping[str, Any]) -> str | None:
+    """Say where `auto` had too few groups to choose a decoding rule by; None where it had enough."""
+    rules, nesting = metrics.get("rules"), metrics.get("nesting")
+    if not isinstance(rules, Mapping) or not isinstance(nesting, Mapping):
+        return None
+    asked = [each.get("asked") for each in rules.values() if isinstance(each, Mapping)]
+    groups = nesting.get("groups")
+    if "auto" not in asked or not isinstance(groups, int) or groups >= MIN_AUTO_GROUPS:
+        return None
+    return (
+        f"the score is nested over {groups} groups, which leaves none to choose the decoding rule by: auto is argmax; "
+        "--decode threshold takes the other rule"
+    )
+
+
+def _fit_scenario(
+    probas: Sequence[Float32],
+    part: OofScenario,
+    targets: Sequence[bool],
+    config: BlendConfig,
+    *,
+    fixed: Sequence[float] | None,
+) -> tuple[OofScenario, Mixture, dict[str, Any]]:
+    """Fit one scenario: its honest predictions, the mixture of all folds, and what became of the decoding rules."""
+    held_out = nested(probas, part, targets, config, fixed=fixed)
+    rule = held_out.kept_rule(part.truth, targets, config)
+    mixture = fit_mixture(probas, part.truth, targets, config, fixed=fixed)
+    scores = {each: hierarchical_f1(part.truth, held_out.predicted[each], targets).score for each in RULES}
+    honest = OofScenario(part.keys, part.truth, held_out.proba, held_out.decided)
+    rules = {
+        "asked": config.decode,
+        "chosen": rule,
+        "threshold": mixture.threshold,
+        "scores": scores,
+        "by_group": {str(group): each for group, each in held_out.rules.items()},
+    }
+    return honest, mixture if rule == "threshold" else replace(mixture, threshold=None), rules
+
+
+def _decided(mixture: Mixture, probas: Sequence[Float32], part: OofScenario, targets: Sequence[bool]) -> OofScenario:
+    proba = mixture.mix(probas)
+    return OofScenario(part.keys, part.truth, proba, decide(proba, targets, mixture.threshold))
+
+
+def joint_members(
+    folders: Sequence[Folder], tables: Sequence[Mapping[str, OofScenario]]
+) -> tuple[JointLabels, dict[str, Float32]]:
+    """Give the joint labels of the members that have them, and, by scenario, P(joint label | gesture) out of fold.
+
+    The mean over those members: float32, (n_sequences, n_joint), rows as in `tables`.
+
+    Raises
+    ------
+    UsageError
+        When no member has joint labels.
+    DataError
+        When two members have different ones.
+    """
+    found = [(folder, read_joint(folder.content, what=str(folder.path))) for folder in folders]
+    having = [(folder, joint) for folder, joint in found if joint]
+    if not having:
+        raise UsageError(
+            "--assign causal: no member has joint labels", hint="train one with bfrbctl train lgbm --labels joint"
+        )
+    first, joint = having[0]
+    parts: dict[str, list[Float32]] = {scenario: [] for scenario in SCENARIOS}
+    for folder, own in having:
+        if own != joint:
+            raise _differ(first, folder, "joint labels")
+        table = folder.read_parquet(JOINT_OOF)
+        for scenario in SCENARIOS:
+            rows = table.filter(pl.col("scenario") == scenario).sort(SEQUENCE_ID)
+            if not rows[SEQUENCE_ID].equals(tables[0][scenario].keys[SEQUENCE_ID]):
+                raise ArtefactError(f"{folder.path / JOINT_OOF}: its sequences are not those of {oof.OOF}")
+            parts[scenario].append(joint.within(rows.select(oof.proba_columns(len(joint.names))).to_numpy()))
+    return joint, {scenario: np.mean(values, axis=0, dtype=np.float32) for scenario, values in parts.items()}
+
+
+def _mean_of(scores: Mapping[str, Mapping[str, float]]) -> float:
+    return oof.mean_score([scores[scenario]["score"] for scenario in SCENARIOS])
+
+
+def _fixed_weights(config: BlendConfig, names: Sequence[str]) -> list[float] | None:
+    if not config.weights:
+        return None
+    given: dict[str, float] = {}
+    for text in config.weights:
+        name, _, value = text.partition("=")
+        try:
+            given[name] = float(value)
+        except ValueError as error:
+            raise UsageError(f"--weights {text}: expected name=number") from error
+    sound = all(np.isfinite(value) and value >= 0 for value in given.values()) and sum(given.values()) > 0
+    if set(given) != set(names) or not sound:
+        raise UsageError(
+            f"--weights {','.join(config.weights)}: expected a weight, 0 or more, for each of {', '.join(names)}",
+            hint=f"for example --weights {','.join(f'{name}={1 / len(names):.2g}' for name in names)}",
+        )
+    total = sum(given.values())
+    return [given[name] / total for name in names]
+
+
+def _blend_files(
+    folders: Sequence[Folder],
+    names: Sequence[str],
+    mixtures: Mapping[str, Mixture],
+    honest: Mapping[str, OofScenario],
+    *,
+    summary: Mapping[str, Any],
+) -> dict[str, Content]:
+    files: dict[str, Content] = {}
+    for number, folder in enumerate(folders):
+        for name in folder.names(r"fold-\d+\..+|importance\.parquet|history\.jsonl|oof\.parquet"):
+            files[f"member-{number}.{name}"] = folder.read(name)
+        member = {"name": names[number], "sha256": folder.sha256, "config": folder.config, "content": folder.content}
+        files[f"member-{number}.json"] = encode_json(member)
+    weights = {
+        "members": list(names),
+        "scenarios": {scenario: as_mapping(mixture) for scenario, mixture in mixtures.items()},
+    }
+    files[WEIGHTS] = encode_json(weights)
+    files[METRICS] = encode_json(summary)
+    classes = np.array(folders[0].content["classes"])
+    rows = [
+        oof.oof_rows(part.keys, {scenario: part.proba}).with_columns(
+            pl.Series(oof.ANSWER, classes[part.predicted], dtype=pl.String)
+        )
+        for scenario, part in honest.items()
+    ]
+    files[oof.OOF] = pl.concat(rows).sort("scenario", SEQUENCE_ID)
+    return files
+
+
+def read_mixtures(folder: Folder) -> dict[str, Mixture]:
+    """Read and check the weights of a blend folder.
+
+    Raises
+    ------
+    ArtefactError
+        When they are not one finite temperature above 0 and one weight a member, at least 0, that sum to 1.
+    """
+    told = folder.read_json(WEIGHTS)
+    n_members = len(folder.content["members"])
+    found = {}
+    for scenario in SCENARIOS:
+        try:
+            values = told["scenarios"][scenario]
+            mixture = Mixture(
+                tuple(float(t) for t in values["temperatures"]),
+                tuple(float(w) for w in values["weights"]),
+                str(values["pooling"]),
+                float(values["epsilon"]),
+                None if values.get("threshold") is None else float(values["threshold"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtefactError(f"{folder.path / WEIGHTS}: does not tell the weights of scenario {scenario}") from error
+        numbers = np.array([*mixture.temperatures, *mixture.weights, mixture.epsilon])
+        sound = (
+            len(mixture.temperatures) == len(mixture.weights) == n_members
+            and bool(np.all(np.isfinite(numbers)) and np.all(numbers >= 0))
+            and min(mixture.temperatures) > 0.01
+            and 0 < mixture.epsilon < 0.05
+            and abs(sum(mixture.weights) - 1) < 1e-3
+            and (mixture.threshold is None or 0 < mixture.threshold < 1)
+            and mixture.pooling in ("arithmetic", "logarithmic")
+        )
+        if not sound:
+            raise ArtefactError(f"{folder.path / WEIGHTS}: weights or temperatures of scenario {scenario} cannot be")
+        found[scenario] = mixture
+    return found

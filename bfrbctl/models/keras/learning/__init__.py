@@ -1,0 +1,1 @@
+"""How networks are trained: data of a fold, augmentation, losses, optimiser, epochs, checkpoints."""

@@ -1,0 +1,1 @@
+"""How networks are built: `layout` says of what, whatever computes them; the other modules are layers of Keras."""

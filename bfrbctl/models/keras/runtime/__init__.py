@@ -1,0 +1,1 @@
+"""How networks predict: computed by NumPy from the layout and the saved weights, without Keras."""

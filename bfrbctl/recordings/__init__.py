@@ -1,0 +1,5 @@
+"""Recordings: raw files, checked and repaired, become a prepared dataset, which is read back in whole sequences.
+
+`preparation.prepare` writes a dataset, `dataset.read_recordings` reads one; `raw` and `raw_sequences` read raw files,
+`cleaning` checks and repairs them.
+"""

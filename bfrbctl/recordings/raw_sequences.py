@@ -1,0 +1,306 @@
+"""Whole sequences of raw files: streamed by one process, or as parts that other processes read by themselves.
+
+Files sorted by sequence (the usual case) are streamed; rows of one sequence scattered over the file are gathered
+through sorted temporary files. `plan` looks at the sequence ids alone and tells where a stream would be cut, as rows of
+a Parquet file or bytes of a CSV file. However they are read, the tables that come out depend on the data alone.
+"""
+
+import tempfile
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from bfrbctl.artefacts.files import writing
+from bfrbctl.errors import DataError
+from bfrbctl.recordings import raw
+from bfrbctl.recordings.raw import OnBytes, RawSchema, Unsorted, read_chunks
+from bfrbctl.schema import SEQUENCE_ID
+
+
+def whole_sequences(
+    path: Path, schema: RawSchema, *, rows: int, gathered: bool = False, on_bytes: OnBytes | None = None
+) -> Iterator[pl.DataFrame]:
+    """Read a raw file as tables of whole sequences, sorted by sequence_id.
+
+    Parameters
+    ----------
+    path, schema
+        The file and what `read_schema` said of it.
+    rows
+        A table is closed by the sequence that brings it to this many rows or more.
+    gathered
+        Bring the rows of each sequence together first, through temporary files.
+    on_bytes
+        Called with the number of bytes read since the last call.
+
+    Yields
+    ------
+    Tables with the columns of `schema.dtypes`; rows of a sequence keep the order that they have in the file.
+
+    Raises
+    ------
+    Unsorted
+        On the way, when the file turns out not to be sorted by sequence_id: start over with `gathered`.
+    """
+    if not gathered:
+        yield from _cut(_sorted(read_chunks(path, schema, on_bytes)), rows)
+        return
+    with tempfile.TemporaryDirectory(prefix="bfrbctl-") as folder:
+        for part in gather(path, schema, rows=rows, folder=Path(folder)):
+            yield part.read(schema)
+
+
+def _sorted(chunks: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    last = ""
+    for chunk in chunks:
+        ids = chunk[SEQUENCE_ID]
+        runs = ids.filter(ids.ne_missing(ids.shift(1)))
+        if not runs.is_sorted() or (last and runs[0] < last):
+            raise Unsorted
+        last = runs[-1]
+        yield chunk
+
+
+def _cut(chunks: Iterator[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
+    pending: list[pl.DataFrame] = []
+    n_pending = 0
+    for chunk in chunks:
+        pending.append(chunk)
+        n_pending += chunk.height
+        while n_pending > rows:
+            table = pl.concat(pending)
+            ids = table[SEQUENCE_ID]
+            starts = ids.ne_missing(ids.shift(1)).arg_true().to_numpy()
+            ends = starts[starts >= rows]  # the first sequence that begins at or after `rows` opens the next table
+            if not ends.size:
+                pending = [table]
+                break
+            yield table[: int(ends[0])]
+            pending = [table[int(ends[0]) :]]
+            n_pending = pending[0].height
+    if n_pending:
+        yield pl.concat(pending)
+
+
+# ----------------------------------------------------------------------------------------------------------- parts
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a Parquet file, from `start` up to `stop`; about `n_bytes` of it."""
+
+    path: Path
+    start: int
+    stop: int
+    n_bytes: int
+
+    def read(self, schema: RawSchema) -> pl.DataFrame:
+        """Read them; pages of other rows are not decoded, however large the file's row groups are."""
+        casts = [pl.col(name).cast(dtype) for name, dtype in schema.dtypes.items()]
+        try:
+            found = pl.scan_parquet(self.path, glob=False).slice(self.start, self.stop - self.start)
+            return raw.without_empty(found.select(casts).collect())
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            raise DataError(f"{self.path}: is damaged ({(str(error).splitlines() or [''])[0][:160]})") from error
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Some lines of a CSV file: its bytes from `start` up to `stop`, and the number of their first line."""
+
+    path: Path
+    start: int
+    stop: int
+    first_line: int
+
+    @property
+    def n_bytes(self) -> int:
+        """How much of the file it is."""
+        return self.stop - self.start
+
+    def read(self, schema: RawSchema) -> pl.DataFrame:
+        """Read them."""
+        chunks = raw.csv_chunks(self.path, schema, start=self.start, stop=self.stop, first_line=self.first_line)
+        return pl.concat([chunk for chunk, _ in chunks])
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The sequences from `first` to `last`, scattered over the `n_files` files that `gather` put into a folder."""
+
+    folder: Path
+    n_files: int
+    first: str
+    last: str
+    n_bytes: int = 0
+
+    def read(self, schema: RawSchema) -> pl.DataFrame:
+        """Read them from all of the files."""
+        inside = pl.col(SEQUENCE_ID).is_between(pl.lit(self.first), pl.lit(self.last))
+        files = [_gathered_file(self.folder, number) for number in range(self.n_files)]
+        parts = [pl.scan_parquet(file, glob=False).filter(inside).collect() for file in files]
+        return pl.concat(parts).sort(SEQUENCE_ID, maintain_order=True)
+
+
+Part = Rows | Lines | Gathered
+"""What another process needs to read a table of whole sequences."""
+
+
+def gather(
+    path: Path, schema: RawSchema, *, rows: int, folder: Path, on_bytes: OnBytes | None = None
+) -> list[Gathered]:
+    """Put a scattered file aside, sorted by sequence within each of some temporary files, in bounded memory.
+
+    Parameters
+    ----------
+    path, schema, rows, on_bytes
+        As for `whole_sequences`.
+    folder
+        Where there is space for as much as the file has; the parts can be read as long as it is there.
+    """
+    counts: dict[str, int] = {}
+    n_files = 0
+    for number, chunk in enumerate(read_chunks(path, schema, on_bytes)):
+        file = _gathered_file(folder, number)
+        n_files = number + 1
+        with writing(file):
+            chunk.sort(SEQUENCE_ID, maintain_order=True).write_parquet(file, compression="zstd")
+        for sequence_id, n_rows in chunk[SEQUENCE_ID].value_counts().iter_rows():
+            counts[sequence_id] = counts.get(sequence_id, 0) + n_rows
+    return [Gathered(folder, n_files, first, last) for first, last in _ranges(counts, rows)]
+
+
+def _gathered_file(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.parquet"
+
+
+def _ranges(counts: Mapping[str, int], rows: int) -> Iterator[tuple[str, str]]:
+    """First and last sequence of each table; every sequence is in one of them, whatever its id."""
+    together: list[str] = []
+    n_rows = 0
+    for sequence_id in sorted(counts):
+        together.append(sequence_id)
+        n_rows += counts[sequence_id]
+        if n_rows >= rows:
+            yield together[0], together[-1]
+            together, n_rows = [], 0
+    if together:
+        yield together[0], together[-1]
+
+
+# ------------------------------------------------------------------------------------------------------------ plan
+
+
+@dataclass
+class _Starts:
+    """Where sequences begin in a sorted file: numbers of rows and, of a CSV file, of bytes."""
+
+    rows: "array[int]" = field(default_factory=lambda: array("q"))
+    bytes: "array[int]" = field(default_factory=lambda: array("q"))
+    n_rows: int = 0
+    last: str = ""
+
+    def cuts(self, rows: int) -> list[int]:
+        """Positions in `rows` of the sequences that open a table, as `_cut` would."""
+        found, starts = [0], np.array(self.rows)
+        while True:
+            position = int(np.searchsorted(starts, self.rows[found[-1]] + rows))
+            if position == len(starts):
+                return found
+            found.append(position)
+
+
+def plan(path: Path, rows: int) -> Sequence[Part] | None:
+    """Tell the parts of a raw file that hold the tables which `whole_sequences` would give, by its sequence ids alone.
+
+    Parameters
+    ----------
+    path
+        A raw file that has the columns of one.
+    rows
+        As for `whole_sequences`.
+
+    Returns
+    -------
+    The parts in order; None where only a reader of the whole can tell: quotes in a CSV file, which may hold line ends,
+    rows without a sequence_id, damage.
+
+    Raises
+    ------
+    Unsorted
+        When the file is not sorted by sequence_id.
+    """
+    look: Callable[[Path], _Starts | None] = _parquet_starts if raw.file_format(path) == "parquet" else _csv_starts
+    found = look(path)
+    if found is None or not found.n_rows:
+        return None
+    cuts = found.cuts(rows)
+    size = path.stat().st_size
+    if found.bytes:
+        edges = [*(found.bytes[position] for position in cuts), size]
+        lines = [found.rows[position] + 2 for position in cuts]
+        return [Lines(path, *span) for span in zip(edges[:-1], edges[1:], lines, strict=True)]
+    edges = [*(found.rows[position] for position in cuts), found.n_rows]
+    share = size / found.n_rows
+    return [Rows(path, start, stop, int(share * (stop - start))) for start, stop in pairwise(edges)]
+
+
+def _parquet_starts(path: Path) -> _Starts | None:
+    found = _Starts()
+    try:
+        for batch in raw.open_parquet(path).iter_batches(columns=[SEQUENCE_ID]):
+            ids = pl.Series(pl.from_arrow(batch.column(0))).cast(pl.String)
+            if ids.null_count() or (ids == "").any():
+                return None  # a reader of the whole tells how many rows have no name
+            begins = ids.ne_missing(ids.shift(1))
+            runs = ids.filter(begins)
+            if not runs.is_sorted() or (found.n_rows and runs[0] < found.last):
+                raise Unsorted
+            goes_on = int(bool(found.n_rows) and runs[0] == found.last)
+            found.rows.extend((begins.arg_true().to_numpy()[goes_on:] + found.n_rows).tolist())
+            found.n_rows, found.last = found.n_rows + len(ids), runs[-1]
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError):
+        return None
+    return found
+
+
+def _csv_starts(path: Path) -> _Starts | None:
+    found, last = _Starts(), b""
+    for position, sequence_id in _csv_ids(path):
+        if not sequence_id:
+            return None
+        if sequence_id != last:
+            if sequence_id < last:
+                raise Unsorted
+            found.rows.append(found.n_rows)
+            found.bytes.append(position)
+            last = sequence_id
+        found.n_rows += 1
+    return found
+
+
+def _csv_ids(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Give the position and the sequence_id of every line, some 600 MB a second; no id where commas do not tell it."""
+    names = list(raw.raw_columns(path))
+    column = names.index(SEQUENCE_ID)
+    line_end = b"\r\n" if column == len(names) - 1 else b""
+    with path.open("rb") as handle:
+        handle.readline()
+        position = handle.tell()
+        while block := handle.read(raw.CHUNK_BYTES):
+            block += handle.readline(raw.CHUNK_BYTES)
+            if b'"' in block:
+                yield position, b""
+            ends = (np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n")) + 1).tolist()
+            begin = 0
+            for end in ends if block.endswith(b"\n") else (*ends, len(block)):
+                fields = block[begin:end].split(b",", column + 1)
+                yield position + begin, fields[column].rstrip(line_end) if len(fields) > column else b""
+                begin = end
+            position += len(block)
