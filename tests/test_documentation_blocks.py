@@ -126,7 +126,7 @@ def check_python(words: list[str]) -> None:
     script = ROOT / words[0]
     assert script.is_file(), f"no such script: {words[0]}"
     source = script.read_text("utf-8")
-    assert [word for word in words if word.startswith("--") and word not in source] == []
+    assert [word for word in words if word.startswith("--") and word not in source + "--help"] == []
 
 
 def check_sh(block: Block) -> None:
@@ -266,7 +266,7 @@ def check_mentioned(words: list[str]) -> None:
     """See that a command that a sentence mentions exists, and has the options that it is given."""
     command: Any = get_command(app)
     rest = list(words)
-    while getattr(command, "commands", None) and rest and re.fullmatch(r"[a-z-]+", rest[0]):
+    while getattr(command, "commands", None) and rest and re.fullmatch(r"[a-z][a-z-]*", rest[0]):
         command = command.commands[rest.pop(0)]
     options = {option for item in command.params for option in (*item.opts, *item.secondary_opts)}
     unknown = [word for word in rest if word.startswith("--") and word not in options | {"--help"}]
