@@ -24,8 +24,9 @@ GENERATE = generator()
 PATHS = GENERATE.command_paths()
 
 
-def test_the_command_line_reference_is_up_to_date() -> None:
-    assert (ROOT / "docs" / "cli.md").read_text() == GENERATE.cli_page(), "run: make docs"
+@pytest.mark.parametrize("name", ["cli", "features"])
+def test_generated_pages_are_up_to_date(name: str) -> None:
+    assert (ROOT / "docs" / f"{name}.md").read_text("utf-8") == getattr(GENERATE, f"{name}_page")(), "run: make docs"
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,20 @@
 """Time `bfrbctl prepare` on a CSV against `polars.read_csv` of the same file, in turn, with peak memory.
 
-usage: python examples/measure_prepare.py RAW_FOLDER [RUNS]
-RAW_FOLDER has train.csv and train_demographics.csv, such as
-`bfrbctl simulate RAW --subjects 81 --split train --format csv` writes.
+    bfrbctl simulate raw/ --subjects 81 --split train --format csv
+    python benchmarks/prepare.py raw/ 3
+
 Prints seconds and peak resident memory of each process, and the ratio of the medians.
 """
 
 import os
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from measuring import parser
 
 
 def measure(command: list[str]) -> tuple[float, float]:
@@ -26,7 +27,15 @@ def measure(command: list[str]) -> tuple[float, float]:
     return time.perf_counter() - begin, usage.ru_maxrss / 1e6
 
 
-def main(raw: Path, runs: int) -> None:
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("raw", type=Path, help="folder with train.csv and train_demographics.csv")
+    arguments.add_argument("runs", type=int, nargs="?", default=3, help="runs of each")
+    chosen = arguments.parse_args()
+    compare(chosen.raw, chosen.runs)
+
+
+def compare(raw: Path, runs: int) -> None:
     """Measure both in turn."""
     csv = raw / "train.csv"
     print(f"{csv}: {csv.stat().st_size / 1e9:.2f} GB")
@@ -40,10 +49,9 @@ def main(raw: Path, runs: int) -> None:
                 taken, memory = measure(command)
                 seconds[name].append(taken)
                 print(f"{name:16} {taken:7.2f} s  peak {memory:5.2f} GB")
-            shutil.rmtree(out)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     print(f"ratio of medians: {medians['bfrbctl prepare'] / medians['polars.read_csv']:.2f}")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3)
+    main()

@@ -1,6 +1,6 @@
 """Measure what `--cache-mb` keeps out of memory: the table of docs/performance.md.
 
-    python examples/measure_cache.py features/ 0 512 100000
+    python benchmarks/cache.py features/ 0 512 100000
 
 For each bound, in a process of its own: reads the frame channels and images of a feature folder, takes the training
 and the held-out part of fold 0, and scales both for a network, as `bfrbctl train keras` does before its first epoch.
@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from measuring import header, parser, row
 
 from bfrbctl.artefacts.folders import open_folder
 from bfrbctl.execution.cache import Cache
@@ -64,20 +65,20 @@ def one_bound(features: Path, megabytes: int) -> None:
         used = time.process_time()
         figures = [(watch.most[name] - began[name]) / 2**20 for name in ("RssAnon", "VmRSS")]
         for part in seen:
-            digest.update(memoryview(part.frames).cast("B"))
-    print(f"| {megabytes} | {used:.1f} | {figures[0]:.0f} | {figures[1]:.0f} | {digest.hexdigest()[:12]} |", flush=True)
+            digest.update(np.ascontiguousarray(part.frames).data.cast("B"))
+    print(row(megabytes, f"{used:.1f}", *(f"{each:.0f}" for each in figures), digest.hexdigest()[:12]), flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("features", type=Path, help="feature folder with frame channels")
-    parser.add_argument("bounds", type=int, nargs="+", help="MB")
-    parser.add_argument(PART, action="store_true", help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("features", type=Path, help="feature folder with frame channels")
+    arguments.add_argument("bounds", type=int, nargs="+", help="MB")
+    arguments.add_argument(PART, action="store_true", help=argparse.SUPPRESS)
+    chosen = arguments.parse_args()
     if chosen.one_bound:
         one_bound(chosen.features, chosen.bounds[0])
         return
-    print("| --cache-mb | cpu s | own memory, MB | resident, MB | digest |\n|---|---|---|---|---|", flush=True)
+    print(header("--cache-mb", "cpu s", "own memory, MB", "resident, MB", "digest"), flush=True)
     for bound in chosen.bounds:
         subprocess.run([sys.executable, __file__, str(chosen.features), str(bound), PART], check=True)
 

@@ -1,8 +1,8 @@
 """Measure the Keras member: the figures of docs/keras.md.
 
-    python examples/measure_keras.py oof features/ --folds 0 1 --set epochs=20 --keep runs/
-    python examples/measure_keras.py ablation features/ --folds 0 --set epochs=20 --keep runs/
-    python examples/measure_keras.py speed
+    python benchmarks/train_keras.py oof features/ --folds 0 1 --set epochs=20 --keep runs/
+    python benchmarks/train_keras.py ablation features/ --folds 0 --set epochs=20 --keep runs/
+    python benchmarks/train_keras.py speed
 
 `oof` trains both networks, `ablation` helios with one thing switched off at a time; both print a Markdown row a
 training with the out-of-fold scores of both scenarios, over the folds done so far. With --keep a run that was stopped
@@ -10,31 +10,34 @@ goes on where it was when the same command is given again. `speed` times a train
 two-branch network built plainly from stock layers, in the same process, taking turns.
 """
 
-import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
+from fold_tasks import fold_task, read
+from measuring import header, parser, row, timed
 
-from bfrbctl.artefacts.folders import open_folder
+from bfrbctl.arrays.ragged import AnyArray
 from bfrbctl.config import build
-from bfrbctl.evaluation import oof
-from bfrbctl.evaluation.labels import postures
 from bfrbctl.evaluation.metrics import score_proba
-from bfrbctl.features.folder import read_features
 from bfrbctl.models.interface import FoldTask
 from bfrbctl.models.keras.backend import keras, ops
+from bfrbctl.models.keras.inputs import prediction_batches, ready
 from bfrbctl.models.keras.learning import epochs as keras_training
+from bfrbctl.models.keras.learning.augmentation import training_batch
 from bfrbctl.models.keras.learning.losses import HierarchicalLoss
 from bfrbctl.models.keras.learning.optimizer import FlatAdamW
-from bfrbctl.models.keras.model import NEEDS, Config, fit
-from bfrbctl.models.keras.network.building import build_network
+from bfrbctl.models.keras.model import NEEDS, Config, KerasFoldModel, fit
+from bfrbctl.models.keras.network.building import build_network, weight_names
 from bfrbctl.models.keras.network.layout import NETWORKS, NetworkSpec
+from bfrbctl.recordings.dataset import FeatureBatch
 from bfrbctl.schema import SCENARIOS
 
 UNMASKED = "padding counts as frames"
@@ -76,44 +79,18 @@ class Tally:
         macro = [f"{scores[scenario].gesture_macro_f1:.4f}" for scenario in SCENARIOS]
         times = [f"{np.median(taken):.1f}" if taken else "-" for taken in (self.seconds, self.busy)]
         figures = [str(len(self.labels)), *cells, f"{both:.4f}", *macro, *times]
-        return f"| {name} | {' | '.join(figures)} |"
+        return row(name, *figures)
 
 
-HEADER = "| training | folds | all | IMU-only | mean | gestures, all | gestures, IMU-only | s an epoch | processor s |"
-
-
-def fold_tasks(path: Path, folds: Sequence[int]) -> Iterator[FoldTask]:
-    """Read the folder once and give what each fold is trained on."""
-    folder = open_folder(path, "features")
-    index, batch = read_features(folder, parts=NEEDS)
-    classes = tuple(folder.content["classes"])
-    labels = oof.class_positions(index["gesture"].to_list(), classes)
-    of_sequence = index["fold"].to_numpy()
-    orientations, orientation = postures(index)
-    for fold in folds or np.unique(of_sequence).tolist():
-        fitted, held_out = np.flatnonzero(of_sequence != fold), np.flatnonzero(of_sequence == fold)
-        yield FoldTask(
-            fold=fold,
-            classes=classes,
-            targets=tuple(folder.content["targets"]),
-            train=batch.take(fitted),
-            train_labels=labels[fitted],
-            valid=batch.take(held_out),
-            valid_labels=labels[held_out],
-            seed=0,
-            rate_hz=float(folder.content["rate_hz"]),
-            scratch=Path(),
-            on_progress=lambda row: None,
-            orientations=orientations,
-            train_orientation=None if orientation is None else orientation[fitted],
-        )
+COLUMNS = ("folds", "all", "IMU-only", "mean", "gestures, all", "gestures, IMU-only", "s an epoch", "processor s")
 
 
 def compare(path: Path, folds: Sequence[int], variants: Mapping[str, Sequence[str]], keep: Path) -> None:
     """Train every variant on one fold after the other and print a row after each."""
     tallies: dict[str, Tally] = {}
-    print(f"{HEADER}\n|{'---|' * (HEADER.count('|') - 1)}", flush=True)
-    for task in fold_tasks(path, folds):
+    print(header("training", *COLUMNS), flush=True)
+    for fold in folds or read(path, NEEDS)[1]["fold"].unique().sort().to_list():
+        task = fold_task(path, "keras", fold)
         for name, settings in variants.items():
             tally = tallies.setdefault(name, Tally(task.targets))
             scratch = keep / f"{name.replace(' ', '-')}-{task.fold}"
@@ -127,19 +104,28 @@ def measure(task: FoldTask, settings: Sequence[str], tally: Tally) -> None:
     config = build(Config, overrides=[setting for setting in settings if setting != UNMASKED])
     ends: list[float] = []
     task = replace(task, on_progress=lambda row: ends.append(time.process_time()))
-    with padding_counted() if UNMASKED in settings else nullcontext():
+    unmasked = UNMASKED in settings
+    with padding_counted() if unmasked else nullcontext():
         model = fit(task, config)
-        tally.probas["all"].append(model.predict_proba(task.valid))
-        tally.probas["imu"].append(model.predict_proba(task.valid.imu_only()))
+        assert isinstance(model, KerasFoldModel)
+        for scenario, batch in zip(SCENARIOS, (task.valid, task.valid.imu_only()), strict=True):
+            tally.probas[scenario].append(proba_of(model, batch) if unmasked else model.predict_proba(batch))
     tally.labels.append(task.valid_labels)
     tally.seconds += [float(row["seconds"]) for row in model.history]
     tally.busy += np.diff(ends).tolist()
 
 
-@contextmanager
-def padding_counted() -> Iterator[None]:
-    """Hide from the network which frames are padding."""
-    training_batch, prediction_batches = keras_training.training_batch, keras_training.prediction_batches
+def proba_of(model: KerasFoldModel, batch: FeatureBatch) -> AnyArray:
+    """Predict by Keras, which pads; what a model answers by itself comes from sequences without padding."""
+    network = keras_training.shared_network(model.spec.network).network
+    for variable, name in zip(network.predict.weights, weight_names(network), strict=True):
+        variable.assign(model.members[0][name])
+    data = ready(batch, model.spec.inputs, model.scaler)
+    return keras_training.predict(network, data, model.spec.inputs, len(model.spec.classes))
+
+
+def padding_counted() -> AbstractContextManager[Any]:
+    """Hide from Keras which frames are padding."""
 
     def train(*arguments: Any) -> Any:
         inputs, targets = training_batch(*arguments)
@@ -149,11 +135,7 @@ def padding_counted() -> Iterator[None]:
         for chosen, inputs in prediction_batches(*arguments):
             yield chosen, {**inputs, "mask": np.ones_like(inputs["mask"])}
 
-    keras_training.training_batch, keras_training.prediction_batches = train, predict
-    try:
-        yield
-    finally:
-        keras_training.training_batch, keras_training.prediction_batches = training_batch, prediction_batches
+    return patch.multiple(keras_training, training_batch=train, prediction_batches=predict)
 
 
 def stock_two_branch() -> Any:
@@ -198,7 +180,7 @@ def speed(rounds: int) -> None:
     truth = np.eye(N_CLASSES, dtype=np.float32)[rng.integers(0, N_CLASSES, BATCH)]
     plain = [rng.normal(size=(BATCH, TIME, width)).astype(np.float32) for width in (N_IMU, N_OTHER + 64 * N_TOF)]
     stock = stock_two_branch()
-    steps: dict[str, Callable[[], Any]] = {"two-branch, stock layers": lambda: stock.train_on_batch(plain, truth)}
+    steps: dict[str, Callable[[], Any]] = {"two-branch, stock layers": partial(stock.train_on_batch, plain, truth)}
     ours = {
         "frames": rng.normal(size=(BATCH, TIME, N_IMU + N_OTHER)).astype(np.float32),
         "mask": np.ones((BATCH, TIME, 1), dtype=np.float32),
@@ -211,37 +193,37 @@ def speed(rounds: int) -> None:
         loss = {name: HierarchicalLoss((True,) * 8 + (False,) * 10) for name in network.output}
         wanted = dict.fromkeys(loss, truth)
         network.compile(FlatAdamW(5e-4, decay=3e-3, l2=1e-4, clip=0.0, memory=0.0), loss=loss, jit_compile=False)
-        steps[name] = lambda network=network, wanted=wanted: network.train_on_batch(ours, wanted)
+        steps[name] = partial(network.train_on_batch, ours, wanted)
     taken: dict[str, list[float]] = {name: [] for name in steps}
     busy: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds + 2):
         for name, step in steps.items():
-            started, worked = time.perf_counter(), time.process_time()
-            step()
+            _, wall, processor = timed(step)
             if number >= 2:
-                taken[name].append(time.perf_counter() - started)
-                busy[name].append(time.process_time() - worked)
+                taken[name].append(wall)
+                busy[name].append(processor)
+    print(header("network", "shortest", "median", "processor time"))
     for name, seconds in taken.items():
         figures = (min(seconds), float(np.median(seconds)), float(np.median(busy[name])))
-        print(f"| {name} | {' | '.join(f'{figure * 1e3:.0f} ms' for figure in figures)} |", flush=True)
+        print(row(name, *(f"{figure * 1e3:.0f} ms" for figure in figures)))
 
 
 def main() -> None:
     """Parse the command line and measure."""
-    parser = argparse.ArgumentParser(description="Measure the Keras member")
-    parser.add_argument("what", choices=["oof", "ablation", "speed"])
-    parser.add_argument("features", type=Path, nargs="?")
-    parser.add_argument("--folds", type=int, nargs="*", default=[])
-    parser.add_argument("--set", action="append", default=[], dest="settings")
-    parser.add_argument("--only", nargs="*", default=[], help="names of trainings, as in the table")
-    parser.add_argument("--keep", type=Path, help="folder for checkpoints")
-    parser.add_argument("--rounds", type=int, default=15)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("what", choices=["oof", "ablation", "speed"])
+    arguments.add_argument("features", type=Path, nargs="?", help="feature folder with frame channels")
+    arguments.add_argument("--folds", type=int, nargs="*", default=[], help="these folds only")
+    arguments.add_argument("--set", action="append", default=[], dest="settings", help="setting of every training")
+    arguments.add_argument("--only", nargs="*", default=[], help="names of trainings, as in the table")
+    arguments.add_argument("--keep", type=Path, help="folder for checkpoints")
+    arguments.add_argument("--rounds", type=int, default=15, help="rounds of speed")
+    options = arguments.parse_args()
     if options.what == "speed":
         speed(options.rounds)
         return
     if options.features is None:
-        parser.error("name a feature folder")
+        arguments.error("name a feature folder")
     variants = ABLATIONS if options.what == "ablation" else {name: (f"network={name}",) for name in NETWORKS}
     chosen = {
         name: [*options.settings, *changes]

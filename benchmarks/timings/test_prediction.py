@@ -2,7 +2,7 @@
 
 The blend is made from a small simulated study: LightGBM of 150 rounds and two-branch networks of default width, trained
 for one epoch, as what the weights are makes no difference to time. Making it takes minutes; BFRBCTL_BENCH names a
-folder to keep it in. `python -m pytest tests/benchmarks/test_prediction_benchmark.py -s -m slow` prints the tables.
+folder to keep it in. `python -m pytest benchmarks/timings/test_prediction.py -s -m slow` prints the tables.
 """
 
 import json

@@ -1,9 +1,9 @@
 """Measure the LightGBM member on a feature folder: the figures of docs/lightgbm.md.
 
-    python examples/measure_lightgbm.py features/ kept/
-    python examples/measure_lightgbm.py features/ kept/ --ways defaults num_leaves=15,learning_rate=0.05
-    python examples/measure_lightgbm.py features/ kept/ --folds 0 1 --ways defaults plain
-    python examples/measure_lightgbm.py features/ kept/ --ways defaults first,feature_fraction=0.3
+    python benchmarks/train_lgbm.py features/ kept/
+    python benchmarks/train_lgbm.py features/ kept/ --ways defaults num_leaves=15,learning_rate=0.05
+    python benchmarks/train_lgbm.py features/ kept/ --folds 0 1 --ways defaults plain
+    python benchmarks/train_lgbm.py features/ kept/ --ways defaults first,feature_fraction=0.3
 
 A way to train is `defaults`, settings of the member that differ from them, joined by commas, or `plain`: what one would
 write without this package, LGBMClassifier with its own defaults on the same rows. `first` before the settings leaves
@@ -17,25 +17,20 @@ fold cost; and the F1 of every class of the first row.
 """
 
 import argparse
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import numpy as np
-import polars as pl
-from feature_ablation import FIRST
+from fold_tasks import fold_task, in_first_table, read
+from measuring import header, parser, row, timed
 
 from bfrbctl.arrays.ragged import AnyArray
-from bfrbctl.artefacts.folders import open_folder
 from bfrbctl.config import build
-from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.metrics import f1_by_class, has_two_sides, log_loss, merged_labels, score_name, score_proba
 from bfrbctl.evaluation.selection import By, Curve, Rule, best_step, select_steps
-from bfrbctl.features.folder import read_features
 from bfrbctl.models.interface import FoldTask
 from bfrbctl.models.lightgbm.library import lgb, silence
 from bfrbctl.models.lightgbm.model import Config, fit, load_step
@@ -96,37 +91,6 @@ class Held:
         return cls(np.concatenate([part.truth for part in parts]), probas, rounds)
 
 
-@cache
-def read(path: Path) -> tuple[Mapping[str, Any], pl.DataFrame, FeatureBatch]:
-    """Read what the manifest tells, the index and the table."""
-    folder = open_folder(path, "features")
-    index, batch = read_features(folder, parts=frozenset({"table"}))
-    return folder.content, index, batch
-
-
-def fold_task(path: Path, fold: int, seed: int) -> FoldTask:
-    """Give the task of one fold, as `bfrbctl train lgbm` makes it."""
-    content, index, batch = read(path)
-    classes = tuple(content["classes"])
-    labels = oof.class_positions(index["gesture"].to_list(), classes)
-    folds = index["fold"].to_numpy()
-    fitted, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-    return FoldTask(
-        fold=fold,
-        classes=classes,
-        targets=tuple(content["targets"]),
-        train=batch.take(fitted),
-        train_labels=labels[fitted],
-        valid=batch.take(held_out),
-        valid_labels=labels[held_out],
-        seed=seed,
-        rate_hz=float(content["rate_hz"]),
-        scratch=path,
-        on_progress=lambda row: None,
-        keep_steps=True,
-    )
-
-
 def config_of(way: str) -> Config:
     """Give the settings of a way that is not `plain`."""
     return build(Config, overrides=[word for word in way.split(",") if word not in (DEFAULTS, FIRST_TABLE)])
@@ -139,7 +103,7 @@ def settings_of(way: str) -> str:
 
 def first_table(batch: FeatureBatch) -> FeatureBatch:
     """Leave the features that anybody would begin with."""
-    kept = [i for i, column in enumerate(batch.features) if column.name.endswith(FIRST) or column.family == "person"]
+    kept = [i for i, column in enumerate(batch.features) if in_first_table(column)]
     return replace(batch, table=batch.table[:, kept], features=tuple(batch.features[i] for i in kept))
 
 
@@ -151,29 +115,30 @@ def columns_of(batch: FeatureBatch, way: str) -> FeatureBatch:
 def train(task: FoldTask, way: str) -> Trained:
     """Train one fold one way for all rounds; the reading of the features is not timed."""
     task = replace(task, train=columns_of(task.train, way), valid=columns_of(task.valid, way))
-    started, processor = time.perf_counter(), time.process_time()
     if way == PLAIN:
-        plain: Any = lgb.LGBMClassifier(verbosity=-1).fit(task.train.table, task.train_labels)
-    else:
-        with TemporaryDirectory() as scratch:
-            model = fit(replace(task, scratch=Path(scratch)), config_of(way))
-    seconds, processor_seconds = time.perf_counter() - started, time.process_time() - processor
-    if way == PLAIN:
-        both = {ALL_SENSORS: task.valid, IMU_ONLY: task.valid.imu_only()}
-        last: Probas = {name: np.asarray(plain.booster_.predict(batch.table)) for name, batch in both.items()}
-    else:
-        last = predict_scenarios(model, task.valid)
-    can_choose = way != PLAIN and not config_of(way).why_last
+        return train_plain(task)
+    config = config_of(way)
+    with TemporaryDirectory() as scratch:
+        model, *seconds = timed(fit, replace(task, scratch=Path(scratch)), config)
+    can_choose = not config.why_last
     return Trained(
-        settings=settings_of(way),
-        truth=task.valid_labels,
-        last=last,
-        n_rounds=plain.n_estimators if way == PLAIN else config_of(way).n_rounds,
-        curve=model.curve if can_choose else None,
-        files=model.encode() if can_choose else {},
-        seconds=seconds,
-        processor_seconds=processor_seconds,
+        settings_of(way),
+        task.valid_labels,
+        predict_scenarios(model, task.valid),
+        config.n_rounds,
+        model.curve if can_choose else None,
+        model.encode() if can_choose else {},
+        *seconds,
     )
+
+
+def train_plain(task: FoldTask) -> Trained:
+    """Train LGBMClassifier as it comes."""
+    fresh: Any = lgb.LGBMClassifier(verbosity=-1)
+    model, *seconds = timed(fresh.fit, task.train.table, task.train_labels)
+    both = {ALL_SENSORS: task.valid, IMU_ONLY: task.valid.imu_only()}
+    last = {name: np.asarray(model.booster_.predict(batch.table)) for name, batch in both.items()}
+    return Trained(settings_of(PLAIN), task.valid_labels, last, model.n_estimators, None, {}, *seconds)
 
 
 def keep(path: Path, found: Trained) -> None:
@@ -208,18 +173,23 @@ def kept(path: Path) -> Trained:
     )
 
 
+def task_of(options: argparse.Namespace, fold: int) -> FoldTask:
+    """Give the task of a fold, all of whose rounds are kept."""
+    return fold_task(options.features, "lgbm", fold, seed=options.seed, keep_steps=True)
+
+
 def trained(options: argparse.Namespace, way: str, fold: int) -> Trained:
     """Read what was kept of a way and fold, or train it and keep it."""
     path = options.kept / f"{way}_seed{options.seed}_fold{fold}.npz"
     if path.exists() and (found := kept(path)).settings == settings_of(way):
         return found
-    keep(path, train(fold_task(options.features, fold, options.seed), way))
+    keep(path, train(task_of(options, fold), way))
     return kept(path)
 
 
 def choices(folds: Mapping[int, Trained], way: str) -> dict[str, Mapping[int, int]]:
     """Give, by who chooses, the rounds that each fold is scored with."""
-    last = {"last": {fold: found.n_rounds for fold, found in folds.items()}}
+    last: dict[str, Mapping[int, int]] = {"last": {fold: found.n_rounds for fold, found in folds.items()}}
     curves = {fold: found.curve for fold, found in folds.items() if found.curve}
     if len(curves) < len(folds):
         return last
@@ -236,9 +206,9 @@ def predicted(options: argparse.Namespace, way: str, folds: Mapping[int, Trained
     """Predict every fold's held-out rows with the rounds that each choice gives it."""
     chosen = choices(folds, way)
     out: dict[str, dict[int, Held]] = {name: {} for name in chosen}
-    classes = tuple(read(options.features)[0]["classes"])
+    classes = tuple(read(options.features)[0].content["classes"])
     for fold, found in folds.items():
-        valid = columns_of(fold_task(options.features, fold, options.seed).valid, way)
+        valid = columns_of(task_of(options, fold).valid, way)
         probas = {found.n_rounds: found.last}
         for name, steps in chosen.items():
             if (step := steps[fold]) not in probas:
@@ -254,7 +224,7 @@ def table_row(names: Sequence[str], held: Held, targets: Sequence[bool]) -> str:
     figures = [*(score.score for score in scores), float(np.mean([score.score for score in scores]))]
     figures += [score.gesture_macro_f1 for score in scores]
     cells = [f"{value:.4f}" for value in figures] + [f"{value:.3f}" for value in losses]
-    return f"| {' | '.join([*names, *cells, ', '.join(map(str, held.rounds))])} |"
+    return row(*names, *cells, ", ".join(map(str, held.rounds)))
 
 
 def class_rows(held: Held, classes: Sequence[str], targets: Sequence[bool]) -> list[str]:
@@ -266,7 +236,7 @@ def class_rows(held: Held, classes: Sequence[str], targets: Sequence[bool]) -> l
         truth = merged_labels(truth, targets)
         answers = {name: merged_labels(answer, targets) for name, answer in answers.items()}
     columns = [f1_by_class(truth, answers[name], len(names)) for name in SCENARIOS]
-    return [f"| {name} | {columns[0][i]:.3f} | {columns[1][i]:.3f} |" for i, name in enumerate(names)]
+    return [row(name, f"{columns[0][i]:.3f}", f"{columns[1][i]:.3f}") for i, name in enumerate(names)]
 
 
 def report(
@@ -276,38 +246,39 @@ def report(
 ) -> None:
     """Print what was measured."""
     targets = content["targets"]
-    figures = f"{score_name(targets)}, all | imu | mean | gesture F1, all | imu | log-loss, all | imu | rounds |"
-    line = "---|" * figures.count("|")
-    print(f"| settings | rounds chosen by | {figures}\n|---|---|{line}")
+    figures = (f"{score_name(targets)}, all", "imu", "mean", "gesture F1, all", "imu", "log-loss, all", "imu", "rounds")
+    print(header("settings", "rounds chosen by", *figures))
     for way, chosen in results.items():
         for name, folds in chosen.items():
             print(table_row([way, name], Held.together(list(folds.values())), targets))
-    print(f"\n| settings | rounds chosen by | fold | {figures}\n|---|---|---|{line}")
+    print("\n" + header("settings", "rounds chosen by", "fold", *figures))
     for way, chosen in results.items():
         for name, folds in chosen.items():
             for fold, held in folds.items():
                 print(table_row([way, name, str(fold)], held, targets))
-    print("\n| settings | s a fold | cpu s a fold | rounds trained |\n|---|---|---|---|")
+    print("\n" + header("settings", "s a fold", "cpu s a fold", "rounds trained"))
     for way, trainings in cost.items():
         took = np.mean([(found.seconds, found.processor_seconds) for found in trainings.values()], axis=0)
-        print(f"| {way} | {took[0]:.1f} | {took[1]:.1f} | {next(iter(trainings.values())).n_rounds} |")
+        print(row(way, f"{took[0]:.1f}", f"{took[1]:.1f}", next(iter(trainings.values())).n_rounds))
     way, chosen = next(iter(results.items()))
     name, folds = next(iter(chosen.items()))
-    print(f"\n| F1, {way}, {name} | all | imu |\n|---|---|---|")
+    print("\n" + header(f"F1, {way}, {name}", "all", "imu"))
     print("\n".join(class_rows(Held.together(list(folds.values())), content["classes"], targets)))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("features", type=Path, help="feature folder")
-    parser.add_argument("kept", type=Path, help="folder that keeps what was trained")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folds", type=int, nargs="+", help="these folds only")
-    parser.add_argument("--ways", nargs="+", default=[DEFAULTS, "modality_dropout=0"])
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("features", type=Path, help="feature folder")
+    arguments.add_argument("kept", type=Path, help="folder that keeps what was trained")
+    arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--folds", type=int, nargs="+", help="these folds only")
+    arguments.add_argument(
+        "--ways", nargs="+", default=[DEFAULTS, "modality_dropout=0"], help="ways to train, see above"
+    )
+    options = arguments.parse_args()
     options.kept.mkdir(parents=True, exist_ok=True)
     silence()
-    content = read(options.features)[0]
+    content = read(options.features)[0].content
     folds = range(content["n_folds"]) if options.folds is None else sorted(set(options.folds))
     cost = {way: {fold: trained(options, way, fold) for fold in folds} for way in options.ways}
     report({way: predicted(options, way, cost[way]) for way in options.ways}, cost, content)

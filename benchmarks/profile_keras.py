@@ -1,19 +1,18 @@
-"""Time the parts of a training step: where the milliseconds of `measure_keras.py speed` go.
+"""Time the parts of a training step: where the milliseconds of `train_keras.py speed` go.
 
-    TF_NUM_INTRAOP_THREADS=1 python examples/profile_keras.py
+    TF_NUM_INTRAOP_THREADS=1 python benchmarks/profile_keras.py
 
 Every layer of the networks runs alone at the size that it has there (64 sequences of 96 frames), forwards and with its
 gradients, in processor time; the recurrences beside the stock layers and the bare products they are made of. TensorFlow
 only, as the gradients are taken by its tape.
 """
 
-import argparse
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from measuring import header, parser, row, timed
 
 from bfrbctl.models.keras.backend import keras
 from bfrbctl.models.keras.network.images import FlatPixels, ImageEncoder, Mixup
@@ -69,12 +68,7 @@ PARTS: dict[str, Callable[[], tuple[Any, list[Any]]]] = {
 
 def shortest(step: Callable[[], Any], rounds: int) -> float:
     """Give the shortest processor time, milliseconds, after two rounds that trace and warm up."""
-    taken = []
-    for _ in range(rounds + 2):
-        started = time.process_time()
-        step()
-        taken.append(time.process_time() - started)
-    return min(taken[2:]) * 1e3
+    return min([timed(step)[2] for _ in range(rounds + 2)][2:]) * 1e3
 
 
 def time_part(layer: Any, inputs: Sequence[Any], rounds: int) -> tuple[float, float | None]:
@@ -83,18 +77,16 @@ def time_part(layer: Any, inputs: Sequence[Any], rounds: int) -> tuple[float, fl
     weights = [weight.value for weight in layer.trainable_weights]
     sources = weights + [each for each in inputs[:1] if each.dtype == tf.float32]
 
-    @tf.function
     def forwards() -> Any:
         return tf.reduce_sum(layer(*inputs))
 
-    @tf.function
     def both() -> Any:
         with tf.GradientTape() as tape:
             tape.watch(sources)
             total = tf.reduce_sum(tf.square(layer(*inputs)))
         return tape.gradient(total, sources)
 
-    return shortest(forwards, rounds), shortest(both, rounds) if sources else None
+    return shortest(tf.function(forwards), rounds), shortest(tf.function(both), rounds) if sources else None
 
 
 def product(rows: int, inner: int, columns: int, rounds: int) -> str:
@@ -108,15 +100,14 @@ def product(rows: int, inner: int, columns: int, rounds: int) -> str:
 
 def main() -> None:
     """Time all parts and print a Markdown table."""
-    parser = argparse.ArgumentParser(description="Time the parts of a training step")
-    parser.add_argument("--rounds", type=int, default=10)
-    rounds = parser.parse_args().rounds
-    print("| part | forwards | with gradients |\n|---|---|---|")
+    arguments = parser(__doc__)
+    arguments.add_argument("--rounds", type=int, default=10)
+    rounds = arguments.parse_args().rounds
+    print(header("part", "forwards", "with gradients"))
     for name, make in PARTS.items():
         layer, inputs = make()
         forwards, both = time_part(layer, inputs, rounds)
-        told = "" if both is None else f"{both:.1f} ms"
-        print(f"| {name.strip()} | {forwards:.1f} ms | {told} |", flush=True)
+        print(row(name.strip(), f"{forwards:.1f} ms", "" if both is None else f"{both:.1f} ms"), flush=True)
     print(f"\nproduct with the state, {product(64, 128, 512, rounds)}")
     print(f"product with the inputs, {product(BATCH * TIME // 4, 256, 1024, rounds)}")
 

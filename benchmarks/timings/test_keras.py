@@ -20,7 +20,9 @@ BATCH, TIME, CLASSES = 64, 96, 18
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> KerasFoldModel:
-    return fit(task(tmp_path_factory.mktemp("scratch") / "fold"), Config(epochs=1, batch_size=16))
+    fitted = fit(task(tmp_path_factory.mktemp("scratch") / "fold"), Config(epochs=1, batch_size=16))
+    assert isinstance(fitted, KerasFoldModel)
+    return fitted
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -1,12 +1,12 @@
 """Measure memory and time of prepare, featurize and predict on a study and on many times as much: docs/scale.md.
 
     bfrbctl simulate raw/ --subjects 81 --split train
-    python examples/measure_scale.py repeat raw/ once/ --times 1
-    python examples/measure_scale.py repeat raw/ many/ --times 10
-    python examples/measure_scale.py run prepare once/ work/one --workers 1
-    python examples/measure_scale.py run prepare many/ work/ten --workers 1
-    python examples/measure_scale.py run featurize work/one/data work/one --workers 2
-    python examples/measure_scale.py run predict work/one/data model/ work/one --workers 2 ... and so on
+    python benchmarks/scale.py repeat raw/ once/ --times 1
+    python benchmarks/scale.py repeat raw/ many/ --times 10
+    python benchmarks/scale.py run prepare once/ work/one --workers 1
+    python benchmarks/scale.py run prepare many/ work/ten --workers 1
+    python benchmarks/scale.py run featurize work/one/data work/one --workers 2
+    python benchmarks/scale.py run predict work/one/data model/ work/one --workers 2 ... and so on
 
 `repeat` writes the recordings of a Parquet study many times over, as other sequences of other subjects. `run` runs one
 command and prints a Markdown row: frames, seconds, processor seconds of the command and all its workers, those a
@@ -14,7 +14,6 @@ million frames, and peak resident memory in GB of its largest process and of all
 of a second. With `--seconds S` it stops the command after so long; run it again and it goes on, adding up.
 """
 
-import argparse
 import json
 import os
 import signal
@@ -28,6 +27,7 @@ import polars as pl
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from measuring import parser, row
 
 from bfrbctl.artefacts.folders import open_folder
 
@@ -92,7 +92,7 @@ def chunk(command: list[str], seconds: float, cost: Cost) -> None:
 
 def children(process: psutil.Process) -> list[psutil.Process]:
     try:
-        return process.children(recursive=True)
+        return list(process.children(recursive=True))
     except psutil.NoSuchProcess:
         return []
 
@@ -100,7 +100,7 @@ def children(process: psutil.Process) -> list[psutil.Process]:
 def memory(process: psutil.Process) -> float:
     """Resident memory in GB."""
     try:
-        return process.memory_info().rss / 1e9
+        return float(process.memory_info().rss / 1e9)
     except psutil.NoSuchProcess:
         return 0.0
 
@@ -121,12 +121,12 @@ def run(stage: str, inputs: list[Path], out: Path, *, seconds: float, options: l
     n_frames = content.get("n_frames") or open_folder(inputs[0]).content["n_frames"]
     figures = [f"{cost.seconds:.0f}", f"{cost.processor_seconds:.0f}", f"{cost.processor_seconds / n_frames * 1e6:.1f}"]
     peaks = [f"{cost.largest:.2f}", f"{cost.together:.2f}"]
-    print(" | ".join([f"| {stage} {' '.join(options)}", f"{n_frames:,}", *figures, *peaks]) + " |", flush=True)
+    print(row(" ".join([stage, *options]), f"{n_frames:,}", *figures, *peaks), flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    arguments = parser(__doc__)
+    verbs = arguments.add_subparsers(dest="verb", required=True)
     repeating = verbs.add_parser("repeat")
     repeating.add_argument("raw", type=Path)
     repeating.add_argument("out", type=Path)
@@ -135,7 +135,7 @@ def main() -> None:
     running.add_argument("stage", choices=["prepare", "featurize", "predict"])
     running.add_argument("folders", type=Path, nargs="+", help="inputs of the command, then where its output goes")
     running.add_argument("--seconds", type=float, default=1e9)
-    chosen, options = parser.parse_known_args()
+    chosen, options = arguments.parse_known_args()
     if chosen.verb == "repeat":
         repeat(chosen.raw, chosen.out, chosen.times)
         return

@@ -1,6 +1,6 @@
 """Measure what `featurize --undo-flips auto` finds and what it is worth: the figures of docs/features.md.
 
-    python examples/measure_flips.py data/ features/ --fold 0
+    python benchmarks/flips.py data/ features/ --fold 0
 
 Takes a prepared dataset whose people all wore the device the right way up, and its features. Tells how well one
 recording and all recordings of a person tell how the device was worn, by turning them by the study's formula. Then
@@ -8,12 +8,13 @@ trains LightGBM twice, on features with two people of the training part turned r
 and scores each model of all rounds on the held-out people as they are and all turned. Prints Markdown.
 """
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from measure_lightgbm import fold_task
+import polars as pl
+from fold_tasks import fold_task
+from measuring import header, parser, row
 
 from bfrbctl import features
 from bfrbctl.artefacts.folders import open_folder
@@ -39,7 +40,7 @@ def detection(data: Path) -> None:
     people = [scores[subjects == name] for name in np.unique(subjects)]
     means = np.array([np.nanmean(person) for person in people])
     print(f"{len(people)} people: mean {means.mean():.3f} g, sd {means.std():.3f}, lowest {means.min():.3f}\n")
-    print("| recordings of a person | share below 0 | below -0.1 | turned: missed by -0.1 |\n|---|---|---|---|")
+    print(header("recordings of a person", "share below 0", "below -0.1", "turned: missed by -0.1"))
     rng = np.random.default_rng(0)
     for count in (*COUNTS, 0):
         draws = [
@@ -49,7 +50,7 @@ def detection(data: Path) -> None:
         ]
         found = np.array(draws)
         shares = [f"{share:.4f}" for share in ((found < 0).mean(), (found < -0.1).mean(), (-found >= -0.1).mean())]
-        print(" | ".join([f"| {count or 'all'}", *shares]) + " |")
+        print(row(count or "all", *shares))
 
 
 def turned_features(data: Path, config: FeatureConfig, subjects: set[str]) -> FeatureBatch:
@@ -61,7 +62,7 @@ def turned_features(data: Path, config: FeatureConfig, subjects: set[str]) -> Fe
     parts = []
     for number in sequences["file"].unique().sort():
         recordings, _ = read_recordings(dataset, sequences, number)
-        chosen = np.flatnonzero(np.isin(recordings.subjects, list(subjects)))
+        chosen = np.flatnonzero([subject in subjects for subject in recordings.subjects])
         if chosen.size:
             parts.append(features.compute(recordings.take(chosen), config, frames=False))
     ids = tuple(name for part in parts for name in part.sequence_ids)
@@ -77,26 +78,30 @@ def with_rows(batch: FeatureBatch, other: FeatureBatch) -> FeatureBatch:
     return replace(batch, table=table)
 
 
+def subjects_of(sequences: pl.DataFrame, fold: int) -> tuple[set[str], set[str]]:
+    """Draw the people of the training part who are turned, and name those held out."""
+    folds = dict(sequences.filter(split="train").select(SUBJECT, "fold").iter_rows())
+    training = sorted(name for name, held in folds.items() if held != fold)
+    chosen = np.random.default_rng(0).choice(training, N_TURNED, replace=False).tolist()
+    return set(chosen), {name for name, held in folds.items() if held == fold}
+
+
 def worth(data: Path, path: Path, fold: int) -> None:
     """Print what the two models score on the held-out people as worn, and turned."""
-    task = fold_task(path, fold, 0)
+    task = fold_task(path, "lgbm", fold)
     config = from_mapping(
         FeatureConfig,
         {k: v for k, v in open_folder(path).config.items() if k in FeatureConfig.__dataclass_fields__},
         str(path),
     )
-    sequences = open_folder(data, "dataset").read_parquet("sequences.parquet")
-    folds = dict(sequences.select(SUBJECT, "fold").iter_rows())
-    training = sorted(name for name, held in folds.items() if held != fold)
-    chosen = {str(name) for name in np.random.default_rng(0).choice(training, N_TURNED, replace=False)}
-    held_out = {name for name, held in folds.items() if held == fold}
+    chosen, held_out = subjects_of(open_folder(data, "dataset").read_parquet("sequences.parquet"), fold)
     turned = with_rows(task.valid, turned_features(data, config, held_out))
     spoilt = replace(task, train=with_rows(task.train, turned_features(data, config, chosen)))
     models = {"off": fit(spoilt, Config()), "auto": fit(task, Config())}
-    print("\n| trained with | scored on | all | imu | mean |\n|---|---|---|---|---|")
+    print("\n" + header("trained with", "scored on", "all", "imu", "mean"))
     for name, model in models.items():
         for what, batch in (("as worn", task.valid), ("all turned", turned)):
-            print(f"| {name} | {what} | " + " | ".join(scores(model, batch, task)) + " |", flush=True)
+            print(row(name, what, *scores(model, batch, task)), flush=True)
 
 
 def scores(model: LightGBMModel, batch: FeatureBatch, task: FoldTask) -> list[str]:
@@ -108,11 +113,11 @@ def scores(model: LightGBMModel, batch: FeatureBatch, task: FoldTask) -> list[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="prepared dataset")
-    parser.add_argument("features", type=Path, help="its features, with the sequence table")
-    parser.add_argument("--fold", type=int, default=0)
-    chosen = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("data", type=Path, help="prepared dataset")
+    arguments.add_argument("features", type=Path, help="its features, with the sequence table")
+    arguments.add_argument("--fold", type=int, default=0, help="the fold that is held out")
+    chosen = arguments.parse_args()
     silence()
     detection(chosen.data)
     worth(chosen.data, chosen.features, chosen.fold)

@@ -1,4 +1,4 @@
-"""Preparing a CSV beside reading it: run by make bench; examples/measure_prepare.py does it for a whole study."""
+"""Preparing a CSV beside reading it: run by make bench; benchmarks/prepare.py does it for a whole study."""
 
 from pathlib import Path
 

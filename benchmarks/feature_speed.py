@@ -1,15 +1,14 @@
 """Processor time and memory of the feature engine on more and more recordings, in batches of about 65,000 frames.
 
-Usage: python examples/feature_speed.py [RECORDINGS ...]
+    OPENBLAS_NUM_THREADS=1 python benchmarks/feature_speed.py 2038 8151 32604
 
 Every batch is made anew from random numbers, as long as the study's recordings, so that nothing is in any cache.
 """
 
 import resource
-import sys
-import time
 
 import numpy as np
+from measuring import header, parser, row, timed
 
 from bfrbctl.arrays.ragged import offsets_of
 from bfrbctl.features import FeatureConfig, compute
@@ -43,23 +42,24 @@ def random_batch(n_sequences: int, seed: int) -> RecordingBatch:
 def measure(n_sequences: int) -> str:
     """Compute the features of so many recordings and tell what it cost, as a line of a table."""
     a_batch = FRAMES_A_BATCH // MEAN_FRAMES
-    seconds, n_values, n_frames = 0.0, 0, 0
+    seconds, n_frames = 0.0, 0
     for start in range(0, n_sequences, a_batch):
         batch = random_batch(min(a_batch, n_sequences - start), start)
-        begin = time.process_time()
-        computed = compute(batch, FeatureConfig())
-        seconds += time.process_time() - begin
-        n_values += computed.table.size
+        _, _, processor = timed(compute, batch, FeatureConfig())
+        seconds += processor
         n_frames += batch.n_frames
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    cells = (f"{n_sequences:,}", f"{n_frames:,}", f"{seconds:.1f}", f"{1e6 * seconds / n_frames:.1f}", f"{peak:.2f}")
-    return f"| {' | '.join(cells)} |"
+    figures = (f"{seconds:.1f}", f"{1e6 * seconds / n_frames:.1f}", f"{peak:.2f}")
+    return row(f"{n_sequences:,}", f"{n_frames:,}", *figures)
 
 
 def main() -> None:
-    print("| recordings | frames | processor s | us a frame | peak memory GiB |\n| --- | --- | --- | --- | --- |")
-    for word in sys.argv[1:] or ("2038", "8151"):
-        print(measure(int(word)), flush=True)
+    arguments = parser(__doc__)
+    arguments.add_argument("recordings", type=int, nargs="*", default=[2038, 8151], help="numbers of recordings")
+    chosen = arguments.parse_args()
+    print(header("recordings", "frames", "processor s", "us a frame", "peak memory GiB"))
+    for n_sequences in chosen.recordings:
+        print(measure(n_sequences), flush=True)
 
 
 if __name__ == "__main__":

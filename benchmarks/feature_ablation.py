@@ -1,6 +1,6 @@
 """What each family of features is worth to a small LightGBM, by subject-grouped cross-validation.
 
-Usage: python examples/feature_ablation.py FEATURES [FEATURES ...] > docs/ablation.md
+    python benchmarks/feature_ablation.py FEATURES [FEATURES ...] > docs/ablation.md
 
 Each folder of `bfrbctl featurize` gets its columns of the table: the out-of-fold competition score of a first table
 (mean, std, min and max over whole recordings, and the wearer), of that table and one family more, and of all features.
@@ -10,17 +10,19 @@ without. The folds are merged to three, and the trees are few and small: it is t
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import polars as pl
+from fold_tasks import in_first_table, read
+from measuring import header, parser, row
 
 from bfrbctl.arrays.ragged import AnyArray, Bool, Float64
-from bfrbctl.artefacts.folders import open_folder
 from bfrbctl.evaluation.metrics import hierarchical_f1
+from bfrbctl.evaluation.oof import class_positions
 from bfrbctl.features import FAMILIES
 from bfrbctl.models.lightgbm.library import lgb
+from bfrbctl.recordings.dataset import Column
 
 N_ROUNDS = 50
 N_FOLDS = 3
@@ -39,14 +41,13 @@ SETTINGS = {
     "force_col_wise": True,
     "verbosity": -1,
 }
-FIRST = tuple(f"__{name}" for name in ("mean", "std", "min", "max"))
 
 INTRODUCTION = """## What each family is worth
 
 Out-of-fold competition score of a small LightGBM (50 rounds of 8 leaves, three subject-grouped folds, half of the
 training recordings without thermopiles and ToF). *First table*: mean, std, min and max over whole recordings, and the
 wearer. Each line adds one family to it; the gain is that of the mean of both scenarios. Written by
-`python examples/feature_ablation.py FEATURES ... > docs/ablation.md`.
+`python benchmarks/feature_ablation.py FEATURES ... > docs/ablation.md`.
 
 """
 
@@ -54,32 +55,26 @@ Scores = dict[str, tuple[int, float, float]]
 """Name of a choice of features -> number of features, score with all sensors, score with the IMU alone."""
 
 
-def choices(catalogue: pl.DataFrame) -> dict[str, Bool]:
+def choices(features: Sequence[Column]) -> dict[str, Bool]:
     """Which features each line of the table keeps."""
-    names, families = catalogue["name"].to_list(), catalogue["family"].to_numpy()
-    first = np.array([name.endswith(FIRST) or family == "person" for name, family in zip(names, families, strict=True)])
-    out = {"first table": first, "all features": np.ones(len(names), dtype=np.bool_)}
+    families = np.array([column.family for column in features])
+    first = np.array([in_first_table(column) for column in features])
+    out = {"first table": first, "all features": np.ones(len(features), dtype=np.bool_)}
     more = {f"first table + {family}": first | (families == family) for family in FAMILIES}
     return out | {name: kept for name, kept in more.items() if kept.sum() > first.sum()}
 
 
 def scores(folder: Path, say: Callable[[str], None]) -> Scores:
     """Score every choice of features of one folder."""
-    features = open_folder(folder, "features")
-    index = features.read_parquet("index.parquet").filter(pl.col("split") == "train")
-    table = features.read_together("sequences.parquet")
-    catalogue = features.read_parquet("catalogue.parquet").filter(pl.col("table") == "sequence")
-    values = index.select("sequence_id").join(table, on="sequence_id", maintain_order="left")
-    x = values.select(catalogue["name"].to_list()).to_numpy()
-    extra = np.array([("thm" in m) or ("tof" in m) for m in catalogue["modality"]])
-    classes = list(features.content["classes"])
-    labels = np.array([classes.index(gesture) for gesture in index["gesture"]], dtype=np.int64)
+    features, index, batch = read(folder)
+    extra = np.array([("thm" in column.modality) or ("tof" in column.modality) for column in batch.features])
+    labels = class_positions(index["gesture"].to_list(), features.content["classes"])
     folds = index["fold"].to_numpy() % N_FOLDS
     out: Scores = {}
-    for name, kept in choices(catalogue).items():
+    for name, kept in choices(batch.features).items():
         both = [
             hierarchical_f1(labels, predicted, features.content["targets"]).score
-            for predicted in _predicted(x, labels, folds, kept=kept, extra=extra)
+            for predicted in _predicted(batch.table, labels, folds, kept=kept, extra=extra)
         ]
         out[name] = (int(kept.sum()), both[0], both[1])
         say(f"{folder.name}: {name}: {out[name]}")
@@ -108,28 +103,27 @@ def markdown(named: dict[str, Scores]) -> str:
     head = ["features"]
     for name in named:
         head += [f"{name}: n", "all sensors", "IMU only", "gain of the mean"]
-    lines = [head, ["---"] * len(head)]
-    rows = dict.fromkeys(row for found in named.values() for row in found)
-    for row in rows:
-        line = [row]
-        for found in named.values():
-            line += _cells(found, row)
-        lines.append(line)
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    lines = [header(*head)]
+    for choice in dict.fromkeys(choice for found in named.values() for choice in found):
+        lines.append(row(choice, *(cell for found in named.values() for cell in _cells(found, choice))))
+    return "".join(f"{line}\n" for line in lines)
 
 
-def _cells(found: Scores, row: str) -> list[str]:
-    if row not in found:
+def _cells(found: Scores, choice: str) -> list[str]:
+    if choice not in found:
         return [""] * 4
-    count, full, bare = found[row]
+    count, full, bare = found[choice]
     change = (full + bare - found["first table"][1] - found["first table"][2]) / 2
     return [str(count), f"{full:.4f}", f"{bare:.4f}", f"{change:+.4f}"]
 
 
 def main() -> None:
     """Print the table for the folders named on the command line."""
+    arguments = parser(__doc__)
+    arguments.add_argument("features", type=Path, nargs="+", help="feature folders with the sequence table")
+    chosen = arguments.parse_args()
     warnings.simplefilter("ignore")
-    named = {Path(name).name: scores(Path(name), lambda line: print(line, file=sys.stderr)) for name in sys.argv[1:]}
+    named = {path.name: scores(path, lambda line: print(line, file=sys.stderr)) for path in chosen.features}
     print(INTRODUCTION + markdown(named), end="")
 
 
