@@ -30,6 +30,7 @@ KINDS = {
     "blend": "blend",
     "assigned": "blend",
     "predictions": "predictions",
+    "scored": "predictions",
 }
 """What each folder is, where it is not a model."""
 
@@ -37,7 +38,14 @@ TOLERANCES = {"lgbm": 1e-12, "joint": 1e-12, "assigned": 1e-6, "blend": 1e-6, "h
 """How far probabilities may be from the stored ones, by model: of trees not at all."""
 
 VIEWS = (
-    *("dataset data", "folds data", "features features", "predictions predictions", "compare lgbm blend"),
+    *(
+        "dataset data",
+        "folds data",
+        "features features",
+        "predictions predictions",
+        "predictions scored",
+        "compare lgbm blend",
+    ),
     *(f"training {name}" for name in MODELS[:4]),
     *(f"{view} {name}" for view in ("oof", "confusion", "calibration") for name in MODELS),
     *(f"feature-importance {name}" for name in ("lgbm", "joint", "blend", "assigned")),
@@ -76,8 +84,30 @@ def again(run: Run, tmp_path: Path) -> Callable[[str], Path]:
     return make_again
 
 
-def manifest(folder: str) -> dict[str, Any]:
-    return dict(json.loads((GOLDEN / folder / "manifest.json").read_bytes()))
+def read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_bytes()))
+
+
+def numbers(value: Any, path: str = "") -> dict[str, float]:
+    """Give all numbers of a JSON object by their place in it."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {place: n for key, inner in items for place, n in numbers(inner, f"{path}/{key}").items()}
+    return {path: value} if isinstance(value, int | float) else {}
+
+
+def assert_numbers_stay(found: Path, stored: Path) -> None:
+    """Find every number of a stored JSON file in a new one, which may have more of them."""
+    new, old = numbers(read_json(found)), numbers(read_json(stored))
+    assert old and {place: new.get(place) for place in old} == pytest.approx(old, rel=1e-6, abs=1e-6)
+
+
+def assert_manifest_stays(folder: Path) -> None:
+    """Find the inputs, settings and content of a golden folder in the manifest of a new one, which may have more."""
+    new, old = (read_json(path / "manifest.json") for path in (folder, GOLDEN / folder.name))
+    assert new["inputs"] == old["inputs"]
+    for key in ("config", "content"):
+        assert {name: new[key].get(name) for name in old[key]} == old[key]
 
 
 def read(folder: Path, files: str) -> pl.DataFrame:
@@ -92,9 +122,9 @@ def assert_close(found: pl.DataFrame, stored: pl.DataFrame, tolerance: float) ->
 @pytest.mark.parametrize("folder", COMMANDS)
 def test_a_folder_opens_and_its_digests_hold(run: Run, folder: str) -> None:
     facts = run(f"inspect artefact {folder}")["facts"]
-    stored = manifest(folder)
+    stored = read_json(GOLDEN / folder / "manifest.json")
     assert facts["kind"] == stored["kind"] == KINDS.get(folder, "model")
-    assert facts["digest"] == json.loads((GOLDEN / "digests.json").read_bytes())[folder]
+    assert facts["digest"] == read_json(GOLDEN / "digests.json")[folder]
     assert facts["files_verified"] == len(stored["files"]) == len(list((GOLDEN / folder).iterdir())) - 1
     assert facts["command"] == f"bfrbctl {COMMANDS[folder]} --quiet"
     assert [facts[name] for name in ("bfrbctl", "schema_version", "seed")] == ["0.1.0", 1, stored["seed"]]
@@ -102,12 +132,11 @@ def test_a_folder_opens_and_its_digests_hold(run: Run, folder: str) -> None:
 
 def test_the_lineage_of_a_blend_reaches_back_to_the_raw_files(run: Run) -> None:
     lineage = run("inspect artefact blend")["tables"]["lineage"]
-    assert {row["input"] for row in lineage if row["where"] == "found, same digest"} == {
-        *("lgbm", "helios", "features", "data"),
-    }
-    assert {row["input"] for row in lineage if row["kind"] == "file"} == {
-        *("train.parquet", "train_demographics.csv", "test.parquet", "test_demographics.csv"),
-    }
+    folders = {row["input"]: row["sha256"] for row in lineage if row["kind"] != "file"}
+    digests = read_json(GOLDEN / "digests.json")
+    assert folders == {name: digests[name] for name in ("lgbm", "helios", "features", "data")}
+    files = {row["input"] for row in lineage if row["kind"] == "file"}
+    assert files == {path.name for path in (GOLDEN / "raw").iterdir()}
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -118,7 +147,7 @@ def test_every_view_of_a_folder_shows_tables(run: Run, view: str) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_score_that_is_shown_is_the_stored_one(run: Run, model: str) -> None:
-    stored = json.loads((GOLDEN / model / "metrics.json").read_bytes())
+    stored = read_json(GOLDEN / model / "metrics.json")
     assert run(f"inspect oof {model}")["facts"]["score"] == pytest.approx(stored["score"], abs=1e-12)
 
 
@@ -129,28 +158,31 @@ def test_a_model_gives_the_stored_probabilities(model: str) -> None:
     assert_close(make.probabilities(model), stored, TOLERANCES[model])
 
 
-def test_predictions_come_out_the_same(again: Callable[[str], Path]) -> None:
-    folder = again("predictions")
-    for name in ("predictions.parquet", "submission.parquet", "problems.parquet"):
-        assert_close(read(folder, name), read(GOLDEN / "predictions", name), 1e-6)
-    assert (folder / "submission.csv").read_bytes() == (GOLDEN / "predictions" / "submission.csv").read_bytes()
+@pytest.mark.parametrize("name", ["predictions", "scored"])
+def test_predictions_come_out_the_same(again: Callable[[str], Path], name: str) -> None:
+    folder = again(name)
+    for file in ("predictions.parquet", "submission.parquet", "problems.parquet"):
+        assert_close(read(folder, file), read(GOLDEN / name, file), TOLERANCES["blend"])
+    assert (folder / "submission.csv").read_bytes() == (GOLDEN / name / "submission.csv").read_bytes()
+    if name == "scored":
+        assert_numbers_stay(folder / "metrics.json", GOLDEN / name / "metrics.json")
 
 
 def test_a_dataset_comes_out_the_same(again: Callable[[str], Path]) -> None:
     folder = again("data")
-    for name in sorted(path.name for path in (GOLDEN / "data").glob("*.parquet")):
-        assert_close(read(folder, name), read(GOLDEN / "data", name), 1e-6)
-    written = json.loads((folder / "manifest.json").read_bytes())
-    assert {key: written[key] for key in ("inputs", "config", "content", "seed")}.items() <= manifest("data").items()
+    for file in ("sequences.parquet", "quality.parquet", "frames-*.parquet"):
+        assert_close(read(folder, file), read(GOLDEN / "data", file), 1e-6)
+    assert_manifest_stays(folder)
 
 
 def test_features_come_out_the_same(again: Callable[[str], Path]) -> None:
     folder = again("features")
-    for name in ("index.parquet", "catalogue.parquet"):
-        assert_frame_equal(read(folder, name), read(GOLDEN / "features", name))
-    for name in ("sequences.parquet", "frames-*.parquet"):
-        assert_close(read(folder, name), read(GOLDEN / "features", name), 1e-4)
-    assert json.loads((folder / "manifest.json").read_bytes())["content"] == manifest("features")["content"]
+    assert_frame_equal(read(folder, "index.parquet"), read(GOLDEN / "features", "index.parquet"))
+    catalogues = [read(path, "catalogue.parquet") for path in (folder, GOLDEN / "features")]
+    assert_frame_equal(*(table.select("table", "name", "family", "modality") for table in catalogues))
+    for file in ("sequences.parquet", "frames-*.parquet"):
+        assert_close(read(folder, file), read(GOLDEN / "features", file), 1e-4)
+    assert_manifest_stays(folder)
 
 
 def test_every_family_of_features_comes_out_the_same(run: Run, tmp_path: Path) -> None:
@@ -162,18 +194,20 @@ def test_every_family_of_features_comes_out_the_same(run: Run, tmp_path: Path) -
 @pytest.mark.parametrize("model", ["lgbm", "joint"])
 def test_trees_come_out_the_same(again: Callable[[str], Path], model: str) -> None:
     folder = again(model)
-    for name in ("oof.parquet", "importance.parquet"):
-        assert_close(read(folder, name), read(GOLDEN / model, name), 1e-6)
-    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in (GOLDEN / model).iterdir())
+    for file in ("oof.parquet", "importance.parquet"):
+        assert_close(read(folder, file), read(GOLDEN / model, file), 1e-6)
+    assert_numbers_stay(folder / "metrics.json", GOLDEN / model / "metrics.json")
+    assert_manifest_stays(folder)
+    assert {path.name for path in (GOLDEN / model).iterdir()} <= {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("blend", ["blend", "assigned"])
 def test_a_blend_comes_out_the_same(again: Callable[[str], Path], blend: str) -> None:
     folder = again(blend)
     assert_close(read(folder, "oof.parquet"), read(GOLDEN / blend, "oof.parquet"), 1e-6)
-    for name in ("weights.json", "metrics.json"):
-        found, stored = (json.loads((path / name).read_bytes()) for path in (folder, GOLDEN / blend))
-        assert found == stored
+    for file in ("weights.json", "metrics.json"):
+        assert_numbers_stay(folder / file, GOLDEN / blend / file)
+    assert_manifest_stays(folder)
 
 
 def test_the_simulator_gives_the_recordings_of_this_seed(run: Run, tmp_path: Path) -> None:

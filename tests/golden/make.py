@@ -35,6 +35,7 @@ COMMANDS = {
     "blend": "oof-blend lgbm helios blend",
     "assigned": "oof-blend joint assigned --single --assign causal",
     "predictions": "predict raw blend predictions --workers 1",
+    "scored": "predict data joint scored --split train --workers 1",
 }
 MODELS = ("lgbm", "joint", "helios", "two-branch", "blend", "assigned")
 
