@@ -130,7 +130,7 @@ def with_flips(dataset: Folder, config: features.FeatureConfig) -> features.Feat
         return config
     sequences, acc, offsets = read_accelerations(dataset)
     scores = features.raised(acc, offsets, sequences["handedness"].cast(pl.Float32).to_numpy())
-    found = features.flip_detection(scores, sequences.select(known_subject()).to_series().to_list())
+    found = features.upside_down(scores, sequences.select(known_subject()).to_series().to_list())
     return replace(config, flipped_subjects=found)
 
 
