@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := bfrbctl tests examples docs
+SOURCES := bfrbctl tests benchmarks examples docs
 
 .PHONY: demo test test-slow lint bench docs screenshots clean
 
@@ -11,10 +11,10 @@ demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" --ignore=tests/benchmarks
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadfile -m slow --ignore=tests/benchmarks
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check $(SOURCES)
@@ -22,7 +22,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(STAMP)
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-only -p no:xdist -m "slow or not slow"
+	$(BIN)/python -m pytest benchmarks/timings --benchmark-only -p no:xdist
 
 docs: $(STAMP)
 	$(BIN)/python docs/generate.py

@@ -14,8 +14,11 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from bfrbctl.cli.app import app
+from bfrbctl.features.documentation import features_markdown
 
 DOCS = Path(__file__).parent
+MEASURED = ("ablation.md", "flips.md")
+"""Pages at the end of the feature catalogue, written by hand from what was measured."""
 
 
 def command_paths() -> list[tuple[str, ...]]:
@@ -46,5 +49,11 @@ def cli_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def features_page() -> str:
+    """Give the feature catalogue as Markdown, with what was measured of it."""
+    return "\n".join([features_markdown(), *((DOCS / name).read_text(encoding="utf-8") for name in MEASURED)])
+
+
 if __name__ == "__main__":
     (DOCS / "cli.md").write_text(cli_page(), encoding="utf-8")
+    (DOCS / "features.md").write_text(features_page(), encoding="utf-8")
