@@ -22,8 +22,9 @@ from bfrbctl.config import from_mapping
 from bfrbctl.evaluation.metrics import score_proba
 from bfrbctl.features import FeatureConfig, raised
 from bfrbctl.models.interface import FoldTask
+from bfrbctl.models.lightgbm.config import Config
 from bfrbctl.models.lightgbm.library import silence
-from bfrbctl.models.lightgbm.model import Config, LightGBMModel, fit
+from bfrbctl.models.lightgbm.model import LightGBMModel, fit
 from bfrbctl.recordings.dataset import FeatureBatch, read_accelerations, read_recordings
 from bfrbctl.schema import SUBJECT
 

@@ -19,6 +19,7 @@ from bfrbctl.arrays.ragged import Int64
 from bfrbctl.evaluation.metrics import hierarchical_f1
 from bfrbctl.models.interface import FoldTask
 from bfrbctl.models.lightgbm import model as lightgbm_model
+from bfrbctl.models.lightgbm.config import Config
 from bfrbctl.models.lightgbm.library import silence
 from bfrbctl.recordings.dataset import FeatureBatch
 
@@ -37,7 +38,7 @@ def only(batch: FeatureBatch, modalities: tuple[str, ...]) -> FeatureBatch:
 
 def predicted(task: FoldTask, modalities: tuple[str, ...]) -> Int64:
     """Train on the columns of some modalities and predict the held-out sequences."""
-    config = lightgbm_model.Config(modality_dropout=0.0, select="last")
+    config = Config(modality_dropout=0.0, select="last")
     with TemporaryDirectory() as scratch:
         task = replace(
             task, scratch=Path(scratch), train=only(task.train, modalities), valid=only(task.valid, modalities)

@@ -34,9 +34,10 @@ from bfrbctl.models.keras.learning import epochs as keras_training
 from bfrbctl.models.keras.learning.augmentation import training_batch
 from bfrbctl.models.keras.learning.losses import HierarchicalLoss
 from bfrbctl.models.keras.learning.optimizer import FlatAdamW
-from bfrbctl.models.keras.model import Config, KerasFoldModel, fit
+from bfrbctl.models.keras.model import KerasFoldModel, fit
 from bfrbctl.models.keras.network.building import build_network, weight_names
 from bfrbctl.models.keras.network.layout import NETWORKS, NetworkSpec
+from bfrbctl.models.keras.settings import Config
 from bfrbctl.recordings.dataset import FeatureBatch
 from bfrbctl.schema import SCENARIOS
 

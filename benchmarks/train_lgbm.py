@@ -32,8 +32,9 @@ from bfrbctl.config import build
 from bfrbctl.evaluation.metrics import f1_by_class, has_two_sides, log_loss, merged_labels, score_name, score_proba
 from bfrbctl.evaluation.selection import By, Curve, Rule, best_step, select_steps
 from bfrbctl.models.interface import FoldTask
+from bfrbctl.models.lightgbm.config import Config
 from bfrbctl.models.lightgbm.library import lgb, silence
-from bfrbctl.models.lightgbm.model import Config, fit, load_step
+from bfrbctl.models.lightgbm.model import fit, load_step
 from bfrbctl.recordings.dataset import FeatureBatch
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, NON_TARGET, SCENARIOS
 from bfrbctl.training.fold_results import predict_scenarios

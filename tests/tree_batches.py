@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bfrbctl.models.interface import FoldTask, HistoryRow
-from bfrbctl.models.lightgbm.model import Config
+from bfrbctl.models.lightgbm.config import Config
 from bfrbctl.recordings.dataset import Column, FeatureBatch
 
 CLASSES = ("Cheek - pinch skin", "Eyebrow - pull hair", "Wave hello", "Text on phone")

@@ -10,9 +10,10 @@ from bfrbctl.models.keras.learning.augmentation import TrainingData, training_ba
 from bfrbctl.models.keras.learning.epochs import augmentation_of
 from bfrbctl.models.keras.learning.optimizer import FlatAdamW
 from bfrbctl.models.keras.learning.turning import find_turned
-from bfrbctl.models.keras.model import Config, KerasFoldModel, fit, load
+from bfrbctl.models.keras.model import KerasFoldModel, fit, load
 from bfrbctl.models.keras.network.building import build_network
 from bfrbctl.models.keras.network.layout import NETWORKS, NetworkSpec
+from bfrbctl.models.keras.settings import Config
 from tests.keras_batches import made, task
 
 BATCH, TIME, CLASSES = 64, 96, 18

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from bfrbctl.models.interface import FoldTask
-from bfrbctl.models.lightgbm.model import Config, LightGBMModel, fit, load
+from bfrbctl.models.lightgbm.config import Config
+from bfrbctl.models.lightgbm.model import LightGBMModel, fit, load
 from bfrbctl.models.lightgbm.text import checked
 from bfrbctl.recordings.dataset import Column, FeatureBatch
 

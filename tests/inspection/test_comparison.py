@@ -19,7 +19,8 @@ from bfrbctl.features.folder import read_features
 from bfrbctl.inspection import View, inspect, options_of
 from bfrbctl.inspection.views.comparison import verdict_of, with_training
 from bfrbctl.models.interface import model_kind
-from bfrbctl.models.lightgbm.model import Config, LightGBMModel, load
+from bfrbctl.models.lightgbm.config import Config
+from bfrbctl.models.lightgbm.model import LightGBMModel, load
 from bfrbctl.training.cross_validation import CrossValidation, cross_validate
 
 

@@ -96,7 +96,8 @@ import os, sys
 from pathlib import Path
 import jax
 from bfrbctl.models.keras.learning import fitting as keras_fitting
-from bfrbctl.models.keras.model import Config, fit
+from bfrbctl.models.keras.model import fit
+from bfrbctl.models.keras.settings import Config
 from tests.keras_batches import task
 
 demand = keras_fitting.demand_determinism

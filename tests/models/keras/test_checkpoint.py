@@ -11,7 +11,8 @@ import pytest
 
 from bfrbctl.models.interface import HistoryRow
 from bfrbctl.models.keras.learning.checkpoint import META, load_state, pack_arrays, save_state
-from bfrbctl.models.keras.model import Config, fit
+from bfrbctl.models.keras.model import fit
+from bfrbctl.models.keras.settings import Config
 from tests.keras_batches import task
 
 TINY = Config(width=0.1, epochs=2, batch_size=16, network="two-branch")

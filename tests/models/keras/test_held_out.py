@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from bfrbctl.models.interface import FoldTask
-from bfrbctl.models.keras.model import Config, fit
+from bfrbctl.models.keras.model import fit
 from bfrbctl.models.keras.network.layout import NETWORKS
+from bfrbctl.models.keras.settings import Config
 from tests.keras_batches import made, task
 
 

@@ -22,9 +22,10 @@ from bfrbctl.models.keras.learning.augmentation import training_batch
 from bfrbctl.models.keras.learning.checkpoint import pack_arrays, unpack_arrays
 from bfrbctl.models.keras.learning.epochs import rate_at
 from bfrbctl.models.keras.learning.fitting import postures, task_digest
-from bfrbctl.models.keras.model import Config, KerasFoldModel, fit, load
+from bfrbctl.models.keras.model import KerasFoldModel, fit, load
 from bfrbctl.models.keras.network.building import build_network, weight_names
 from bfrbctl.models.keras.network.layout import NETWORKS, NetworkSpec
+from bfrbctl.models.keras.settings import Config
 from bfrbctl.models.keras.spec import decode_spec
 from tests.keras_batches import CLASSES, made, proba_of_keras, task
 
@@ -439,7 +440,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from tests.keras_batches import CLASSES, made, task, proba_of_keras
-from bfrbctl.models.keras.model import Config, fit, load
+from bfrbctl.models.keras.model import fit, load
+from bfrbctl.models.keras.settings import Config
 folder = Path(sys.argv[1])
 files = {name: (folder / name).read_bytes() for name in ("keras.json", "keras.npz")}
 np.save(folder / "proba.npy", proba_of_keras(load(files, classes=CLASSES), made(20, seed=5)[0]))

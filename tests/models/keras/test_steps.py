@@ -12,7 +12,8 @@ import pytest
 from bfrbctl.errors import ArtefactError
 from bfrbctl.evaluation.selection import Curve, Rule
 from bfrbctl.models.interface import FoldTask, HistoryRow, model_kind
-from bfrbctl.models.keras.model import Config, KerasFoldModel, KerasSteps, fit, fit_member, load, load_step
+from bfrbctl.models.keras.model import KerasFoldModel, KerasSteps, fit, fit_member, load, load_step
+from bfrbctl.models.keras.settings import Config
 from tests.keras_batches import CLASSES, task
 
 TINY = Config(network="two-branch", width=0.1, epochs=3, batch_size=16, seeds=2, select="other-folds")

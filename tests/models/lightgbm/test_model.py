@@ -9,7 +9,8 @@ import pytest
 from bfrbctl.errors import DataError, UsageError
 from bfrbctl.evaluation.metrics import score_proba
 from bfrbctl.models.interface import model_kind
-from bfrbctl.models.lightgbm.model import Config, LightGBMModel, fit, load
+from bfrbctl.models.lightgbm.config import Config
+from bfrbctl.models.lightgbm.model import LightGBMModel, fit, load
 from tests.tree_batches import CLASSES, N_FEATURES, TARGETS, batch, labels, quick, task, without_seconds
 
 
