@@ -2,6 +2,7 @@ import ast
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,9 @@ def test_parameters_are_known_by_their_aliases() -> None:
     names = parameter_names()
     assert names["eta"] == names["learning_rate"] == "learning_rate"
     assert names["n_estimators"] == "num_iterations"
+
+
+def test_the_version_of_a_library_whose_private_table_is_read_has_an_upper_bound() -> None:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    (requirement,) = [each for each in project["dependencies"] if each.startswith("lightgbm")]
+    assert "<5" in requirement.split(",")
