@@ -91,7 +91,7 @@ def test_a_packed_model_is_no_model_to_replace(blend_folder, tmp_path: Path) -> 
     job = Job("pack", {})
     for force in (False, True):
         with open_output(tmp_path / "up", job, force=force) as output:
-            pack(blend_folder, output, PackConfig("jane", "tiny-blend", "Tiny blend"))
+            pack(blend_folder, output, PackConfig(owner="jane", slug="tiny-blend", title="Tiny blend"))
     with pytest.raises(OutputError, match="holds a pack folder"):
         make(tmp_path / "up", BLEND, force=True)
 
