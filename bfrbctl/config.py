@@ -32,7 +32,7 @@ EARLIER = "the interrupted run"
 """Where the values of a run that is continued come from."""
 
 _DECIMAL = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")
-"""A number as people write it, of which TOML wants digits on both sides of the point."""
+"""A number with a point; TOML alone would ask for digits on both sides of it."""
 
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 _SEVERAL = {int: "a list of whole numbers", float: "a list of numbers", str: "a list of names"}
@@ -236,9 +236,9 @@ def _usage_error(cls: type[Settings], error: ValidationError, data: Any, origins
         first.setdefault(str(details["loc"][0]) if details["loc"] else "", details)
     if stuck := next((name for name in first if origins.get(name) == EARLIER), None):
         return _stuck(stuck, data[stuck])
-    told = [_complaint(cls, name, details, data, origins.get(name, "")) for name, details in first.items()]
-    more = f"; and {len(told) - MAX_EXAMPLES} more" if len(told) > MAX_EXAMPLES else ""
-    return UsageError("; ".join(what for what, _ in told[:MAX_EXAMPLES]) + more, hint=told[0][1] or None)
+    complaints = [_complaint(cls, name, details, data, origins.get(name, "")) for name, details in first.items()]
+    more = f"; and {len(complaints) - MAX_EXAMPLES} more" if len(complaints) > MAX_EXAMPLES else ""
+    return UsageError("; ".join(what for what, _ in complaints[:MAX_EXAMPLES]) + more, hint=complaints[0][1] or None)
 
 
 def _complaint(

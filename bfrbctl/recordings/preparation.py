@@ -317,7 +317,7 @@ class _Writing:
             return self._shared_out(on_bytes) or self._streamed(on_bytes)
         except Unsorted:
             first = frames_file(self.first_file)
-            self.output.forget([name for name in self.output.pieces if name >= first])
+            self.output.forget([name for name in self.output.parts if name >= first])
         return self._gathered()
 
     def _streamed(self, on_bytes: OnBytes | None, *, gathered: bool = False) -> Notes:
@@ -376,7 +376,7 @@ class _Writing:
 
     def _has(self, number: int) -> bool:
         name = frames_file(number)
-        return self.output.has(name) and notes_file(number) in self.output.pieces[name]
+        return self.output.has(name) and notes_file(number) in self.output.parts[name]
 
     def _read(self, number: int) -> Notes:
         name = notes_file(number)
