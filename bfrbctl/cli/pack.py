@@ -37,11 +37,12 @@ def pack(
     """
     from bfrbctl.artefacts.folders import open_folder
     from bfrbctl.artefacts.outputs import Job, open_output
+    from bfrbctl.config import build
     from bfrbctl.errors import UsageError
     from bfrbctl.prediction.packing import PackConfig
     from bfrbctl.prediction.packing import pack as write_pack
 
-    config = PackConfig(owner, slug, title, licence)
+    config = build(PackConfig, owner=owner, slug=slug, title=title, licence=licence)
     if model.resolve() == out.resolve():
         raise UsageError(f"{out}: is the folder to be packed", hint="pack it into another one")
     folder = open_folder(model, "model", "blend")

@@ -1,6 +1,6 @@
 """What a model of one fold is, and the two kinds there are.
 
-A kind is a module with `Config` (a frozen dataclass of hyper-parameters), `NEEDS`, `fit` and `load`; `kind_module`
+A kind is a module with `Config` (a `config.Settings` of hyper-parameters), `NEEDS`, `fit` and `load`; `kind_module`
 imports it when asked, so that nobody pays for a library that is not used.
 """
 
