@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import partial, wraps
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
@@ -14,8 +15,9 @@ from bfrbctl.cli.help import DISPLAY
 
 if TYPE_CHECKING:
     from bfrbctl.artefacts.journals import Journal
+    from bfrbctl.config import Settings
 
-T = TypeVar("T")
+T = TypeVar("T", bound="Settings")
 
 RUN, OUTPUT, SETTINGS = "Run", "Output", "Settings"
 _display = partial(typer.Option, rich_help_panel=DISPLAY)
@@ -24,6 +26,28 @@ _output = partial(typer.Option, rich_help_panel=OUTPUT)
 Force = Annotated[bool, _output("--force", help="Replace the output if it exists and is of the same kind.")]
 Json = Annotated[bool, _display("--json", help="Print one JSON object on stdout and nothing else.")]
 Debug = Annotated[bool, _display("--debug", help="Show where in the code an error occurred.")]
+
+
+SETTINGS_CLASSES = {
+    "simulate": "bfrbctl.simulation.settings:SimulationConfig",
+    "prepare": "bfrbctl.recordings.preparation:PrepareConfig",
+    "featurize": "bfrbctl.features.settings:FeatureConfig",
+    "lgbm": "bfrbctl.models.lightgbm.config:Config",
+    "keras": "bfrbctl.models.keras.settings:Config",
+    "oof-blend": "bfrbctl.ensemble.mixing:BlendConfig",
+}
+"""The class of the settings of each command that has some."""
+
+
+def _print_settings(context: typer.Context, value: bool) -> None:
+    """Print all settings of the command as TOML, and stop."""
+    if not value:
+        return
+    from bfrbctl.config import commented_toml
+
+    module, name = SETTINGS_CLASSES[str(context.info_name)].split(":")
+    typer.echo(commented_toml(getattr(import_module(module), name)), nl=False)
+    raise typer.Exit()
 
 
 @dataclass(frozen=True)
@@ -38,6 +62,16 @@ class SettingsOptions:
         list[str] | None,
         typer.Option("--set", help="One setting. May be repeated.", metavar="KEY=VALUE", rich_help_panel=SETTINGS),
     ] = None
+    print_config: Annotated[
+        bool,
+        typer.Option(
+            "--print-config",
+            help="Print all settings with their defaults and ranges as TOML, for --config, and exit.",
+            is_eager=True,
+            callback=_print_settings,
+            rich_help_panel=SETTINGS,
+        ),
+    ] = False
 
     def build(self, cls: type[T], *, earlier: Mapping[str, Any] | None = None, **options: Any) -> T:
         """Make the validated settings: `options` over --set over --config over those of the `earlier` run."""

@@ -151,7 +151,8 @@ def lgbm(
 ) -> None:
     """Train LightGBM on the sequence table, fold by fold. The other folds choose how many rounds score a fold.
 
-    --config and --set take every setting, and every parameter of LightGBM itself. docs/lightgbm.md describes them.
+    --config and --set take every setting that --print-config prints, and every parameter of LightGBM itself.
+    docs/lightgbm.md describes them.
 
     Example: bfrbctl train lgbm features/ lgbm/ --seeds 3 --set learning_rate=0.05 --set num_leaves=31
     """
@@ -175,7 +176,7 @@ def keras(
 ) -> None:
     """Train a Keras network on the frame channels, fold by fold, with a checkpoint every epoch.
 
-    --config and --set take every setting. docs/keras.md describes them.
+    --config and --set take every setting that --print-config prints. docs/keras.md describes them.
 
     Example: bfrbctl train keras features/ keras/ --network helios --epochs 60
     """

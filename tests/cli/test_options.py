@@ -12,6 +12,7 @@ import sys
 import termios
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,8 +22,12 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import bfrbctl.cli
+from bfrbctl.artefacts.folders import open_folder
 from bfrbctl.cli.app import app
-from bfrbctl.cli.options import grouped
+from bfrbctl.cli.options import SETTINGS_CLASSES, SettingsOptions, grouped
+from bfrbctl.errors import UsageError
+from bfrbctl.models.interface import kind_module
+from tests.raw_recordings import raw_frames, write_raw
 
 
 @dataclass(frozen=True)
@@ -170,3 +175,46 @@ def test_no_command_repeats_an_option_that_a_group_has() -> None:
         if isinstance(node, ast.Constant) and node.value in shared
     ]
     assert repeated == []
+
+
+@pytest.mark.parametrize("name", SETTINGS_CLASSES)
+def test_print_config_prints_all_settings_with_their_defaults(name: str, tmp_path: Path) -> None:
+    words = ("train", name) if name in ("lgbm", "keras") else (name,)
+    result = CliRunner().invoke(app, [*words, "--print-config"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    module, class_name = SETTINGS_CLASSES[name].split(":")
+    cls = getattr(import_module(module), class_name)
+    (tmp_path / "settings.toml").write_text(result.stdout, encoding="utf-8")
+    assert SettingsOptions(config_file=tmp_path / "settings.toml").build(cls) == cls()
+    named = {line.lstrip("# ").split(" =")[0] for line in result.stdout.splitlines() if " =" in line}
+    assert set(cls.model_fields) <= named
+    assert list(tmp_path.iterdir()) == [tmp_path / "settings.toml"]
+
+
+def test_every_command_with_settings_prints_them() -> None:
+    def names(command: Any) -> Iterator[str]:
+        if any(each.opts[0] == "--config" for each in command.params):
+            yield command.name
+        for child in getattr(command, "commands", {}).values():
+            yield from names(child)
+
+    assert set(names(get_command(app))) == set(SETTINGS_CLASSES)
+
+
+@pytest.mark.parametrize("kind", ["lgbm", "keras"])
+def test_print_config_of_a_kind_of_models_prints_the_settings_that_it_uses(kind: str) -> None:
+    module, class_name = SETTINGS_CLASSES[kind].split(":")
+    assert kind_module(kind).Config is getattr(import_module(module), class_name)
+
+
+def test_prepare_takes_its_settings_from_a_file(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "raw", raw_frames(subjects=4))
+    (tmp_path / "settings.toml").write_text("folds = 2\nseed = 7\n", encoding="utf-8")
+    words = ["prepare", str(raw), str(tmp_path / "data"), "--config", str(tmp_path / "settings.toml"), "--seed", "8"]
+    assert CliRunner().invoke(app, [*words, "--quiet"]).exit_code == 0
+    config = open_folder(tmp_path / "data").config
+    assert (config["folds"], config["seed"]) == (2, 8)
+    result = CliRunner().invoke(app, [*words, "--append"])
+    assert isinstance(result.exception, UsageError)
+    assert "--append" in result.exception.what and "--config" in result.exception.what
+    assert open_folder(tmp_path / "data").config == config
