@@ -1,20 +1,88 @@
-"""Settings: defaults in a frozen dataclass, a TOML file over them, --set key=value over that; all checked once.
+"""Settings of every stage: defaults in a model, a TOML file over them, --set key=value over that; validated once.
 
-A stage's settings are a frozen dataclass of plain fields (int, float, str, bool, tuple[str, ...]). Its
-`__post_init__` checks ranges; this module checks names and types and suggests the nearest valid name. What other tools
-call a setting it may list in a class variable `ELSEWHERE`: that name -> the setting to suggest.
+A stage's settings are a frozen pydantic model derived from `Settings`. Each field has a default, its bounds or choices
+and a description of one line; messages, the commented TOML file and the tables of the documentation come from these.
 """
 
 import difflib
+import re
+import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import MappingProxyType, UnionType
+from typing import Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
 
-from bfrbctl.errors import UsageError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError, PydanticUndefined
 
-T = TypeVar("T")
+from bfrbctl.errors import MAX_EXAMPLES, UsageError
+
+EARLIER = "the interrupted run"
+"""Where the values of a run that is continued come from."""
+
+_DECIMAL = re.compile(r"[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?")
+"""A number with a point; TOML alone would ask for digits on both sides of it."""
+
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+_SEVERAL = {int: "a list of whole numbers", float: "a list of numbers", str: "a list of names"}
+_WIDTH = 100
+
+
+class Settings(BaseModel):
+    """Settings of one stage: strict types, no unknown names, UsageError for what does not fit.
+
+    Derived classes declare fields with `pydantic.Field(default, ge=..., le=..., description=...)`. A list, or one value
+    alone, is taken where a field is a tuple, and a whole number where it is a float; nothing else is converted. A
+    validator raises `expected(...)` for a value that does not fit, or UsageError with words of its own.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    ELSEWHERE: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """What other tools call a setting -> the setting to suggest."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if get_origin(annotation) is not tuple:
+            return value
+        items = tuple(value) if isinstance(value, list | tuple) else (value,)
+        return items if get_args(annotation)[0] is str else tuple(map(_number, items))
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise _usage_error(cls, error, data, info.context or {}) from None
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy the settings with some of them changed, validated as when they are built."""
+        return type(self)(**{**dict(self), **(update or {})})
+
+
+T = TypeVar("T", bound=Settings)
+
+
+def expected(text: str, hint: str = "") -> PydanticCustomError:
+    """Make the error that a validator of a field raises: what was expected, and what to do.
+
+    The message that the user reads names the setting, its value, and the file or option that it came from.
+    """
+    return PydanticCustomError("expected", "expected {text}", {"text": text, "hint": hint})
 
 
 def build(
@@ -30,15 +98,15 @@ def build(
     Parameters
     ----------
     cls
-        A frozen dataclass with a default for every field.
+        A class of settings.
     earlier
-        Fields of the run that is continued, which need not be given again.
+        Settings of the run that is continued, which need not be given again.
     file
-        TOML file with some of its fields at top level.
+        TOML file with some of the settings at top level; stronger than `earlier`.
     overrides
         `key=value` strings as given by --set; stronger than the file.
     options
-        Fields given by options of their own; None means not given. Stronger than both.
+        Settings given by options of their own; None means not given. Stronger than all others.
 
     Raises
     ------
@@ -46,33 +114,36 @@ def build(
         Unknown name (the nearest is suggested), wrong type, value out of range, unreadable file.
     """
     values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
     for key, value in (earlier or {}).items():
-        _merge(values, _checked_earlier(cls, key, value))
+        _put(cls, key, value, EARLIER, values, origins)
     if file is not None:
         for key, value in read_toml(file).items():
-            _merge(values, _checked(cls, key, value, str(file)))
+            _put(cls, key, value, str(file), values, origins)
     for text in overrides:
         key, equals, raw = text.partition("=")
         if not equals:
             raise UsageError(f"--set {text}: expected key=value", hint=f"for example --set {_names(cls)[0]}=...")
-        _merge(values, _checked(cls, key.strip(), _parse(raw.strip()), f"--set {text}"))
+        _put(cls, key.strip(), _parse(raw.strip()), f"--set {text}", values, origins)
     for key, value in options.items():
         if value is not None:
-            _merge(values, _checked(cls, key, value, f"--{key.replace('_', '-')}"))
-    return cls(**values)
+            _put(cls, key, value, _option(key), values, origins)
+    return cls.model_validate(values, context=origins)
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], what: str) -> T:
-    """Rebuild a configuration from a manifest; UsageError names `what` when a field does not fit."""
+    """Rebuild a configuration from a manifest; UsageError names `what` when a setting does not fit."""
     known: dict[str, Any] = {}
+    origins: dict[str, str] = {}
     for key, value in values.items():
-        _merge(known, _checked(cls, key, value, what))
-    return cls(**known)
+        _put(cls, key, value, what, known, origins)
+    return cls.model_validate(known, context=origins)
 
 
 def as_mapping(config: Any) -> dict[str, Any]:
-    """Give a configuration as JSON values, every field told."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
+    """Give settings, or the fields of a dataclass, as JSON values; all of them, in the order of their declaration."""
+    values = dict(config) if isinstance(config, BaseModel) else asdict(config)
+    return {key: _plain(value) for key, value in values.items()}
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -80,9 +151,35 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})", hint="see that the path is right") from error
+        raise UsageError(f"{path}: cannot be read ({error.strerror})", hint="check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: is not TOML ({error})") from error
+
+
+def commented_toml(cls: type[Settings]) -> str:
+    """Write every setting with its description, its range or choices and its default, as a TOML file.
+
+    `read_toml` reads the defaults back from it. A setting whose default TOML cannot write (none, or a table of further
+    parameters) stands in a comment.
+    """
+    parts = []
+    for name, field in cls.model_fields.items():
+        default = _default(field)
+        missing = default is None or isinstance(default, Mapping)
+        value = f"# {name} =" if missing else f"{name} = {_toml(default)}"
+        parts.append("\n".join([*_comment(_sentence(field)), *_comment(f"Value: {_expected(field)}."), value]))
+    return "\n\n".join(parts) + "\n"
+
+
+def settings_table(cls: type[Settings]) -> str:
+    """Write a Markdown table of every setting: name, default, range or choices, description."""
+    rows = ["| setting | default | values | meaning |", "|---|---|---|---|"]
+    for name, field in cls.model_fields.items():
+        default = _default(field)
+        shown = "" if default is None or isinstance(default, Mapping) else f"`{_toml(default, wrap=False)}`"
+        cells = (f"`{name}`", shown, _expected(field), _sentence(field))
+        rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(rows) + "\n"
 
 
 def nearest(name: str, valid: Sequence[str]) -> str:
@@ -95,91 +192,168 @@ def nearest(name: str, valid: Sequence[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(sorted(valid))}"
 
 
-def _merge(values: dict[str, Any], more: Mapping[str, Any]) -> None:
-    """Set fields, except that `params` gathers the names that are not fields (a library's own parameters)."""
-    for key, value in more.items():
-        values[key] = {**values.get(key, {}), **value} if key == "params" else value
+def _names(cls: type[Settings]) -> list[str]:
+    return list(cls.model_fields)
 
 
-def _names(cls: type[Any]) -> list[str]:
-    return [item.name for item in fields(cls)]
+def _option(key: str) -> str:
+    return f"--{key.replace('_', '-')}"
 
 
-def _checked_earlier(cls: type[Any], key: str, value: Any) -> dict[str, Any]:
-    """Check a setting of the run that is continued, which another version may have begun with settings of its own."""
-    try:
-        return _checked(cls, key, value, "the interrupted run")
-    except UsageError as error:
-        raise UsageError(
-            f"the interrupted run has {key} = {value!r}, and this version cannot continue with that setting",
-            hint="start anew with --force, or continue it with the version that began it",
-        ) from error
+def _put(
+    cls: type[Settings], key: str, value: Any, where: str, values: dict[str, Any], origins: dict[str, str]
+) -> None:
+    """Set one value, and note where it came from; `params` gathers the names that are not settings themselves."""
+    names = _names(cls)
+    if key not in names and key in cls.ELSEWHERE:
+        raise _unknown(key, value, where, f"did you mean {cls.ELSEWHERE[key]}?")
+    if key not in names and "params" not in names:
+        raise _unknown(key, value, where, nearest(key, names))
+    if key not in names:
+        key, value = "params", {key: value}
+    if key == "params" and isinstance(value, Mapping):
+        value = {**values.get(key, {}), **value}
+        where = where if origins.get(key, where) == where else ""  # one of several origins would mislead
+    values[key], origins[key] = value, where
 
 
-def _checked(cls: type[Any], key: str, value: Any, where: str) -> dict[str, Any]:
-    elsewhere: Mapping[str, str] = getattr(cls, "ELSEWHERE", {})
-    if key in elsewhere and key not in _names(cls):
-        raise UsageError(f"{where}: no setting named {key!r}", hint=f"did you mean {elsewhere[key]}?")
-    if key not in _names(cls) and "params" in _names(cls):
-        return {"params": {key: value}}
-    if key not in _names(cls):
-        raise UsageError(f"{where}: no setting named {key!r}", hint=nearest(key, _names(cls)))
-    wanted = get_type_hints(cls)[key]
-    field: Field[Any] = cls.__dataclass_fields__[key]
-    converted = _convert(value, wanted)
-    if converted is MISSING:
-        kind = _kind_of(wanted)
-        default = f", for example {field.default!r}" if field.default is not MISSING else ""
-        raise UsageError(f"{where}: {key} is {value!r}, expected {kind}{default}")
-    return {key: converted}
+def _unknown(key: str, value: Any, where: str, hint: str) -> UsageError:
+    return _stuck(key, value) if where == EARLIER else UsageError(f"{where}: no setting named {key!r}", hint=hint)
 
 
-def _kind_of(wanted: Any) -> str:
-    if get_origin(wanted) is Literal:
-        return " or ".join(map(str, get_args(wanted)))
-    if get_origin(wanted) is tuple:
-        return f"one or more {get_args(wanted)[0].__name__}, with commas between"
-    return wanted.__name__ if isinstance(wanted, type) and not get_args(wanted) else str(wanted)
+def _stuck(key: str, value: Any) -> UsageError:
+    """Explain a setting of the run that is continued, which another version may have begun with settings of its own."""
+    return UsageError(
+        f"{EARLIER} has {key} = {value!r}, and this version cannot continue with that setting",
+        hint="start again with --force, or continue it with the version that began it",
+    )
 
 
-def _convert(value: Any, wanted: Any) -> Any:
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if wanted in (int, float, str, bool):
-        return value if type(value) is wanted else MISSING
-    if get_origin(wanted) is tuple:
-        inner = get_args(wanted)[0]
-        items = value if isinstance(value, list | tuple) or not isinstance(value, str | int | float) else [value]
-        if not isinstance(items, list | tuple):
-            return MISSING
-        converted = [_convert(_number(item) if inner in (int, float) else item, inner) for item in items]
-        return MISSING if any(item is MISSING for item in converted) else tuple(converted)
-    if get_origin(wanted) in (dict, Mapping):
-        return dict(value) if isinstance(value, Mapping) else MISSING
-    if get_origin(wanted) is Literal:
-        return value if value in get_args(wanted) else MISSING
-    options = get_args(wanted)
-    if options:  # a union such as float | None
-        if value is None:
-            return None if type(None) in options else MISSING
-        found = [_convert(value, option) for option in options if option is not type(None)]
-        return next((item for item in found if item is not MISSING), MISSING)
-    return MISSING
+def _usage_error(cls: type[Settings], error: ValidationError, data: Any, origins: Mapping[str, str]) -> UsageError:
+    """Say which settings do not fit, where each came from, and what was expected; at most three of them."""
+    first: dict[str, ErrorDetails] = {}
+    for details in error.errors(include_url=False):
+        first.setdefault(str(details["loc"][0]) if details["loc"] else "", details)
+    if stuck := next((name for name in first if origins.get(name) == EARLIER), None):
+        return _stuck(stuck, data[stuck])
+    complaints = [_complaint(cls, name, details, data, origins.get(name, "")) for name, details in first.items()]
+    more = f"; and {len(complaints) - MAX_EXAMPLES} more" if len(complaints) > MAX_EXAMPLES else ""
+    return UsageError("; ".join(what for what, _ in complaints[:MAX_EXAMPLES]) + more, hint=complaints[0][1] or None)
+
+
+def _complaint(
+    cls: type[Settings], name: str, details: ErrorDetails, data: Mapping[str, Any], where: str
+) -> tuple[str, str]:
+    """Explain one error of validation: what is wrong, and a hint."""
+    field = cls.model_fields.get(name)
+    if field is None:
+        return f"no setting named {name!r}", nearest(name, _names(cls))
+    if details["type"] == "missing":
+        return f"{name} is missing, expected {_expected(field)}", ""
+    value = data[name]
+    subject = f"{where} is" if where == _option(name) else f"{where}: {name} is" if where else f"{name} is"
+    if details["type"] == "expected":
+        context = details["ctx"]
+        return f"{subject} {_shown(value)}, expected {context['text']}", context["hint"]
+    choices = _choices(field.annotation)
+    numeric = details["type"].endswith(("_type", "_parsing", "from_float")) and type(field.default) in (int, float)
+    example = f", for example {field.default!r}" if numeric else ""
+    example = ", with commas between" if get_origin(field.annotation) is tuple else example
+    hint = nearest(value, choices) if choices and isinstance(value, str) else ""
+    return f"{subject} {_shown(value)}, expected {_expected(field)}{example}", hint
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) and value else repr(value)
+
+
+def _expected(field: FieldInfo) -> str:
+    """Say what a setting may be: its kind and its range, or its choices."""
+    return _kind(field.annotation) + _range(field)
+
+
+def _kind(annotation: Any) -> str:
+    if choices := _choices(annotation):
+        return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))
+    if get_origin(annotation) is tuple:
+        return _SEVERAL[get_args(annotation)[0]]
+    if get_origin(annotation) in (Union, UnionType):
+        return " or ".join(_kind(each) for each in get_args(annotation) if each is not type(None))
+    return _WORDS.get(annotation, "a table of names and values")
+
+
+def _range(field: FieldInfo) -> str:
+    keys = ("ge", "gt", "le", "lt")
+    found = {key: getattr(item, key) for item in field.metadata for key in keys if hasattr(item, key)}
+    low, high = found.get("ge"), found.get("le")
+    if low is not None and high is not None:
+        return f" from {_figure(low)} to {_figure(high)}"
+    bounds = [f"{_figure(low)} or more"] if low is not None else []
+    bounds += [f"{word} {_figure(found[key])}" for key, word in (("gt", "above"), ("lt", "below")) if key in found]
+    return f", {' and '.join(bounds)}" if bounds else ""
+
+
+def _figure(bound: float) -> str:
+    return f"{bound:g}" if isinstance(bound, float) else str(bound)
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def _default(field: FieldInfo) -> Any:
+    found = field.get_default(call_default_factory=True, validated_data={})
+    return None if found is PydanticUndefined else found
+
+
+def _sentence(field: FieldInfo) -> str:
+    return f"{(field.description or '').rstrip('.')}."
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _toml(value: Any, *, wrap: bool = True) -> str:
+    """Write a value as TOML; a long list in several lines."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if not isinstance(value, tuple):
+        return repr(value)
+    items = ", ".join(_toml(item) for item in value)
+    if len(items) < _WIDTH or not wrap:
+        return f"[{items}]"
+    return "\n".join(["[", *textwrap.wrap(items, _WIDTH, initial_indent="  ", subsequent_indent="  "), "]"])
 
 
 def _number(item: Any) -> Any:
     """Turn a word of a list with commas into the number that it is, where it is one."""
-    try:
-        return tomllib.loads(f"value = {item}")["value"] if isinstance(item, str) else item
-    except tomllib.TOMLDecodeError:
-        return item
+    found = _scalar(item) if isinstance(item, str) else item
+    return found if isinstance(found, int | float) else item
 
 
 def _parse(raw: str) -> Any:
-    lowered = raw.lower()
-    if lowered in ("true", "false"):
-        return lowered == "true"
+    found = _scalar(raw)
+    if found is not None:
+        return found
+    return [item.strip() for item in raw.split(",")] if "," in raw else raw
+
+
+def _scalar(raw: str) -> Any:
+    """Read a value as TOML does, or as Python writes it (True, .5); None where it is but a word."""
+    if raw.lower() in ("true", "false"):
+        return raw.lower() == "true"
+    if _DECIMAL.fullmatch(raw):
+        return float(raw)
     try:
         return tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
-        return [item.strip() for item in raw.split(",")] if "," in raw else raw
+        return None

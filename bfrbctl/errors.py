@@ -51,7 +51,7 @@ class UsageError(BfrbError):
 
 
 class MissingLibraryError(UsageError):
-    """A library is needed that cannot be imported here."""
+    """A library that is needed cannot be imported here."""
 
 
 class DataError(BfrbError):
@@ -108,7 +108,7 @@ def install_command(*packages: str) -> str:
 
 
 def examples(values: Sequence[object]) -> str:
-    """Join at most three examples and tell how many there are in all.
+    """Join at most three examples, and say how many more there are.
 
     >>> examples(["a", "b"])
     'a, b'

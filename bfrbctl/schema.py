@@ -58,7 +58,7 @@ TOF_PIXELS = 64
 """Cells of one ToF sensor: 8 x 8, row-major."""
 
 TOF_NO_RETURN = -1
-"""A ToF pixel that saw nothing in range. It is a measurement, not a missing value."""
+"""A ToF pixel with nothing in range. It is a measurement, not a missing value."""
 
 TOF_MISSING = -2
 """A ToF pixel without a measurement, in memory only; files have a null."""
@@ -70,7 +70,7 @@ ACC_LIMIT = 160.0
 """m/s^2; twice the range of the BNO08x accelerometer (8 g). Beyond it a value cannot be a measurement."""
 
 THM_LIMITS = (-40.0, 125.0)
-"""degC; object range that a skin thermopile could ever report here (MLX90632 data sheet, ambient range)."""
+"""degC; object range that a skin thermopile could ever report here (MLX90632 datasheet, ambient range)."""
 
 THM_BROKEN_BELOW = 18.0
 """degC; a thermopile whose readings stay below this, or never change, is broken and treated as missing."""
@@ -78,7 +78,7 @@ THM_BROKEN_BELOW = 18.0
 ALL_SENSORS = "all"
 IMU_ONLY = "imu"
 SCENARIOS = (ALL_SENSORS, IMU_ONLY)
-"""The two scenarios every out-of-fold score is told for: all sensors, and thermopile + ToF taken away."""
+"""The two scenarios of every out-of-fold score: all sensors, and thermopile + ToF taken away."""
 
 
 def scenarios_of(content: Mapping[str, Any]) -> tuple[str, ...]:
@@ -144,8 +144,8 @@ IMU_LAYOUT = SensorLayout(thm=(), tof=())
 def layout_of(columns: Iterable[str]) -> SensorLayout:
     """Read from column names which thermopiles and ToF sensors there are.
 
-    A ToF sensor counts when any of its 64 pixels has a column, so that a missing pixel column is noticed by whoever
-    compares `layout_of(columns).tof_columns` with the columns.
+    A ToF sensor counts when any of its 64 pixels has a column. To find a missing pixel, compare the columns with
+    `layout_of(columns).tof_columns`.
 
     >>> layout_of(["acc_x", "thm_2", "tof_3_v63"])
     SensorLayout(thm=(2,), tof=(3,))

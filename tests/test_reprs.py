@@ -59,22 +59,22 @@ def test_what_the_simulation_returns_is_written_in_short() -> None:
     assert SimulatedSubject.__repr__ is short_repr
 
 
-def reachable(value: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+def reachable(value: Any, path: str, visited: set[int]) -> Iterator[tuple[str, Any]]:
     """Yield an object and every object of ours that can be got at from it."""
-    if id(value) in seen:
+    if id(value) in visited:
         return
-    seen.add(id(value))
+    visited.add(id(value))
     if is_dataclass(value):
         if type(value).__module__.startswith("bfrbctl."):
             yield path, value
         for item in fields(value):
-            yield from reachable(getattr(value, item.name), f"{path}.{item.name}", seen)
+            yield from reachable(getattr(value, item.name), f"{path}.{item.name}", visited)
     elif isinstance(value, list | tuple):
         for number, each in enumerate(value[:20]):
-            yield from reachable(each, f"{path}[{number}]", seen)
+            yield from reachable(each, f"{path}[{number}]", visited)
     elif isinstance(value, Mapping):
         for key, each in value.items():
-            yield from reachable(each, f"{path}[{key}]", seen)
+            yield from reachable(each, f"{path}[{key}]", visited)
 
 
 def test_whatever_a_notebook_can_hold_is_a_few_lines(
@@ -104,8 +104,8 @@ def test_whatever_a_notebook_can_hold_is_a_few_lines(
 
 def test_a_predictor_tells_what_it_is(blend_folder: Folder, model_folders: tuple[Folder, Folder]) -> None:
     text = " ".join(repr(Predictor.open(blend_folder.path)).split())
-    told = (str(blend_folder.path), "kind='blend'", "'soft': 'toy'", "scenarios=('all', 'imu')", "rate_hz=10.0")
-    assert [each for each in told if each not in text] == []
+    expected = (str(blend_folder.path), "kind='blend'", "'soft': 'toy'", "scenarios=('all', 'imu')", "rate_hz=10.0")
+    assert [each for each in expected if each not in text] == []
     assert "and 15 more" in text or "classes=(" in text
     assert "kind='model'" in repr(Predictor.open(model_folders[0].path))
 

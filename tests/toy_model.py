@@ -5,26 +5,29 @@ It learns in steps: after step i of n its means are those of the first i/n of th
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
+from bfrbctl.config import Settings
 from bfrbctl.evaluation.selection import Curve, Rule, Select
 from bfrbctl.models.interface import FoldTask, HistoryRow, Kind
 from bfrbctl.recordings.dataset import FeatureBatch
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(Settings):
     sharpness: float = 1.0
     stop_at_fold: int = -1
     n_steps: int = 1
     select: Select = "last"
-    rule: Rule = field(default_factory=Rule)
     why_last: str = ""
 
     STEP: ClassVar[str] = "step"
+
+    @property
+    def rule(self) -> Rule:
+        return Rule()
 
 
 @dataclass(frozen=True)

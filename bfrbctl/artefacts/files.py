@@ -212,7 +212,7 @@ def writing(path: Path, temporary: Path | None = None) -> Iterator[None]:
         written = True
     except OSError as error:
         raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error})", hint="see that the disk has space and rights"
+            f"{path}: cannot be written ({error.strerror or error})", hint="check its free space and permissions"
         ) from error
     finally:
         if temporary is not None and not written:
@@ -255,7 +255,7 @@ def check_parquet(content: bytes, what: str) -> None:
 
 
 def absurd_totals(footer: pq.FileMetaData, n_bytes: int) -> str | None:
-    """Tell what a Parquet footer promises beyond what a file of so many bytes could hold; None when it is sound.
+    """Say what a Parquet footer promises beyond what a file of so many bytes could hold; None when it is sound.
 
     A few kilobytes can unpack to any size. What our files hold is measurements, which do not: the bounds are some
     ten times what the emptiest of them reach.

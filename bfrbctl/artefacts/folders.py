@@ -1,19 +1,19 @@
-"""Finished folders: what a manifest tells, and reading one that may come from a stranger.
+"""Finished folders: what a manifest holds, and reading one that may come from a stranger.
 
 Checked in this order, before a byte is parsed: the path is a folder; no symlink and no unlisted file is in it; the
-manifest is small, well formed and as it was sealed, lists only kinds of files that we write, and what it tells of
-classes, sensors and folds can be; each file has the size and the sha256 that the manifest tells; a Parquet footer does
-not promise more than could be true.
+manifest is small, well formed and as it was sealed, lists only kinds of files that we write, and has sound classes,
+sensors and folds; each file has the size and the sha256 that the manifest gives; a Parquet footer does not promise more
+than could be true.
 
 A folder packed for an upload is the folder it was, manifest and digest included, with a few files beside it that
-`pack.json` lists in the same way; no other name is welcome there.
+`pack.json` lists in the same way; other names are refused.
 """
 
 import hashlib
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 
 import polars as pl
 
+from bfrbctl.artefacts.content import check_content, checked_content
 from bfrbctl.artefacts.files import (
     MAX_JSON_BYTES,
     TEMPORARY,
@@ -41,9 +42,9 @@ MANIFEST = "manifest.json"
 JOURNAL = "journal.json"
 LOCK = ".lock"
 PART = "part-"
-"""Prefix of files that a later piece of the same run merges; they are removed when the folder is finished."""
+"""Prefix of files that a later part of the same run merges; they are removed when the folder is finished."""
 SCRATCH = f"{PART}scratch-"
-"""Prefix of sub-folders for what a run needs until a part of it is done; nobody else reads them."""
+"""Prefix of sub-folders for what a run needs until a part of it is done; nothing else reads them."""
 PACK = "pack.json"
 METADATA = "dataset-metadata.json"
 ALONGSIDE = frozenset({METADATA, PACK})
@@ -54,15 +55,13 @@ MAX_FILE_BYTES = 4 << 30
 """No file that is read whole is as large as this."""
 
 SEAL = "seal"
-"""Key of the digest of all else that a manifest or a journal tells."""
-
-MAX_NAMES = 100_000
+"""Key of the digest of all other keys of a manifest or a journal."""
 
 SEQUENCES = "sequences.parquet"
 QUALITY = "quality.parquet"
 
 _APPENDED = re.compile(r"(frames|sequences|quality)-[0-9]{5}\.parquet")
-"""What an append may be writing while the folder is still what it was; nobody reads it before a manifest lists it."""
+"""What an append may be writing while the folder is still what it was; it is read only once a manifest lists it."""
 
 _DESCRIBING = ("model", "members", "classes", "rate_hz", "thm", "tof", "n_folds", "n_features", "n_frames")
 """Keys of a manifest's content that represent a folder."""
@@ -97,7 +96,7 @@ class Folder:
     """Digest of what the folder is - kind, settings, seed, inputs, files - but not of the command or the versions."""
     manifest: Mapping[str, Any]
     assembled: Mapping[str, bytes] = field(default_factory=dict, repr=False)
-    """Files that no disk holds: of an unfinished run, what its finished pieces amount to."""
+    """Files that no disk holds: of an unfinished run, what its finished parts amount to."""
 
     def __repr__(self) -> str:
         what = {key: self.content[key] for key in _DESCRIBING if key in self.content}
@@ -110,7 +109,7 @@ class Folder:
         return sorted(name for name in self.files if re.fullmatch(pattern, name))
 
     def read(self, name: str) -> bytes:
-        """Read a file and see that it is what the manifest tells.
+        """Read a file, and check that it is the one in the manifest.
 
         Raises
         ------
@@ -127,7 +126,7 @@ class Folder:
         content = read_regular(self.path / name, limit=entry.size)
         if len(content) != entry.size or hashlib.sha256(content).hexdigest() != entry.sha256:
             raise ArtefactError(
-                f"{self.path / name}: is not the file that the manifest tells of (sha256 differs)",
+                f"{self.path / name}: is not the file that the manifest lists (sha256 differs)",
                 hint="it was damaged or changed; make or download the folder again",
             )
         return content
@@ -155,9 +154,9 @@ class Folder:
         """Read a JSON file of the folder."""
         what = str(self.path / name)
         value = parse_json(self.read(name), what)
-        if re.fullmatch(r"member-\d+\.json", name):  # what the manifest of a blend's member told
+        if re.fullmatch(r"member-\d+\.json", name):  # from the manifest of a blend's member
             if not isinstance(value, dict) or not isinstance(value.get("content"), dict):
-                raise ArtefactError(f"{what}: does not tell of a member")
+                raise ArtefactError(f"{what}: does not describe a member")
             check_content(value["content"], what)
         return value
 
@@ -185,7 +184,7 @@ class Folder:
         except pl.exceptions.PolarsError as error:
             raise ArtefactError(f"{self.path}: {examples(names)} have other columns ({error})", hint=_AGAIN) from error
         if "sequence_id" in table.columns and name == SEQUENCES and table["sequence_id"].is_duplicated().any():
-            raise ArtefactError(f"{self.path}: tells of a sequence in two of {examples(names)}", hint=_AGAIN)
+            raise ArtefactError(f"{self.path}: has a sequence in two of {examples(names)}", hint=_AGAIN)
         return table
 
     def ref(self) -> InputRef:
@@ -240,7 +239,7 @@ def open_folder(path: Path, *kinds: str) -> Folder:
     path
         The folder.
     kinds
-        Which kinds are welcome; any when empty.
+        Kinds that are accepted; any when empty.
 
     Raises
     ------
@@ -253,7 +252,7 @@ def open_folder(path: Path, *kinds: str) -> Folder:
     try:
         names = _safe_names(path)
     except OSError as error:
-        raise ArtefactError(f"{path}: cannot be read ({error.strerror})", hint="see that you may read it") from error
+        raise ArtefactError(f"{path}: cannot be read ({error.strerror})", hint="check its permissions") from error
     if MANIFEST not in names:
         raise ArtefactError(
             f"{path}: has no {MANIFEST}, so it is not a folder of ours", hint="give a folder bfrbctl wrote"
@@ -261,10 +260,10 @@ def open_folder(path: Path, *kinds: str) -> Folder:
     raw = read_regular(path / MANIFEST, limit=MAX_JSON_BYTES)
     manifest = parse_json(raw, str(path / MANIFEST))
     files = _file_entries(manifest, path / MANIFEST)
-    unwelcome = sorted(name for name in files if not name.endswith(_SUFFIXES))
-    if unwelcome:
+    refused = sorted(name for name in files if not name.endswith(_SUFFIXES))
+    if refused:
         raise ArtefactError(
-            f"{path / unwelcome[0]}: is no kind of file that folders of ours hold",
+            f"{path / refused[0]}: is no kind of file that folders of ours hold",
             hint="do not trust this folder",
         )
     sha256 = _identity_digest(manifest)
@@ -274,7 +273,7 @@ def open_folder(path: Path, *kinds: str) -> Folder:
         path=path,
         kind=_expect(manifest, "kind", str, path),
         config=_expect(manifest, "config", dict, path),
-        content=_content(manifest, path),
+        content=checked_content(_expect(manifest, "content", dict, path), path / MANIFEST),
         files=MappingProxyType(files),
         sha256=sha256,
         manifest=manifest,
@@ -337,87 +336,19 @@ def continue_command(journal: Mapping[str, Any]) -> str:
     return f"cd {shlex.quote(directory)} && {line}" if elsewhere and isinstance(directory, str) else line
 
 
-def sealed(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the digest of what a manifest or a journal tells, so that damage to it is noticed."""
-    rest = {key: value for key, value in told.items() if key != SEAL}
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the digest of a manifest or a journal to it, so that damage is noticed."""
+    rest = {key: value for key, value in values.items() if key != SEAL}
     return {**rest, SEAL: hashlib.sha256(encode_json(rest)).hexdigest()}
 
 
-def check_seal(told: Mapping[str, Any], what: str) -> None:
+def check_seal(values: Mapping[str, Any], what: str) -> None:
     """Compare the seal with the rest, where there is one; ArtefactError when they do not fit."""
-    if SEAL in told and sealed(told)[SEAL] != told[SEAL]:
+    if SEAL in values and sealed(values)[SEAL] != values[SEAL]:
         raise ArtefactError(
             f"{what}: is not as it was written (its seal differs)",
             hint="it was damaged or changed; make or download the folder again",
         )
-
-
-class _Content(dict[str, Any]):
-    """What a manifest tells of its kind of folder; asking for what it does not tell is an ArtefactError."""
-
-    def __init__(self, told: Mapping[str, Any], path: Path) -> None:
-        super().__init__(told)
-        self._path = path
-
-    def __missing__(self, key: str) -> Any:
-        raise ArtefactError(
-            f"{self._path / MANIFEST}: its content lacks {key!r}", hint="make or download the folder again"
-        )
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= 2**53
-
-
-def _each(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and len(value) <= MAX_NAMES and all(map(check, value))
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= 1000
-
-
-def _are_names(value: Any) -> bool:
-    return _each(_is_name)(value) and len(set(value)) == len(value)
-
-
-def _are_sensors(value: Any) -> bool:
-    return _each(lambda item: type(item) is int and 1 <= item <= 99)(value) and value == sorted(set(value))
-
-
-_TOLD: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "rate_hz": (lambda value: type(value) in (int, float) and 0.1 <= value <= 10_000, "a rate from 0.1 to 10000 Hz"),
-    "thm": (_are_sensors, "ascending numbers of sensors"),
-    "tof": (_are_sensors, "ascending numbers of sensors"),
-    "classes": (_are_names, "different names"),
-    "members": (_are_names, "different names"),
-    "targets": (_each(lambda item: isinstance(item, bool)), "a list of true and false"),
-    "folds": (_each(_is_count), "a list of counts"),
-    "prior": (_each(lambda item: type(item) in (int, float) and 0 <= item <= 1), "a list of shares"),
-    "model": (_is_name, "a name"),
-    "features": (lambda value: isinstance(value, dict), "an object"),
-    **dict.fromkeys(
-        ("n_folds", "n_frames", "n_files", "n_features", "n_channels", "n_subjects"), (_is_count, "a count")
-    ),
-}
-"""What is checked of a manifest's content, where it is told: key -> check, and what was expected."""
-
-
-def check_content(told: Mapping[str, Any], what: str) -> None:
-    """See that what a folder tells of classes, sensors, folds and counts can be (ArtefactError)."""
-    for key, (sound, expected) in _TOLD.items():
-        if key in told and not sound(told[key]):
-            raise ArtefactError(f"{what}: {key} is {str(told[key])[:60]}, expected {expected}")
-    sizes = {key: len(told[key]) for key in ("classes", "targets", "prior") if key in told}
-    if "classes" in sizes and len(set(sizes.values())) > 1:
-        counts = ", ".join(f"{size} {key}" for key, size in sizes.items())
-        raise ArtefactError(f"{what}: classes, targets and prior do not fit each other ({counts})")
-
-
-def _content(manifest: Any, path: Path) -> Mapping[str, Any]:
-    told = _expect(manifest, "content", dict, path)
-    check_content(told, str(path / MANIFEST))
-    return _Content(told, path)
 
 
 def _identity_digest(manifest: Mapping[str, Any]) -> str:
@@ -429,7 +360,7 @@ def _identity_digest(manifest: Mapping[str, Any]) -> str:
 def _safe_names(path: Path) -> set[str]:
     """Names of the files; ArtefactError for anything else but the scratch folders of a run that writes here, or did.
 
-    Nobody looks into those: files are read by the names that the manifest lists.
+    Those are not read: files are opened by the names that the manifest lists.
     """
     with os.scandir(path) as entries:
         found = {entry.name: entry for entry in entries}
@@ -464,23 +395,23 @@ def _check_files(path: Path, names: set[str], files: Mapping[str, FileEntry]) ->
     for name, entry in files.items():
         try:
             size = (path / name).stat().st_size
-        except OSError as error:  # it was there a moment ago: somebody replaces the folder
+        except OSError as error:  # it was there a moment ago: another process replaces the folder
             raise ArtefactError(f"{path / name}: cannot be read ({error.strerror})", hint="try again") from error
         if size != entry.size:
             raise ArtefactError(
-                f"{path / name}: has {size} bytes, the manifest tells {entry.size}",
+                f"{path / name}: has {size} bytes, the manifest says {entry.size}",
                 hint="it was damaged or changed; make or download the folder again",
             )
 
 
 def _packed(path: Path, sha256: str) -> dict[str, FileEntry]:
-    """Read which files lie beside a packed folder, and see that they are what they were; nobody else reads them."""
-    told = parse_json(read_regular(path / PACK, limit=MAX_JSON_BYTES), str(path / PACK))
-    files = _file_entries(told, path / PACK)
-    check_seal(told, str(path / PACK))
-    if told.get("artefact") != sha256:
+    """Read which files lie beside a packed folder, and check that they are what they were; nothing else reads them."""
+    beside = parse_json(read_regular(path / PACK, limit=MAX_JSON_BYTES), str(path / PACK))
+    files = _file_entries(beside, path / PACK)
+    check_seal(beside, str(path / PACK))
+    if beside.get("artefact") != sha256:
         raise ArtefactError(
-            f"{path / PACK}: speaks of the folder {told.get('artefact')}, this one has the digest {sha256}",
+            f"{path / PACK}: is of the folder {beside.get('artefact')}, this one has the digest {sha256}",
             hint="pack the folder again",
         )
     for name, entry in files.items():
@@ -492,7 +423,7 @@ def _packed(path: Path, sha256: str) -> dict[str, FileEntry]:
             raise ArtefactError(f"{path / name}: cannot be read ({error.strerror})") from error
         if not same:
             raise ArtefactError(
-                f"{path / name}: is not the file that {PACK} tells of (sha256 differs)",
+                f"{path / name}: is not the file that {PACK} lists (sha256 differs)",
                 hint="it was damaged or changed; pack or download the folder again",
             )
     return files
@@ -503,7 +434,7 @@ def _file_entries(manifest: Any, source: Path) -> dict[str, FileEntry]:
     for name, entry in _expect(manifest, "files", dict, source.parent, source.name).items():
         sound = isinstance(entry, dict) and set(entry) == {"size", "sha256"}
         if not sound or type(entry["size"]) is not int or not isinstance(entry["sha256"], str) or entry["size"] < 0:
-            raise ArtefactError(f"{source}: tells no size and sha256 of {name!r}")
+            raise ArtefactError(f"{source}: gives no size and sha256 of {name!r}")
         found[file_name(name, str(source))] = FileEntry(entry["size"], entry["sha256"])
     return found
 
@@ -535,10 +466,10 @@ def input_file_ref(path: Path) -> InputRef:
 def pinned_file(path: Path) -> Pinned:
     """Give what a raw file is now; it is read again only when it was written since. DataError when it cannot be."""
     try:
-        told = path.stat()
-        return _pinned_file(path.absolute(), (told.st_ino, told.st_size, told.st_mtime_ns))
+        found = path.stat()
+        return _pinned_file(path.absolute(), (found.st_ino, found.st_size, found.st_mtime_ns))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})", hint="see that the path is right") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror})", hint="check the path") from error
 
 
 @lru_cache(maxsize=64)

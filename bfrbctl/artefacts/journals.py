@@ -1,4 +1,4 @@
-"""What an interrupted run left: its settings, its finished pieces, and the versions of the libraries that made them."""
+"""What an interrupted run left: its settings, its finished parts, and the versions of the libraries that made them."""
 
 import platform
 from collections.abc import Mapping
@@ -8,14 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from bfrbctl.artefacts.files import MAX_JSON_BYTES, FileEntry, parse_json, read_regular
-from bfrbctl.artefacts.folders import ALONGSIDE, JOURNAL, MANIFEST, PACK, continue_command, file_name, read_journal
-from bfrbctl.errors import ArtefactError
+from bfrbctl.artefacts.folders import (
+    ALONGSIDE,
+    JOURNAL,
+    MANIFEST,
+    PACK,
+    SEAL,
+    continue_command,
+    file_name,
+    read_journal,
+)
+from bfrbctl.errors import ArtefactError, OutputError, examples
 
 _LIBRARIES = ("numpy", "polars", "pyarrow", "scipy", "scikit-learn", "lightgbm", "tensorflow", "keras")
 _OF_MODELS = {"lightgbm": "lgbm", "tensorflow": "keras", "keras": "keras"}
 """Libraries that decide what one kind of model holds, and nothing else."""
 
-TaskQueue = Mapping[str, Mapping[str, FileEntry]]
+Parts = Mapping[str, Mapping[str, FileEntry]]
 
 
 @dataclass(frozen=True)
@@ -39,9 +48,9 @@ class Journal:
     content
         What is known already of what the manifest will hold.
     planned
-        The pieces that there will be, where that is known.
-    pieces
-        The finished ones: piece -> its files.
+        The parts that there will be, where that is known.
+    parts
+        The finished ones: part -> its files.
     raw
         The journal as it was read.
     """
@@ -55,7 +64,7 @@ class Journal:
     libraries: Mapping[str, str] | None
     content: Mapping[str, Any]
     planned: tuple[str, ...]
-    pieces: TaskQueue
+    parts: Parts
     raw: Mapping[str, Any] = field(repr=False)
 
     @property
@@ -80,15 +89,15 @@ def open_journal(path: Path) -> Journal:
         return value
 
     try:
-        pieces = {
-            str(piece): {
+        parts = {
+            str(part): {
                 name if name in ALONGSIDE else file_name(name, JOURNAL): FileEntry(**entry)
                 for name, entry in files.items()
             }
-            for piece, files in take("pieces", dict).items()
+            for part, files in take("pieces", dict).items()
         }
     except (AttributeError, TypeError) as error:
-        raise ArtefactError(f"{what}: its pieces cannot be read ({error})") from error
+        raise ArtefactError(f"{what}: its finished parts cannot be read ({error})") from error
     seed = raw.get("seed")
     return Journal(
         kind=take("kind", str),
@@ -100,9 +109,47 @@ def open_journal(path: Path) -> Journal:
         libraries=take("libraries", dict) if "libraries" in raw else None,
         content=take("content", dict, {}),
         planned=tuple(map(str, take("planned", list, []))),
-        pieces=pieces,
+        parts=parts,
         raw=raw,
     )
+
+
+def refuse_other_run(path: Path, journal: Journal, identity: Mapping[str, Any], *, again: str) -> None:
+    """Refuse to continue an unfinished run that is another one than this (OutputError).
+
+    Parameters
+    ----------
+    path
+        The folder.
+    journal
+        Of the unfinished run.
+    identity
+        What must be equal for this run to continue it; JSON values.
+    again
+        What to do instead, for the hint.
+    """
+    before = {key: journal.raw.get(key) for key in identity}
+    if before != identity:
+        given = all(before[key] == identity[key] for key in identity if key not in ("config", "seed"))
+        advice = (
+            "leave these out, --resume goes on with the settings of that run" if given else "run it with those again"
+        )
+        raise OutputError(
+            f"{path}: the unfinished run in it differs in {examples(_differences(before, identity))}",
+            hint=f"{advice}; or {again}",
+        )
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [
+            key for key in sorted(set(old) | set(new)) if key not in ("pieces", SEAL) and old.get(key) != new.get(key)
+        ]
+        return [line for key in keys for line in _differences(old.get(key), new.get(key), f"{prefix}{key}.")]
+    if isinstance(old, list) and isinstance(new, list) and prefix == "inputs.":
+        return ["the input (it is another one, or its content changed)"]
+    name = prefix.rstrip(".").removeprefix("config.").removeprefix("settings.")  # as the user gave it
+    return [f"{name} ({old!r} then, {new!r} now)"]
 
 
 def interrupted_run(path: Path, kind: str, *, resume: bool) -> Journal:

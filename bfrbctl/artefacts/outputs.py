@@ -1,6 +1,6 @@
-"""Folders being written: one writer at a time, pieces noted in a journal, the manifest last.
+"""Folders being written: one writer at a time, finished parts noted in a journal, the manifest last.
 
-A folder is unfinished until its `manifest.json` exists. Meanwhile `journal.json` tells which pieces are done, so that
+A folder is unfinished until its `manifest.json` exists. Meanwhile `journal.json` lists the parts that are done, so that
 `--resume` continues where a killed run stopped, with its settings. A folder that is replaced stays as it was until the
 run that replaces it has something to put in its place.
 """
@@ -17,19 +17,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from bfrbctl import __version__
 from bfrbctl.artefacts.files import (
-    MAX_JSON_BYTES,
     TEMPORARY,
     Content,
     FileEntry,
     encode_json,
     file_sha256,
-    parse_json,
     plain,
-    read_regular,
     write_bytes,
     write_file,
     writing,
@@ -39,14 +34,11 @@ from bfrbctl.artefacts.folders import (
     JOURNAL,
     LOCK,
     MANIFEST,
-    PACK,
     PART,
     SCHEMA_VERSION,
     SCRATCH,
-    SEAL,
     Folder,
     InputRef,
-    could_be_ours,
     open_folder,
     sealed,
 )
@@ -56,8 +48,10 @@ from bfrbctl.artefacts.journals import (
     kind_there,
     library_versions,
     open_journal,
+    refuse_other_run,
     version_differences,
 )
+from bfrbctl.artefacts.ownership import lock_folder, names_in, refuse_foreign
 from bfrbctl.errors import ArtefactError, DataError, OutputError, UsageError, examples
 from bfrbctl.reprs import short_repr
 
@@ -71,7 +65,7 @@ _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 @dataclass(frozen=True)
 class Job:
-    """What a run is, so that its folder can tell and a resumed run can be recognised.
+    """What a run is: its folder records it, and a resumed run is recognised by it.
 
     Parameters
     ----------
@@ -115,12 +109,12 @@ class Job:
 class Output:
     """A folder being written; made by `open_output`, used in its `with`.
 
-    Every step is a *piece*: some files that are published together, then noted in the journal.
+    A run is made of *parts*: some files that are published together, then noted in the journal.
     """
 
     path: Path
     job: Job
-    pieces: dict[str, dict[str, FileEntry]] = field(default_factory=dict)
+    parts: dict[str, dict[str, FileEntry]] = field(default_factory=dict)
     reused: list[str] = field(default_factory=list)
     begun: bool = False
     """Whether the folder is this run's: not yet while a finished or unfinished one in it is only to be replaced."""
@@ -133,48 +127,48 @@ class Output:
 
     __repr__ = short_repr
 
-    def has(self, piece: str) -> bool:
-        """Whether an earlier run finished this piece and its files are still as it left them."""
-        files = self.pieces.get(piece)
+    def has(self, part: str) -> bool:
+        """Whether an earlier run finished this part and its files are still as it left them."""
+        files = self.parts.get(part)
         if files is None:
             return False
         sound = all(_matches(self.path / name, entry) for name, entry in files.items())
         if not sound:
-            del self.pieces[piece]
-        elif piece not in self.reused:
-            self.reused.append(piece)
+            del self.parts[part]
+        elif part not in self.reused:
+            self.reused.append(part)
         return sound
 
-    def publish(self, piece: str, files: Mapping[str, Content]) -> None:
-        """Write the files of a piece and note it as done."""
+    def publish(self, part: str, files: Mapping[str, Content]) -> None:
+        """Write the files of a part and note it as done."""
         self.begin()
-        self.pieces[piece] = {name: write_file(self.path / name, content) for name, content in files.items()}
+        self.parts[part] = {name: write_file(self.path / name, content) for name, content in files.items()}
         self._note()
 
-    def forget(self, pieces: Iterable[str]) -> None:
-        """Take pieces back that turned out to be wrong; they will be made again."""
-        for piece in pieces:
-            self.pieces.pop(piece, None)
+    def forget(self, parts: Iterable[str]) -> None:
+        """Take parts back that turned out to be wrong; they will be made again."""
+        for part in parts:
+            self.parts.pop(part, None)
         if self.begun:
             self._note()
 
     def describe(self, content: Mapping[str, Any], planned: Sequence[str]) -> None:
-        """Note what is known already of the manifest's content, and which pieces there will be, for who looks in."""
+        """Note what is known already of the manifest's content, and which parts there will be, for `inspect`."""
         self.content, self.planned = content, planned
         if self.begun:
             self._note()
 
     def read(self, name: str) -> bytes:
         """Read a published file of this run; OutputError when it is gone or changed."""
-        entry = next((files[name] for files in self.pieces.values() if name in files), None)
+        entry = next((files[name] for files in self.parts.values() if name in files), None)
         try:
             content = (self.path / name).read_bytes()
         except OSError as error:
             raise OutputError(
-                f"{self.path / name}: cannot be read back ({error.strerror})", hint="somebody removed it; run it again"
+                f"{self.path / name}: cannot be read back ({error.strerror})", hint="it was removed; run this again"
             ) from error
         if entry is None or hashlib.sha256(content).hexdigest() != entry.sha256:
-            raise OutputError(f"{self.path / name}: is not what this run wrote", hint="start anew with --force")
+            raise OutputError(f"{self.path / name}: is not what this run wrote", hint="start again with --force")
         return content
 
     def finish(self, content: Mapping[str, Any]) -> "Folder":
@@ -186,7 +180,7 @@ class Output:
             What readers need to know of this kind of folder, such as classes, targets, sensors, rate.
         """
         before = self.onto.files if self.onto else {}
-        files = {**before, **{name: entry for piece in self.pieces.values() for name, entry in piece.items()}}
+        files = {**before, **{name: entry for entries in self.parts.values() for name, entry in entries.items()}}
         kept = {name: files[name] for name in sorted(files) if not name.startswith(PART)}
         manifest = {
             "kind": self.job.kind,
@@ -204,7 +198,7 @@ class Output:
 
     def finish_copy(self, manifest: bytes) -> "Folder":
         """Finish a copy of another folder: its manifest as it is, beside all that was published."""
-        return self._close(manifest, {name for files in self.pieces.values() for name in files})
+        return self._close(manifest, {name for files in self.parts.values() for name in files})
 
     def _close(self, manifest: bytes, kept: Iterable[str]) -> "Folder":
         self.begin()
@@ -216,7 +210,7 @@ class Output:
         return open_folder(self.path)
 
     def _note(self) -> None:
-        pieces = {piece: {name: vars(entry) for name, entry in files.items()} for piece, files in self.pieces.items()}
+        parts = {part: {name: vars(entry) for name, entry in files.items()} for part, files in self.parts.items()}
         found = {
             **self._identity,
             "command": list(self.job.command),
@@ -225,7 +219,7 @@ class Output:
             "libraries": self._libraries,
             "content": self.content,
             "planned": list(self.planned),
-            "pieces": pieces,
+            "pieces": parts,
         }
         write_bytes(self.path / JOURNAL, encode_json(sealed(plain(found))))
 
@@ -240,7 +234,7 @@ class Output:
     def sweep(self, *, keep: set[str], temporary: bool = True) -> None:
         """Remove all files but some, and what is left of scratch folders; the journal last.
 
-        Without it readers refuse what the manifest does not list, also when this is killed on the way. Temporary files
+        Without it readers refuse what the manifest does not list, also when this is killed half-way. Temporary files
         stay unless `temporary`.
         """
         with writing(self.path):
@@ -253,21 +247,21 @@ class Output:
                     shutil.rmtree(entry)
 
     @contextmanager
-    def scratch(self, piece: str, *, checkpoints: bool = False) -> Iterator[Path]:
+    def scratch(self, part: str, *, checkpoints: bool = False) -> Iterator[Path]:
         """Give a folder that outlives a crash and goes when its work is done.
 
         Parameters
         ----------
-        piece
+        part
             What it is for.
         checkpoints
-            Whether what an earlier run left in it is of use: files that tell themselves what they are of. Otherwise
+            Whether what an earlier run left in it is of use: files that say themselves what they are of. Otherwise
             the folder is empty.
         """
-        folder = self.path / f"{SCRATCH}{piece}"
+        folder = self.path / f"{SCRATCH}{part}"
         replaced = not self.begun and folder.name not in self.scratches  # of the run that this one is to replace
         with writing(folder):
-            aside = self.path / f"{_ASIDE}{piece}"
+            aside = self.path / f"{_ASIDE}{part}"
             if replaced and folder.exists() and not aside.exists():
                 folder.rename(aside)
             elif folder.exists() and (replaced or not checkpoints):
@@ -287,7 +281,7 @@ class Output:
         if finished or unfinished:
             self._refuse_other_kind()
         if force:
-            _refuse_foreign(self.path)
+            refuse_foreign(self.path)
             if finished or unfinished:
                 self._remove_temporary()
                 return
@@ -296,14 +290,14 @@ class Output:
                 f"{self.path}: exists already and is finished", hint="choose another folder, or replace it with --force"
             )
         elif unfinished and resume:
-            _refuse_foreign(self.path)
+            refuse_foreign(self.path)
             self._put_back()
             self._continue()
             self.resumed = True
         elif unfinished:
             go_on = "" if self.job.kind == "raw" else "continue it with --resume, which keeps its settings, or "
             raise OutputError(f"{self.path}: an unfinished run is in it", hint=f"{go_on}replace it with --force")
-        elif _names(self.path):
+        elif names_in(self.path):
             raise OutputError(f"{self.path}: is not empty and not a folder of ours", hint="choose another folder")
         self._remove_temporary()
         self.begin()
@@ -311,7 +305,7 @@ class Output:
     def begin(self) -> None:
         """Make the folder this run's; what it held until now goes, and the next thing in it is of this run.
 
-        The first piece that is published does it. A run that has proved itself before, such as a training after its
+        The first part that is published does it. A run that has proved itself before, such as a training after its
         first round, says so earlier, so that a kill from then on can be resumed.
         """
         if self.begun:
@@ -320,7 +314,7 @@ class Output:
         self.begun = True  # only now: where no journal could be written, the folder is still what it was
         with writing(self.path / MANIFEST):
             (self.path / MANIFEST).unlink(missing_ok=True)
-        published = {name for files in self.pieces.values() for name in files}
+        published = {name for files in self.parts.values() for name in files}
         found = {entry.name for entry in self.path.glob(f"{SCRATCH}*")} if self.resumed else self.scratches
         self.sweep(keep=published | found | {LOCK, JOURNAL}, temporary=False)
 
@@ -331,7 +325,7 @@ class Output:
                     left.unlink()
 
     def _refuse_other_kind(self) -> None:
-        """Refuse to continue or to replace a folder of another kind; a damaged one that nobody can open is of none."""
+        """Refuse to continue or to replace a folder of another kind; a damaged one that cannot be opened is of none."""
         there, ours = kind_there(self.path), kind_name(self.job.kind, self.job.config)
         if there is not None and there != ours:
             raise OutputError(
@@ -350,7 +344,7 @@ class Output:
             self._continue()
             self.resumed = True
         self._note()
-        self.sweep(keep={*self._before, JOURNAL, *(name for files in self.pieces.values() for name in files)})
+        self.sweep(keep={*self._before, JOURNAL, *(name for files in self.parts.values() for name in files)})
         self.begun = True
 
     def discard(self) -> None:
@@ -373,12 +367,12 @@ class Output:
             self.discard()
 
     def leave(self) -> None:
-        """After an error: take along what holds no result, so that nobody needs --force for it.
+        """After an error: take along what holds no result, so that --force is not needed for it.
 
-        Pieces and checkpoints stay for --resume; a file without content, such as one for progress to come, is neither.
+        Parts and checkpoints stay for --resume; a file without content, such as one for progress to come, is neither.
         """
         made = [path for name in self.scratches for path in (self.path / name).rglob("*")]
-        if self.begun and not self.pieces and not any(path.is_file() and path.stat().st_size for path in made):
+        if self.begun and not self.parts and not any(path.is_file() and path.stat().st_size for path in made):
             self.discard()
 
     def withdraw(self) -> None:
@@ -392,7 +386,7 @@ class Output:
         for name in self.scratches:
             shutil.rmtree(self.path / name, ignore_errors=True)
         if not kind_there(self.path):
-            return  # somebody else's
+            return  # not ours
         self._put_back()
         if not (self.path / JOURNAL).exists():
             for left in self.path.glob(f"{SCRATCH}*"):
@@ -416,36 +410,28 @@ class Output:
         try:
             journal = open_journal(self.path)
         except ArtefactError as error:
-            raise OutputError(error.what, hint=f"it was damaged or changed; {self._anew}") from error
-        identity = plain(self._identity)
-        before = {key: journal.raw.get(key) for key in identity}
-        if before != identity:
-            given = all(before[key] == identity[key] for key in identity if key not in ("config", "seed"))
-            way = "leave these out, --resume goes on with the settings of that run" if given else "run it as then"
-            raise OutputError(
-                f"{self.path}: the unfinished run in it differs in {examples(_differences(before, identity))}",
-                hint=f"{way}; or {self._anew}",
-            )
+            raise OutputError(error.what, hint=f"it was damaged or changed; {self._again}") from error
+        refuse_other_run(self.path, journal, plain(self._identity), again=self._again)
         if journal.libraries is None:
             _log.warning(
                 "%s: was begun by an earlier bfrbctl, which did not note the versions of its libraries; what is "
                 "finished is right if they are the same now, otherwise %s",
                 self.path,
-                self._anew,
+                self._again,
             )
         elif different := version_differences(journal.libraries, self._libraries):
             raise OutputError(
                 f"{self.path}: the unfinished run in it was begun with other versions of {examples(different)}",
-                hint=f"other versions may give other results: install those again, or {self._anew}",
+                hint=f"other versions may give other results: install those again, or {self._again}",
             )
         if journal.command:  # of the run that chose the settings; this one may have said no more than --resume
             self.job = replace(self.job, command=journal.command, options={**journal.options, **self.job.options})
         self.content, self.planned = journal.content, journal.planned
-        self.pieces = {piece: dict(files) for piece, files in journal.pieces.items()}
+        self.parts = {part: dict(files) for part, files in journal.parts.items()}
 
     @property
-    def _anew(self) -> str:
-        return "begin the addition anew with --append alone" if self.onto else "start anew with --force"
+    def _again(self) -> str:
+        return "begin the addition again with --append alone" if self.onto else "start again with --force"
 
 
 @contextmanager
@@ -470,7 +456,7 @@ def open_output(
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: cannot be made a folder ({error.strerror})", hint="choose another path") from error
-    lock = _lock(path)
+    lock = lock_folder(path)
     output = Output(path, job)
     try:
         if append:
@@ -485,7 +471,8 @@ def open_output(
             raise  # of libraries that write by themselves, such as to a scratch folder
         if error.errno in _OF_THE_DISK or str(error.filename).startswith(str(path)):
             raise OutputError(
-                f"{path}: cannot be written ({error.strerror or error})", hint="see that the disk has space and rights"
+                f"{path}: cannot be written ({error.strerror or error})",
+                hint="check its free space and permissions",
             ) from error
         raise
     finally:
@@ -498,73 +485,8 @@ def open_output(
         lock.release()
 
 
-def _lock(path: Path) -> filelock.BaseFileLock:
-    lock = filelock.FileLock(path / LOCK, timeout=0)
-    try:
-        lock.acquire()
-        (path / LOCK).write_text(f"{os.getpid()}\n")
-    except filelock.Timeout as error:
-        raise OutputError(
-            f"{path}: process {_holder(path)} is writing into it", hint="wait for it, or choose another folder"
-        ) from error
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror})", hint="choose another path") from error
-    return lock
-
-
-def _holder(path: Path) -> str:
-    try:
-        return (path / LOCK).read_text().strip() or "of unknown number"
-    except OSError:
-        return "of unknown number"
-
-
-def _names(path: Path) -> set[str]:
-    """List what is in a folder beside the lock and the leftovers of a killed write."""
-    return {entry.name for entry in path.iterdir() if entry.name != LOCK and not entry.name.startswith(TEMPORARY)}
-
-
-def _refuse_foreign(path: Path) -> None:
-    names = _names(path)
-    if names and not names & {MANIFEST, JOURNAL}:
-        raise OutputError(
-            f"{path}: is not a folder of ours ({examples(sorted(names))})",
-            hint="--force replaces only what bfrbctl wrote; choose another folder",
-        )
-    foreign = sorted(name for name in names - _ours(path, names) if not name.startswith(PART))
-    if foreign:
-        raise OutputError(
-            f"{path}: has files in it that are not ours ({examples(foreign)})",
-            hint="move them away; only what bfrbctl wrote is replaced",
-        )
-
-
-def _ours(path: Path, names: set[str]) -> set[str]:
-    """Which files are ours: those that the manifest lists; in an unfinished folder all of the kinds that we write."""
-    ours = {*ALONGSIDE, MANIFEST, JOURNAL, *filter(could_be_ours, names)}
-    if JOURNAL in names:  # a run may have been killed between a file and the note of it
-        return ours
-    try:
-        lists = [parse_json(read_regular(path / name, limit=MAX_JSON_BYTES), name) for name in {MANIFEST, PACK} & names]
-        return {*ALONGSIDE, MANIFEST, JOURNAL, *(file for told in lists for file in told["files"])}
-    except (ArtefactError, KeyError, TypeError):
-        return ours  # nobody can tell
-
-
 def _matches(path: Path, entry: FileEntry) -> bool:
     try:
         return path.stat().st_size == entry.size and file_sha256(path) == entry.sha256
     except OSError:
         return False
-
-
-def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = [
-            key for key in sorted(set(old) | set(new)) if key not in ("pieces", SEAL) and old.get(key) != new.get(key)
-        ]
-        return [line for key in keys for line in _differences(old.get(key), new.get(key), f"{prefix}{key}.")]
-    if isinstance(old, list) and isinstance(new, list) and prefix == "inputs.":
-        return ["the input (it is another one, or its content changed)"]
-    name = prefix.rstrip(".").removeprefix("config.").removeprefix("settings.")  # as the user gave it
-    return [f"{name} ({old!r} then, {new!r} now)"]

@@ -76,7 +76,7 @@ _WITHIN: Mapping[str, tuple[float, float]] = {
 
 
 def check_table(frame: pl.DataFrame, kind: str, name: str, what: str, *, whole: bool) -> None:
-    """See that the columns of a table are what a folder of this kind has there.
+    """Check that the columns of a table are what a folder of this kind has there.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def check_table(frame: pl.DataFrame, kind: str, name: str, what: str, *, whole: 
     if missing and whole:
         raise ArtefactError(f"{what}: has no column {examples(missing)}", hint=hint)
     if "file" in required and SEQUENCE_ID in frame.columns and frame[SEQUENCE_ID].is_duplicated().any():
-        raise ArtefactError(f"{what}: tells of a sequence twice", hint=hint)
+        raise ArtefactError(f"{what}: has a sequence twice", hint=hint)
     for column, dtype in frame.schema.items():
         expected = required.get(column) or next((kind for form, kind in others if re.fullmatch(form, column)), None)
         if expected is not None and dtype != expected:

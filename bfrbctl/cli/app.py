@@ -4,11 +4,12 @@ import os
 import signal
 import sys
 from importlib import import_module
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from bfrbctl import __version__
+from bfrbctl.cli.help import Group
 from bfrbctl.errors import BfrbError
 
 # In the order of the pipeline.
@@ -22,6 +23,7 @@ TERMINATED = 143
 
 app = typer.Typer(
     name="bfrbctl",
+    cls=Group,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -53,7 +55,7 @@ def main() -> NoReturn:
 
     def end(number: int, _frame: object) -> None:
         ended.append(number)
-        _say(f"terminated{_kept()}")
+        _print(f"terminated{_kept()}")
         raise SystemExit(TERMINATED)
 
     signal.signal(signal.SIGTERM, end)
@@ -62,7 +64,7 @@ def main() -> NoReturn:
     except BaseException:
         if not ended:
             raise
-    # whatever a library made of it: polars turns what is raised inside into a panic or an error
+    # Even if a library has replaced the exception: polars turns one that is raised inside it into a panic or an error.
     sys.exit(TERMINATED if ended else code)
 
 
@@ -75,9 +77,9 @@ def _run() -> int | str:
     except typer.Exit as stop:
         code = stop.exit_code
     except BfrbError as error:
-        code = _tell(error)
+        code = _report(error)
     except (KeyboardInterrupt, typer.Abort):
-        _say(f"interrupted{_kept()}")
+        _print(f"interrupted{_kept()}")
         code = INTERRUPTED
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
@@ -85,35 +87,42 @@ def _run() -> int | str:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except Exception as error:
-        code = _tell_unforeseen(error)
+        code = _report_unforeseen(error)
     return code
 
 
-def _tell(error: BfrbError) -> int:
-    _say(f"error: {error.what}")
+def _report(error: BfrbError) -> int:
+    _print(f"error: {error.what}")
     if error.hint:
-        _say(f" hint: {error.hint}")
+        _print(f" hint: {error.hint}")
     if _debugging():
         raise error
     return error.exit_code
 
 
-def _tell_unforeseen(error: Exception) -> int:
+def _report_unforeseen(error: Exception) -> int:
     if hasattr(error, "format_message"):  # click's own: a wrong option, a missing argument
-        context = getattr(error, "ctx", None)
-        _say(f"error: {error.format_message()}")
-        if context is not None:
-            _say(f" hint: {context.command_path} --help tells how it is used")
-        return int(getattr(error, "exit_code", 2))
+        return _report_usage(error)
     if _debugging():
         raise error
-    _say(f"error: {type(error).__name__}: {error}")
-    _say(" hint: this was not foreseen; BFRBCTL_DEBUG=1 shows where, please report it")
+    _print(f"error: {type(error).__name__}: {error}")
+    _print(" hint: this is a fault of bfrbctl; BFRBCTL_DEBUG=1 shows where it occurred, please report it")
     return 1
 
 
+def _report_usage(error: Any) -> int:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        _print(error.format_message())  # the help
+    else:
+        _print(f"error: {error.format_message()}")
+        if context is not None:
+            _print(f" hint: {context.command_path} --help shows the usage")
+    return int(getattr(error, "exit_code", 2))
+
+
 def _kept() -> str:
-    """Say what an interrupted command leaves: nothing unless it writes a folder that --resume continues."""
+    """Describe what an interrupted command leaves: nothing unless it writes a folder that --resume continues."""
     if RESUMABLE.isdisjoint(sys.argv[1:2]) or "--plan" in sys.argv:
         return ""
     return "; what was finished is kept, --resume continues it"
@@ -123,5 +132,5 @@ def _debugging() -> bool:
     return bool(os.environ.get("BFRBCTL_DEBUG")) or "--debug" in sys.argv
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, file=sys.stderr)

@@ -1,62 +1,87 @@
 """bfrbctl featurize: prepared dataset -> feature folder."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bfrbctl.cli import shared
+from bfrbctl.cli.help import Command
+from bfrbctl.cli.options import (
+    DisplayOptions,
+    OutputOptions,
+    RunOptions,
+    SettingsOptions,
+    command_line,
+    grouped,
+)
+from bfrbctl.cli.progress import executor, progress
+from bfrbctl.cli.results import reused_line, show_result
+
+if TYPE_CHECKING:
+    from bfrbctl.artefacts.folders import Folder
+    from bfrbctl.features import FeatureConfig
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """Settings of the features that have options of their own."""
+
+    families: Annotated[
+        list[str] | None, typer.Option(help="Compute only this family of features. May be repeated.", metavar="NAME")
+    ] = None
+    modalities: Annotated[
+        list[str] | None, typer.Option(help="Use only this modality (imu, thm, tof). May be repeated.", metavar="NAME")
+    ] = None
+    mirror_left: Annotated[
+        bool | None,
+        typer.Option(
+            "--mirror-left/--no-mirror-left",
+            help="Mirror recordings of left-handed subjects to the right [default: mirror-left].",
+        ),
+    ] = None
+    undo_flips: Annotated[
+        str | None,
+        typer.Option(
+            help="Turn the recordings of subjects who wore the device upside down. auto finds these subjects from "
+            "accelerations; a text file names them, one per line [default: off].",
+            metavar="auto|off|FILE",
+        ),
+    ] = None
+    tof_images: Annotated[
+        bool | None,
+        typer.Option(
+            "--tof-images/--no-tof-images",
+            help="Keep the 8x8 ToF images, which networks are trained on [default: tof-images].",
+        ),
+    ] = None
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command("featurize")(featurize)
+    app.command("featurize", cls=Command)(featurize)
 
 
+@grouped
 def featurize(
     data: Annotated[Path, typer.Argument(help="Prepared dataset.", metavar="DATA")],
     features: Annotated[Path, typer.Argument(help="Folder to write the features into.", metavar="FEATURES")],
-    families: Annotated[
-        list[str] | None, typer.Option(help="Only this family of features; may be repeated.", metavar="NAME")
-    ] = None,
-    modalities: Annotated[
-        list[str] | None, typer.Option(help="Only this modality (imu, thm, tof); may be repeated.", metavar="NAME")
-    ] = None,
-    mirror_left: Annotated[
-        bool | None,
-        typer.Option("--mirror-left/--no-mirror-left", help="Mirror left-handers to the right [default: mirror-left]."),
-    ] = None,
-    undo_flips: Annotated[
-        str | None,
-        typer.Option(
-            help="Turn round again whose device was upside down: found from accelerations (auto), or named in a text "
-            "file, a subject a line; nobody by default (off).",
-            metavar="auto|off|FILE",
-        ),
-    ] = None,
+    *,
+    options: FeatureOptions,
     rate_hz: Annotated[
-        float | None, typer.Option(help="Refuse the dataset unless it has so many frames a second.", metavar="HZ")
+        float | None,
+        typer.Option(help="Refuse the dataset unless it has this number of frames per second.", metavar="HZ"),
     ] = None,
-    tof_images: Annotated[
-        bool | None,
-        typer.Option(
-            "--tof-images/--no-tof-images", help="Keep the 8x8 ToF images, which nets train on [default: tof-images]."
-        ),
+    model_kind: Annotated[
+        str | None,
+        typer.Option("--for", help="keras: leave out the sequence table, which only trees need.", metavar="KIND"),
     ] = None,
-    only_for: Annotated[
-        str | None, typer.Option("--for", help="keras: leave out the sequence table, which trees need.", metavar="KIND")
-    ] = None,
-    config_file: shared.Config = None,
-    settings: shared.Set = None,
-    workers: shared.Workers = 0,
-    scheduler: shared.Scheduler = None,
-    force: shared.Force = False,
-    resume: shared.Resume = False,
-    quiet: shared.Quiet = False,
-    as_json: shared.Json = False,
-    debug: shared.Debug = False,
+    settings: SettingsOptions,
+    run: RunOptions,
+    output: OutputOptions,
+    display: DisplayOptions,
 ) -> None:
-    """Compute the frame channels that nets train on and the sequence table that trees train on.
+    """Compute the frame channels for networks and the sequence table for trees.
 
     Writes index.parquet, sequences.parquet, frames-*.parquet and catalogue.parquet (what each column is).
 
@@ -64,83 +89,88 @@ def featurize(
     """
     from bfrbctl import config as configuration
     from bfrbctl.artefacts.folders import open_folder
-    from bfrbctl.artefacts.journals import interrupted_run
     from bfrbctl.artefacts.outputs import Job, open_output
-    from bfrbctl.errors import UsageError
-    from bfrbctl.features import FeatureConfig
-    from bfrbctl.features.featurization import featurize as run
+    from bfrbctl.features.featurization import featurize as compute
     from bfrbctl.features.featurization import with_flips
 
-    if only_for not in (None, "keras", "lgbm"):
-        raise UsageError(f"--for {only_for}: no such kind of model", hint="choose keras or lgbm, or leave it out")
-    earlier = dict(interrupted_run(features, "features", resume=resume).config)
-    table = earlier.pop("table", True)
-    table = table if only_for is None else only_for != "keras"
-    config = configuration.build(
-        FeatureConfig,
-        earlier=earlier,
-        file=config_file,
-        overrides=settings or (),
-        families=tuple(families) if families else None,
-        modalities=tuple(modalities) if modalities else None,
-        mirror_left=mirror_left,
-        tof_images=tof_images,
-        **_flips(undo_flips),
-    )
+    config, table = _settings(features, options, settings, model_kind, resume=output.resume)
     dataset = open_folder(data, "dataset")
-    _see_rate(rate_hz, dataset.content["rate_hz"], data)
+    _check_rate(rate_hz, dataset.content["rate_hz"], data)
     config = with_flips(dataset, config)
     effective = {**configuration.as_mapping(config), "table": table}
-    job = Job("features", effective, (dataset.ref(),), shared.command_line())
+    job = Job("features", effective, (dataset.ref(),), command_line())
     with (
-        shared.executor(workers, scheduler, quiet=quiet) as executor,
-        open_output(features, job, force=force, resume=resume) as output,
-        shared.progress("featurize", dataset.content["n_frames"], quiet=quiet, unit="frames") as advance,
+        executor(run.workers, run.scheduler, quiet=display.quiet) as workers,
+        open_output(features, job, force=output.force, resume=output.resume) as folder,
+        progress("featurize", dataset.content["n_frames"], quiet=display.quiet, unit="frames") as advance,
     ):
-        folder = run(dataset, output, config, table=table, executor=executor, on_file=advance)
-        reused = [name for name in output.reused if name.startswith("frames")]
-    content = folder.content
-    lines = [
-        f"wrote {features}: {content['n_features']} sequence features, {content['n_channels']} frame channels",
-        *([f"      turned round again: {', '.join(config.flipped_subjects)}"] if config.flipped_subjects else []),
-        *([f"      reused {len(reused)} files of the earlier run"] if reused else []),
-    ]
-    kind = only_for or ("lgbm" if table else "keras")
-    shared.tell(
-        {"output": features, **content, "flipped_subjects": config.flipped_subjects, "reused": reused},
-        lines=lines,
-        next_command=f"bfrbctl train {kind} {features} {kind}" if content["classes"] else None,
-        as_json=as_json,
-        quiet=quiet,
-    )
+        finished = compute(dataset, folder, config, table=table, executor=workers, on_file=advance)
+    reused = [name for name in folder.reused if name.startswith("frames")]
+    _show(finished, config, reused, model_kind or ("lgbm" if table else "keras"), display)
 
 
-def _see_rate(told: float | None, rate_hz: float, data: Path) -> None:
+def _settings(
+    features: Path, options: FeatureOptions, settings: SettingsOptions, model_kind: str | None, *, resume: bool
+) -> tuple["FeatureConfig", bool]:
+    """Make the settings, and whether the sequence table is written."""
+    from bfrbctl.artefacts.journals import interrupted_run
+    from bfrbctl.errors import UsageError
+    from bfrbctl.features import FeatureConfig
+
+    if model_kind not in (None, "keras", "lgbm"):
+        raise UsageError(f"--for {model_kind}: no such kind of model", hint="choose keras or lgbm, or leave it out")
+    earlier = dict(interrupted_run(features, "features", resume=resume).config)
+    table = earlier.pop("table", True)
+    given: dict[str, Any] = asdict(options)
+    given |= {name: tuple(given[name]) if given[name] else None for name in ("families", "modalities")}
+    given |= _flips(given.pop("undo_flips"))
+    return settings.build(
+        FeatureConfig, earlier=earlier, **given
+    ), table if model_kind is None else model_kind != "keras"
+
+
+def _check_rate(expected: float | None, rate_hz: float, data: Path) -> None:
     """Refuse a rate that is not the dataset's: features know no other one."""
     from bfrbctl.errors import UsageError
 
-    if told is not None and told != rate_hz:
+    if expected is not None and expected != rate_hz:
         raise UsageError(
-            f"--rate-hz {told:g}: {data} was prepared at {rate_hz:g} frames a second",
-            hint=f"leave --rate-hz out, or prepare the recordings anew with --rate-hz {told:g}",
+            f"--rate-hz {expected:g}: {data} was prepared at {rate_hz:g} frames a second",
+            hint=f"leave --rate-hz out, or prepare the recordings again with --rate-hz {expected:g}",
         )
 
 
-def _flips(told: str | None) -> dict[str, Any]:
-    """Give the settings that --undo-flips stands for; a file that is called auto or off is told as ./auto."""
+def _flips(choice: str | None) -> dict[str, Any]:
+    """Give the settings that --undo-flips stands for; a file that is called auto or off is given as ./auto."""
     from bfrbctl.errors import UsageError
 
-    if told is None:
+    if choice is None:
         return {}
-    if told in ("auto", "off"):
-        return {"undo_flips": told, "flipped_subjects": ()}
+    if choice in ("auto", "off"):
+        return {"undo_flips": choice, "flipped_subjects": ()}
     try:
-        lines = Path(told).read_text(encoding="utf-8").splitlines()
+        lines = Path(choice).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"--undo-flips {told}: cannot be read ({error})", hint="choose auto, off, or give a text file"
+            f"--undo-flips {choice}: cannot be read ({error})", hint="choose auto, off, or give a text file"
         ) from error
     subjects = tuple(line.strip() for line in lines if line.strip())
     if not subjects:
-        raise UsageError(f"--undo-flips {told}: names nobody", hint="one subject a line")
+        raise UsageError(f"--undo-flips {choice}: contains no subject", hint="write one subject per line")
     return {"undo_flips": "listed", "flipped_subjects": subjects}
+
+
+def _show(
+    folder: "Folder", config: "FeatureConfig", reused: list[str], model_kind: str, display: DisplayOptions
+) -> None:
+    content, path, turned = folder.content, folder.path, config.flipped_subjects
+    show_result(
+        {"output": path, **content, "flipped_subjects": turned, "reused": reused},
+        lines=[
+            f"wrote {path}: {content['n_features']} sequence features, {content['n_channels']} frame channels",
+            *([f"      turned recordings of {', '.join(turned)}, who wore the device upside down"] if turned else []),
+            *reused_line(reused),
+        ],
+        next_command=f"bfrbctl train {model_kind} {path} {model_kind}" if content["classes"] else None,
+        display=display,
+    )

@@ -1,197 +1,214 @@
-"""bfrbctl inspect: look into any folder of ours."""
+"""bfrbctl inspect: show what a folder holds, of any kind that bfrbctl writes."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bfrbctl.cli import shared
+from bfrbctl.cli.help import Command, Group
+from bfrbctl.cli.options import OUTPUT, Debug, DisplayOptions, Force, Json, grouped
+from bfrbctl.cli.plots import check_plot, write_plot
+from bfrbctl.cli.results import print_json, show_result
 
 if TYPE_CHECKING:
     from bfrbctl.inspection import Table, View
 
 PLAIN = {
-    "dataset": ("Show people, gestures, lengths, missing sensors, repairs and folds of a dataset.", "data/"),
-    "folds": ("Show how the folds divide people and gestures.", "features/"),
-    "training": ("Show the scores of every scenario while training, by fold.", "keras/"),
-    "confusion": ("Show which gestures are taken for which.", "blend/"),
-    "calibration": ("Show how far probabilities can be believed, before and after a temperature.", "blend/"),
+    "dataset": ("Show subjects, gestures, lengths, missing sensors, repairs and folds of a dataset.", "data/"),
+    "folds": ("Show how the folds divide subjects and gestures.", "features/"),
+    "training": ("Show the scores of every scenario during training, by fold.", "keras/"),
+    "confusion": ("Show which gestures are confused with which.", "blend/"),
+    "calibration": ("Show how well probabilities are calibrated, before and after a temperature.", "blend/"),
     "blend": ("Show weights, temperatures, scores and what each member adds.", "blend/"),
     "predictions": ("Show what was predicted, and the score where the input had labels.", "predictions/"),
 }
 """Views that take a folder and nothing else: what they show, and an example."""
 
-Folder = Annotated[Path, typer.Argument(help="The folder to look into.", metavar="FOLDER")]
-Plot = Annotated[Path | None, typer.Option("--plot", help="Also draw it into this file.", metavar="FILE.svg|png")]
+Folder = Annotated[Path, typer.Argument(help="Folder to inspect.", metavar="FOLDER")]
 Features = Annotated[
-    Path | None, typer.Option("--features", help="The feature folder it was trained on.", metavar="FOLDER")
+    Path | None, typer.Option("--features", help="Feature folder that the model was trained on.", metavar="FOLDER")
 ]
+Shap = Annotated[bool, typer.Option("--shap", help="Compute SHAP values too, on held-out sequences of --features.")]
 
-Shap = Annotated[bool, typer.Option("--shap", help="SHAP values too, on held-out sequences of --features.")]
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """How a view is shown."""
+
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", help="Also draw the view into this file.", metavar="FILE.svg|png", rich_help_panel=OUTPUT
+        ),
+    ] = None
+    as_json: Json = False
+    debug: Debug = False
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
-    inspect = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look into any folder bfrbctl wrote.")
-    for what in ("dataset", "sequence", "features", "feature", "folds", "training", "oof", "confusion", "calibration"):
-        _add(inspect, what)
-    for what in ("feature-importance", "blend", "predictions", "artefact", "compare", "report"):
-        _add(inspect, what)
+    about = "Show what a folder holds, of any kind that bfrbctl writes."
+    inspect = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help=about)
+    for name in ("dataset", "sequence", "features", "feature", "folds", "training", "oof", "confusion", "calibration"):
+        _add(inspect, name)
+    for name in ("feature-importance", "blend", "predictions", "artefact", "compare", "report"):
+        _add(inspect, name)
     app.add_typer(inspect, name="inspect")
 
 
-def _add(app: typer.Typer, what: str) -> None:
-    if what in PLAIN:
-        about, example = PLAIN[what]
-        app.command(what, help=f"{about}\n\nExample: bfrbctl inspect {what} {example} --json")(_command(what))
+def _add(app: typer.Typer, name: str) -> None:
+    if name in PLAIN:
+        about, example = PLAIN[name]
+        text = f"{about}\n\nExample: bfrbctl inspect {name} {example} --json"
+        app.command(name, cls=Command, help=text)(_plain_command(name))
     else:
-        app.command(what)(SPECIAL[what])
+        app.command(name, cls=Command)(SPECIAL[name])
 
 
-def _command(what: str) -> Any:
-    def show(folder: Folder, plot: Plot = None, as_json: shared.Json = False, debug: shared.Debug = False) -> None:
-        _show(what, folder, plot=plot, as_json=as_json)
+def _plain_command(name: str) -> Callable[..., None]:
+    @grouped
+    def show(folder: Folder, *, view: ViewOptions) -> None:
+        _show(name, folder, view)
 
     return show
 
 
+@grouped
 def sequence(
     folder: Folder,
-    sequence_id: Annotated[str | None, typer.Argument(help="Which; the first when not given.", metavar="ID")] = None,
-    plot: Plot = None,
-    as_json: shared.Json = False,
-    debug: shared.Debug = False,
+    sequence_id: Annotated[
+        str | None, typer.Argument(help="Sequence to show; the first one by default.", metavar="ID")
+    ] = None,
+    *,
+    view: ViewOptions,
 ) -> None:
-    """Show one sequence of a dataset: channels over time, ToF images, what was found in it.
+    """Show one sequence of a dataset: channels over time, ToF images, and the findings of its checks.
 
     Example: bfrbctl inspect sequence data/ SEQ_000007 --plot sequence.svg
     """
-    _show("sequence", folder, plot=plot, as_json=as_json, sequence=sequence_id)
+    _show("sequence", folder, view, sequence=sequence_id)
 
 
+@grouped
 def features(
     folder: Folder,
+    *,
     against: Annotated[
         Path | None, typer.Option("--against", help="Feature folder to look for drift against.", metavar="FOLDER")
     ] = None,
-    plot: Plot = None,
-    as_json: shared.Json = False,
-    debug: shared.Debug = False,
+    view: ViewOptions,
 ) -> None:
     """Show catalogue, null shares, constant and duplicate columns, and drift from train to test or to another folder.
 
     Example: bfrbctl inspect features features/ --against test_features/
     """
-    _show("features", folder, plot=plot, as_json=as_json, other=against)
+    _show("features", folder, view, other=against)
 
 
+@grouped
 def feature(
     folder: Folder,
-    name: Annotated[str, typer.Argument(help="Which feature or frame channel.", metavar="NAME")],
+    name: Annotated[str, typer.Argument(help="Name of a feature or frame channel.", metavar="NAME")],
+    *,
     model: Annotated[
         Path | None, typer.Option("--model", help="Model or blend to take the importance from.", metavar="FOLDER")
     ] = None,
-    plot: Plot = None,
-    as_json: shared.Json = False,
-    debug: shared.Debug = False,
+    view: ViewOptions,
 ) -> None:
     """Explain one feature: formula, unit, window in frames and seconds, values by gesture, null share, importance.
 
     Example: bfrbctl inspect feature features/ gyro_mag__last32_std --model lgbm/ --plot feature.svg
     """
-    _show("feature", folder, plot=plot, as_json=as_json, feature=name, model=model)
+    _show("feature", folder, view, feature=name, model=model)
 
 
-def oof(
-    folder: Folder,
-    features: Features = None,
-    plot: Plot = None,
-    as_json: shared.Json = False,
-    debug: shared.Debug = False,
-) -> None:
-    """Show out-of-fold scores with intervals, of every gesture worst first, by class, orientation, fold and subject.
+@grouped
+def oof(folder: Folder, *, features: Features = None, view: ViewOptions) -> None:
+    """Show out-of-fold scores with intervals: of every gesture, worst first, by class, orientation, fold and subject.
 
     Example: bfrbctl inspect oof blend/ --features features/
     """
-    _show("oof", folder, plot=plot, as_json=as_json, features=features)
+    _show("oof", folder, view, features=features)
 
 
+@grouped
 def importance(
     folder: Folder,
+    *,
     features: Features = None,
     shap: Shap = False,
-    sample: Annotated[int, typer.Option("--sample", help="Sequences a fold for SHAP values.", min=1)] = 200,
-    plot: Plot = None,
-    as_json: shared.Json = False,
-    debug: shared.Debug = False,
+    sample: Annotated[int, typer.Option("--sample", help="Sequences per fold for SHAP values.", min=1)] = 200,
+    view: ViewOptions,
 ) -> None:
-    """Show what the trees use, by feature, family and modality, and its spread over folds.
+    """Show what the trees use, by feature, family and modality, and its standard deviation over folds.
 
     Example: bfrbctl inspect feature-importance lgbm/ --shap --features features/
     """
-    told = {"features": features, "shap": shap, "sample": sample}
-    _show("feature-importance", folder, plot=plot, as_json=as_json, **told)
+    _show("feature-importance", folder, view, features=features, shap=shap, sample=sample)
 
 
+@grouped
 def artefact(
     folder: Folder,
+    *,
     inputs: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Where to look for inputs that do not lie beside it: an input, or a folder of some; may be repeated.",
+            help="Where to look for inputs that do not lie beside the folder: an input, or a folder of inputs. May be "
+            "repeated.",
             metavar="DIR",
             exists=True,
             file_okay=False,
         ),
     ] = None,
-    plot: Plot = None,
-    as_json: shared.Json = False,
-    debug: shared.Debug = False,
+    view: ViewOptions,
 ) -> None:
     """Show manifest, lineage and versions of any folder, and verify its digests.
 
     Example: bfrbctl inspect artefact blend/ --inputs old/features/
     """
-    _show("artefact", folder, plot=plot, as_json=as_json, inputs=inputs or ())
+    _show("artefact", folder, view, inputs=inputs or ())
 
 
+@grouped
 def compare(
     first: Annotated[Path, typer.Argument(help="A model or blend.", metavar="A")],
-    second: Annotated[Path, typer.Argument(help="Another, of the same dataset.", metavar="B")],
-    plot: Plot = None,
-    as_json: shared.Json = False,
-    debug: shared.Debug = False,
+    second: Annotated[Path, typer.Argument(help="Another one, of the same dataset.", metavar="B")],
+    *,
+    view: ViewOptions,
 ) -> None:
     """Compare two models: B - A paired by sequence, with an interval by subject, and by seed where both have several.
 
     Example: bfrbctl inspect compare lgbm/ blend/
     """
-    _show("compare", first, plot=plot, as_json=as_json, other=second)
+    _show("compare", first, view, other=second)
 
 
+@grouped
 def report(
     folder: Folder,
-    output: Annotated[Path, typer.Argument(help="The page to write.", metavar="OUT.html")],
+    output: Annotated[Path, typer.Argument(help="Page to write.", metavar="OUT.html")],
+    *,
     features: Features = None,
     shap: Shap = False,
-    force: shared.Force = False,
-    quiet: shared.Quiet = False,
-    as_json: shared.Json = False,
-    debug: shared.Debug = False,
+    force: Force = False,
+    display: DisplayOptions,
 ) -> None:
-    """Write everything there is to see in a folder as one page that needs no network.
+    """Write all views of a folder as one page that needs no network.
 
     Example: bfrbctl inspect report blend/ blend.html --features features/
     """
     from bfrbctl.inspection.report import write_report
 
-    told = write_report(folder, output, features=features, shap=shap, force=force)
-    lines = [f"wrote {output}: {len(told['views'])} views, {told['bytes'] / 1e6:.2f} MB"]
-    lines += [f" left out {name}: {reason}" for name, reason in told["left_out"].items()]
-    shared.tell({"output": str(output), **told}, lines=lines, next_command=None, as_json=as_json, quiet=quiet)
+    written = write_report(folder, output, features=features, shap=shap, force=force)
+    lines = [f"wrote {output}: {len(written['views'])} views, {written['bytes'] / 1e6:.2f} MB"]
+    lines += [f" left out {name}: {reason}" for name, reason in written["left_out"].items()]
+    show_result({"output": str(output), **written}, lines=lines, next_command=None, display=display)
 
 
-SPECIAL: dict[str, Any] = {
+SPECIAL: dict[str, Callable[..., None]] = {
     "sequence": sequence,
     "features": features,
     "feature": feature,
@@ -203,74 +220,22 @@ SPECIAL: dict[str, Any] = {
 }
 
 
-def _show(what: str, folder: Path, *, plot: Path | None, as_json: bool, **told: Any) -> None:
+def _show(name: str, folder: Path, options: ViewOptions, **more: Any) -> None:
     from bfrbctl.inspection import inspect, options_of
 
-    if plot is not None:
-        _check_plot(plot, folder)
-    view = inspect(what, folder, options_of(what, **told))
-    if plot is not None:
-        _plot(view, plot)
-    if as_json:
-        shared.tell(view.as_json(), lines=(), next_command=None, as_json=True, quiet=False)
+    if options.plot is not None:
+        check_plot(options.plot, folder)
+    view = inspect(name, folder, options_of(name, **more))
+    if options.plot is not None:
+        write_plot(view, options.plot)
+    if options.as_json:
+        print_json(view.as_json())
     else:
         _draw(view)
 
 
-def _check_plot(path: Path, folder: Path) -> None:
-    """Refuse a file that cannot be drawn, before any work is done for it."""
-    from bfrbctl.errors import UsageError
-    from bfrbctl.inspection.report import check_outside
-
-    check_outside(path, folder)
-    if path.suffix.lower() not in (".svg", ".png"):
-        raise UsageError(f"--plot {path}: expected a name that ends in .svg or .png")
-    if path.suffix.lower() == ".png":
-        _check_png(path)
-
-
-def _plot(view: "View", path: Path) -> None:
-    from bfrbctl.artefacts.files import write_bytes
-    from bfrbctl.errors import DataError
-    from bfrbctl.inspection.drawing import flattened, standalone
-
-    if not view.figures:
-        why = f" ({view.notes[0]})" if view.notes else ""
-        raise DataError(f"{view.title}: there is nothing to draw{why}", hint="leave --plot out to see the tables")
-    drawing = standalone(view.figures)
-    if path.suffix.lower() == ".svg":
-        write_bytes(path, drawing.encode())
-    else:
-        write_bytes(path, bytes(_resvg(path).svg_to_bytes(svg_string=flattened(drawing))))
-
-
-def _check_png(path: Path) -> None:
-    """Refuse a PNG file that would have no labels: without a font the library silently leaves every text out."""
-    from bfrbctl.errors import UsageError
-    from bfrbctl.inspection.drawing import FONTS
-
-    probe = '<svg xmlns="http://www.w3.org/2000/svg" width="20" height="20">{}</svg>'
-    text = f'<text y="15" style="font:15px {FONTS}">a</text>'
-    draw = _resvg(path).svg_to_bytes
-    if draw(svg_string=probe.format(text)) == draw(svg_string=probe.format("")):
-        raise UsageError(
-            f"--plot {path}: no font is installed to write the labels with",
-            hint="draw it as .svg, or install a font such as DejaVu Sans (Debian, Ubuntu: fonts-dejavu-core)",
-        )
-
-
-def _resvg(path: Path) -> Any:
-    """Import what draws PNG files; the wheel that `pack` makes can be installed without it."""
-    from bfrbctl.errors import missing_library
-
-    try:
-        import resvg_py
-    except ImportError as error:
-        raise missing_library(f"--plot {path}", error, otherwise="draw it as .svg") from error
-    return resvg_py
-
-
 def _draw(view: "View") -> None:
+    """Print a view as text and tables."""
     from rich.console import Console
 
     from bfrbctl.inspection.view import cell_text

@@ -1,49 +1,60 @@
 """bfrbctl oof-blend: model folders -> blend folder."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from bfrbctl.cli import shared
+from bfrbctl.cli.help import Command
+from bfrbctl.cli.options import DisplayOptions, OutputOptions, SettingsOptions, command_line, grouped
+from bfrbctl.cli.results import show_result
+
+if TYPE_CHECKING:
+    from bfrbctl.artefacts.folders import Folder
+
+
+@dataclass(frozen=True)
+class BlendOptions:
+    """Settings of the blend that have options of their own."""
+
+    pooling: Annotated[str | None, typer.Option(help="arithmetic or logarithmic [default: arithmetic].")] = None
+    weights: Annotated[
+        str | None, typer.Option(help="Fixed weights instead of fitted ones.", metavar="NAME=W,NAME=W")
+    ] = None
+    decode: Annotated[
+        Literal["auto", "argmax", "threshold"] | None,
+        typer.Option(help="How probabilities become a gesture [default: auto, what scores better on other folds]."),
+    ] = None
+    assign: Annotated[
+        Literal["off", "causal"] | None,
+        typer.Option(help="causal: no joint label twice for one wearer; needs a member with --labels joint."),
+    ] = None
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command("oof-blend")(oof_blend)
+    app.command("oof-blend", cls=Command)(oof_blend)
 
 
+@grouped
 def oof_blend(
     folders: Annotated[
         list[Path],
         typer.Argument(help="Model folders, then the folder to write the blend into.", metavar="MODEL... BLEND"),
     ],
-    pooling: Annotated[str | None, typer.Option(help="arithmetic or logarithmic [default: arithmetic].")] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="Fixed weights instead of fitted ones.", metavar="NAME=W,NAME=W")
-    ] = None,
-    decode: Annotated[
-        Literal["auto", "argmax", "threshold"] | None,
-        typer.Option(help="How probabilities become a gesture [default: auto, what scores better on other folds]."),
-    ] = None,
-    assign: Annotated[
-        Literal["off", "causal"] | None,
-        typer.Option(help="causal: no joint label twice for one wearer; needs a member with --labels joint."),
-    ] = None,
+    *,
+    options: BlendOptions,
     single: Annotated[
-        bool, typer.Option("--single", help="Take one model by itself: fit its temperature and decoding.")
+        bool, typer.Option("--single", help="Take one model alone: fit its temperature and decoding.")
     ] = False,
-    config_file: shared.Config = None,
-    settings: shared.Set = None,
-    force: shared.Force = False,
-    resume: shared.Resume = False,
-    quiet: shared.Quiet = False,
-    as_json: shared.Json = False,
-    debug: shared.Debug = False,
+    settings: SettingsOptions,
+    output: OutputOptions,
+    display: DisplayOptions,
 ) -> None:
     """Blend models by their out-of-fold predictions, with temperatures and weights for both scenarios.
 
-    The score is honest: every fold is blended with weights fitted, and decoded by a rule chosen, on the other folds.
+    The score is honest: the weights and the decoding rule of a fold are chosen on the other folds.
 
     Example: bfrbctl oof-blend lgbm/ keras/ blend/
     """
@@ -51,43 +62,21 @@ def oof_blend(
     from bfrbctl.artefacts.folders import open_folder
     from bfrbctl.artefacts.journals import interrupted_run
     from bfrbctl.artefacts.outputs import Job, open_output
-    from bfrbctl.ensemble.blending import METRICS, blend, notes_of
+    from bfrbctl.ensemble.blending import blend
     from bfrbctl.ensemble.mixing import BlendConfig
-    from bfrbctl.evaluation.oof import score_line
-    from bfrbctl.schema import scenarios_of
 
     *members, target = folders
-    earlier = interrupted_run(target, "blend", resume=resume)
+    earlier = interrupted_run(target, "blend", resume=output.resume)
     _check_members(members, target, single=single or earlier.n_inputs == 1)
-    config = configuration.build(
-        BlendConfig,
-        earlier=earlier.config,
-        file=config_file,
-        overrides=settings or (),
-        pooling=pooling,
-        decode=decode,
-        assign=assign,
-        weights=tuple(weights.split(",")) if weights else None,
-    )
-    opened = [open_folder(path, "model") for path in members]
-    refs = tuple(folder.ref() for folder in opened)
-    job = Job("blend", configuration.as_mapping(config), refs, shared.command_line(), config.seed)
-    with open_output(target, job, force=force, resume=resume) as output:
-        finished = blend(opened, output, config)
-    summary = finished.read_json(METRICS)
-    lines = [
-        f"wrote {target}: {score_line(summary, scenarios_of(finished.content))}",
-        f"      {_gain_line(summary)}",
-        *_assignment_line(summary),
-        *(f"      {note}" for note in notes_of(summary)),
-    ]
-    shared.tell(
-        {"output": target, **summary},
-        lines=lines,
-        as_json=as_json,
-        quiet=quiet,
-        next_command=f"bfrbctl predict RAW {target} PREDICTIONS",
-    )
+    weights = tuple(options.weights.split(",")) if options.weights else None
+    given = {**vars(options), "weights": weights}
+    config = settings.build(BlendConfig, earlier=earlier.config, **given)
+    models = [open_folder(path, "model") for path in members]
+    refs = tuple(model.ref() for model in models)
+    job = Job("blend", configuration.as_mapping(config), refs, command_line(), config.seed)
+    with open_output(target, job, force=output.force, resume=output.resume) as folder:
+        finished = blend(models, folder, config)
+    _show(finished, display)
 
 
 def _check_members(members: list[Path], target: Path, *, single: bool) -> None:
@@ -97,13 +86,32 @@ def _check_members(members: list[Path], target: Path, *, single: bool) -> None:
     if not members or (len(members) == 1 and not single):
         raise UsageError(
             f"oof-blend: {'one model' if members else 'no model'} and {target} to write, expected two models at least",
-            hint="name the folder to write last: oof-blend MODEL MODEL BLEND; --single takes one model by itself",
+            hint="name the folder to write last: oof-blend MODEL MODEL BLEND; --single takes one model alone",
         )
     twice = sorted({str(path) for path in members if [other.resolve() for other in members].count(path.resolve()) > 1})
     if twice:
         raise UsageError(f"oof-blend: model {', '.join(twice)} is given twice", hint="name each model once")
     if len(members) > 1 and single:
         raise UsageError(f"oof-blend --single: {len(members)} models, expected one", hint="leave --single out")
+
+
+def _show(folder: "Folder", display: DisplayOptions) -> None:
+    from bfrbctl.ensemble.blending import METRICS, notes_of
+    from bfrbctl.evaluation.oof import score_line
+    from bfrbctl.schema import scenarios_of
+
+    summary = folder.read_json(METRICS)
+    show_result(
+        {"output": folder.path, **summary},
+        lines=[
+            f"wrote {folder.path}: {score_line(summary, scenarios_of(folder.content))}",
+            f"      {_gain_line(summary)}",
+            *_assignment_line(summary),
+            *(f"      {note}" for note in notes_of(summary)),
+        ],
+        next_command=f"bfrbctl predict RAW {folder.path} PREDICTIONS",
+        display=display,
+    )
 
 
 def _gain_line(summary: dict[str, Any]) -> str:
@@ -114,8 +122,9 @@ def _gain_line(summary: dict[str, Any]) -> str:
 
 
 def _assignment_line(summary: dict[str, Any]) -> list[str]:
-    told = summary["assignment"]
-    if not told:
+    assignment = summary["assignment"]
+    if not assignment:
         return []
-    orders = [len(part["orders"]) for part in told.values() if isinstance(part, dict)]
-    return [f"      with causal assignment {told['score']:.4f} ({told['gain']:+.4f}; mean of {orders[0]} orders)"]
+    orders = [len(part["orders"]) for part in assignment.values() if isinstance(part, dict)]
+    gain = f"{assignment['gain']:+.4f}; mean of {orders[0]} orders"
+    return [f"      with causal assignment {assignment['score']:.4f} ({gain})"]

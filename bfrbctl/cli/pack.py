@@ -5,54 +5,57 @@ from typing import Annotated
 
 import typer
 
-from bfrbctl.cli import shared
+from bfrbctl.cli.help import Command
+from bfrbctl.cli.options import DisplayOptions, OutputOptions, command_line, grouped
+from bfrbctl.cli.results import show_result
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command("pack")(pack)
+    app.command("pack", cls=Command)(pack)
 
 
+@grouped
 def pack(
     model: Annotated[Path, typer.Argument(help="Model or blend folder.", metavar="MODEL_OR_BLEND")],
     out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
+    *,
     owner: Annotated[str, typer.Option(help="Your name on Kaggle, or that of an organisation.", metavar="NAME")],
     slug: Annotated[str, typer.Option(help="Name of the dataset in its address: 6 to 50 of a-z, 0-9 and hyphens.")],
     title: Annotated[str, typer.Option(help="Title of the dataset: 6 to 50 characters.")],
-    licence: Annotated[str, typer.Option("--licence", "--license", help="One that Kaggle knows by name.")] = "CC0-1.0",
-    force: shared.Force = False,
-    resume: shared.Resume = False,
-    quiet: shared.Quiet = False,
-    as_json: shared.Json = False,
-    debug: shared.Debug = False,
+    licence: Annotated[
+        str, typer.Option("--licence", "--license", help="Licence, by the name that Kaggle uses.")
+    ] = "CC0-1.0",
+    output: OutputOptions,
+    display: DisplayOptions,
 ) -> None:
     """Pack a model or blend with the wheel of bfrbctl and a submission.py, ready for `kaggle datasets create`.
 
-    The folder is flat and opens like the model itself, with the same digest; submission.py pins it.
+    The folder is flat and opens like the model itself, with the same digest. submission.py pins this digest.
 
     Example: bfrbctl pack blend/ upload/ --owner jane --slug my-bfrb-blend --title "My BFRB blend"
     """
     from bfrbctl.artefacts.folders import open_folder
     from bfrbctl.artefacts.outputs import Job, open_output
+    from bfrbctl.config import build
     from bfrbctl.errors import UsageError
     from bfrbctl.prediction.packing import PackConfig
-    from bfrbctl.prediction.packing import pack as run
+    from bfrbctl.prediction.packing import pack as write_pack
 
-    config = PackConfig(owner, slug, title, licence)
+    config = build(PackConfig, owner=owner, slug=slug, title=title, licence=licence)
     if model.resolve() == out.resolve():
         raise UsageError(f"{out}: is the folder to be packed", hint="pack it into another one")
     folder = open_folder(model, "model", "blend")
-    job = Job("pack", vars(config), (folder.ref(),), shared.command_line())
-    with open_output(out, job, force=force, resume=resume) as output:
-        packed = run(folder, output, config)
+    job = Job("pack", vars(config), (folder.ref(),), command_line())
+    with open_output(out, job, force=output.force, resume=output.resume) as packing:
+        packed = write_pack(folder, packing, config)
     size = sum(path.stat().st_size for path in out.iterdir())
-    shared.tell(
+    show_result(
         {"output": out, "id": f"{owner}/{slug}", "kind": packed.kind, "sha256": packed.sha256, "bytes": size},
         lines=[
             f"wrote {out}: a {packed.kind} and what a notebook needs, {size / 1e6:.1f} MB",
             f"      digest {packed.sha256}, pinned in submission.py",
         ],
         next_command=f"kaggle datasets create -p {out}",
-        as_json=as_json,
-        quiet=quiet,
+        display=display,
     )

@@ -2,22 +2,38 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bfrbctl.cli import shared
+from bfrbctl.cli.help import Command
+from bfrbctl.cli.options import (
+    DisplayOptions,
+    ModelOptions,
+    OutputOptions,
+    RunOptions,
+    command_line,
+    grouped,
+    remembered_path,
+)
+from bfrbctl.cli.progress import executor, progress
+from bfrbctl.cli.results import show_result
+
+if TYPE_CHECKING:
+    from bfrbctl.artefacts.folders import Folder
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command("predict")(predict)
+    app.command("predict", cls=Command)(predict)
 
 
+@grouped
 def predict(
     recordings: Annotated[Path, typer.Argument(help="Raw folder or file, or a prepared dataset.", metavar="INPUT")],
     model: Annotated[Path, typer.Argument(help="Model or blend folder.", metavar="MODEL_OR_BLEND")],
     out: Annotated[Path, typer.Argument(help="Folder to write the predictions into.", metavar="OUT")],
+    *,
     split: Annotated[
         str | None, typer.Option(help="train or test, where the input has both [default: test].", metavar="NAME")
     ] = None,
@@ -28,21 +44,12 @@ def predict(
     strict: Annotated[
         bool | None, typer.Option("--strict", help="Stop at a sequence, or a member of the blend, that cannot be used.")
     ] = None,
-    without: shared.Without = None,
-    expect_sha256: Annotated[
-        str | None, typer.Option(help="Refuse the model unless it has this digest.", metavar="HEX")
-    ] = None,
-    workers: Annotated[
-        int, typer.Option(help="Processes; 0 means one a core, or none beside this one for a small input.", min=0)
-    ] = 0,
-    scheduler: shared.Scheduler = None,
-    force: shared.Force = False,
-    resume: shared.Resume = False,
-    quiet: shared.Quiet = False,
-    as_json: shared.Json = False,
-    debug: shared.Debug = False,
+    opening: ModelOptions,
+    run: RunOptions,
+    output: OutputOptions,
+    display: DisplayOptions,
 ) -> None:
-    """Predict the gesture of every sequence; with labels in the input, or --answers, score it as well.
+    """Predict the gesture of every sequence. With labels in the input, or --answers, score the predictions as well.
 
     Writes predictions.parquet (with all probabilities), submission.parquet, submission.csv and problems.parquet.
 
@@ -54,52 +61,54 @@ def predict(
     from bfrbctl.prediction.predictor import Predictor
     from bfrbctl.prediction.scoring import read_answers
     from bfrbctl.prediction.submission import input_refs, open_input
-    from bfrbctl.prediction.submission import predict as run
+    from bfrbctl.prediction.submission import predict as write_predictions
 
-    begun = interrupted_run(out, "predictions", resume=resume)
-    remembered, answers = shared.remembered_path(begun, "answers", answers)
-    given = read_answers(answers) if answers else None
-    earlier = begun.config
-    split = earlier.get("split") if split is None else split
-    strict = bool(earlier.get("strict") if strict is None else strict)
-    without = list(earlier.get("without", ())) if without is None else without
-    predictor = Predictor.open(model, expect_sha256=expect_sha256, without=without, strict=strict)
+    begun = interrupted_run(out, "predictions", resume=output.resume)
+    remembered, answers = remembered_path(begun, "answers", answers)
+    labels = read_answers(answers) if answers else None
+    split = begun.config.get("split") if split is None else split
+    strict = bool(begun.config.get("strict") if strict is None else strict)
+    without = list(begun.config.get("without", ())) if opening.without is None else opening.without
+    predictor = Predictor.open(model, expect_sha256=opening.expect_sha256, without=without, strict=strict)
     source = open_input(recordings, predictor, split=split)
     refs = (*input_refs(recordings), open_folder(model).ref())
     config = {"split": split, "strict": strict, "without": list(predictor.left_out)}
-    job = Job("predictions", config, refs, shared.command_line(), options=remembered)
-    processes = workers if scheduler or workers else source.fitting_workers
+    job = Job("predictions", config, refs, command_line(), options=remembered)
     with (
-        shared.executor(processes, scheduler, quiet=quiet) as executor,
-        open_output(out, job, force=force, resume=resume) as output,
-        shared.progress("predict", source.total, quiet=quiet, unit=source.unit, scale=source.scale) as advance,
+        executor(run.workers_or(lambda: source.fitting_workers), run.scheduler, quiet=display.quiet) as workers,
+        open_output(out, job, force=output.force, resume=output.resume) as folder,
+        progress("predict", source.total, quiet=display.quiet, unit=source.unit, scale=source.scale) as advance,
     ):
-        folder = run(source, predictor, output, strict=strict, answers=given, executor=executor, on_frames=advance)
-    content = folder.content
-    lines = [f"wrote {out}: {content['n_sequences']} sequences, submission.parquet and submission.csv"]
+        finished = write_predictions(
+            source, predictor, folder, strict=strict, answers=labels, executor=workers, on_frames=advance
+        )
+    _show(finished, display)
+
+
+def _show(folder: "Folder", display: DisplayOptions) -> None:
+    content, path = folder.content, folder.path
+    lines = [f"wrote {path}: {content['n_sequences']} sequences, submission.parquet and submission.csv"]
     if content["n_problems"]:
-        lines.append(f"      {content['n_problems']} could not be used and got the prior: {out / 'problems.parquet'}")
-    lines += _score_lines(content)
-    shared.tell(
-        {"output": out, **content},
-        lines=lines,
-        next_command=f"bfrbctl inspect predictions {out}",
-        as_json=as_json,
-        quiet=quiet,
+        lines.append(f"      {content['n_problems']} could not be used and got the prior: {path / 'problems.parquet'}")
+    show_result(
+        {"output": path, **content},
+        lines=[*lines, *_score_lines(content)],
+        next_command=f"bfrbctl inspect predictions {path}",
+        display=display,
     )
 
 
 def _score_lines(content: Mapping[str, Any]) -> list[str]:
-    """Tell the scores, where there are any; that they are in-sample was warned of."""
+    """Show the scores, where there are any; a warning has said before that they are in-sample."""
     if "score" not in content:
         return []
     source = content["answers"]["name"] if "answers" in content else "the labels in the input"
     score, n_all = content["score"], content["n_sequences"]
     part = f"; {content['n_labelled']} of {n_all} sequences scored" if content["n_labelled"] < n_all else ""
     counts = content["in_sample"]
-    sort = "in-sample " if counts["sequences"] or counts["of_known_subjects"] else ""
+    prefix = "in-sample " if counts["sequences"] or counts["of_known_subjects"] else ""
     figures = f"{score['score']:.4f}"
     if score["binary_f1"] is not None:
         figures += f" (binary F1 {score['binary_f1']:.4f}, macro F1 {score['macro_f1']:.4f})"
         figures += f"; macro F1 over all gestures {score['gesture_macro_f1']:.4f}"
-    return [f"      {sort}{content['headline']} against {source}: {figures}{part}"]
+    return [f"      {prefix}{content['headline']} against {source}: {figures}{part}"]

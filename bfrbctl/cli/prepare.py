@@ -1,104 +1,148 @@
 """bfrbctl prepare: raw recordings -> prepared dataset."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bfrbctl.cli import shared
+from bfrbctl.cli.help import Command
+from bfrbctl.cli.options import (
+    OUTPUT,
+    DisplayOptions,
+    OutputOptions,
+    RunOptions,
+    SettingsOptions,
+    command_line,
+    grouped,
+    remembered_path,
+)
+from bfrbctl.cli.progress import executor, progress
+from bfrbctl.cli.results import reused_line, show_result
+
+if TYPE_CHECKING:
+    from bfrbctl.artefacts.folders import Folder
+    from bfrbctl.artefacts.journals import Journal
+    from bfrbctl.recordings.preparation import PrepareConfig
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """Settings of the dataset that have options of their own."""
+
+    rate_hz: Annotated[float | None, typer.Option(help="Frames per second [default: 10].")] = None
+    folds: Annotated[int | None, typer.Option(help="Number of subject-grouped folds [default: 5].")] = None
+    seed: Annotated[int | None, typer.Option(help="Seed of the folds [default: 0].")] = None
+    drop: Annotated[list[str] | None, typer.Option(help="Leave this sequence out. May be repeated.", metavar="SEQ")] = (
+        None
+    )
+    rows_per_file: Annotated[int | None, typer.Option(help="Frames per file, at least [default: 65536].")] = None
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
-    app.command("prepare")(prepare)
+    app.command("prepare", cls=Command)(prepare)
 
 
+@grouped
 def prepare(
     raw: Annotated[
         Path,
-        typer.Argument(help="The study's folder (train.csv and/or test.csv, or .parquet), or one file.", metavar="RAW"),
+        typer.Argument(
+            help="Folder of the recordings (train.csv and/or test.csv, or .parquet), or one file.", metavar="RAW"
+        ),
     ],
     data: Annotated[Path, typer.Argument(help="Folder to write the prepared dataset into.", metavar="DATA")],
-    demographics: Annotated[Path | None, typer.Option(help="The people of a single raw file (CSV or Parquet).")] = None,
-    rate_hz: Annotated[float | None, typer.Option(help="Frames a second [default: 10].")] = None,
-    folds: Annotated[int | None, typer.Option(help="Number of subject-grouped folds [default: 5].")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the folds [default: 0].")] = None,
-    drop: Annotated[
-        list[str] | None, typer.Option(help="Leave out a sequence; may be repeated.", metavar="SEQ")
+    *,
+    demographics: Annotated[
+        Path | None, typer.Option(help="The subjects of a single raw file (CSV or Parquet).")
     ] = None,
-    rows_per_file: Annotated[int | None, typer.Option(help="Frames a file, at least [default: 65536].")] = None,
+    options: DatasetOptions,
+    settings: SettingsOptions,
+    run: RunOptions,
     append: Annotated[
-        bool, typer.Option("--append", help="Add the recordings to the dataset that is there, as files of their own.")
+        bool,
+        typer.Option("--append", help="Add the recordings to the dataset, as new files.", rich_help_panel=OUTPUT),
     ] = False,
-    workers: Annotated[
-        int,
-        typer.Option(
-            help="Processes; 0 means one a core, or none beside this one for a small input or up to two cores.", min=0
-        ),
-    ] = 0,
-    scheduler: shared.Scheduler = None,
-    force: shared.Force = False,
-    resume: shared.Resume = False,
-    quiet: shared.Quiet = False,
-    as_json: shared.Json = False,
-    debug: shared.Debug = False,
+    output: OutputOptions,
+    display: DisplayOptions,
 ) -> None:
     """Check raw recordings, repair what can be repaired, split the subjects into folds.
 
     Writes sequences.parquet, frames-*.parquet and quality.parquet (what was repaired, where, why). With --append
-    nothing that is there changes: subjects keep their folds, new ones get theirs.
+    existing files do not change: subjects keep their folds, and new subjects get a fold.
 
     Example: bfrbctl prepare cmi-detect-behavior/ data/ --workers 2
     """
     from bfrbctl import config as configuration
     from bfrbctl.artefacts.journals import interrupted_run
     from bfrbctl.artefacts.outputs import Job, open_output
-    from bfrbctl.errors import UsageError
-    from bfrbctl.evaluation.metrics import one_sided_note
-    from bfrbctl.recordings.appending import settings_of
-    from bfrbctl.recordings.preparation import PrepareConfig, fitting_workers, split_refs
-    from bfrbctl.recordings.preparation import prepare as run
+    from bfrbctl.recordings.preparation import fitting_workers, split_refs
+    from bfrbctl.recordings.preparation import prepare as prepare_recordings
     from bfrbctl.recordings.raw import find_splits
 
-    if append and force:
+    if append:
+        _check_append(settings, force=output.force)
+    earlier = interrupted_run(data, "dataset", resume=output.resume)
+    config = _settings(data, options, settings, earlier, append=append)
+    remembered, demographics = remembered_path(earlier, "demographics", demographics)
+    splits = find_splits(raw, demographics)
+    job = Job("dataset", configuration.as_mapping(config), split_refs(splits), command_line(), config.seed, remembered)
+    n_bytes = sum(split.frames.stat().st_size for split in splits)
+    n_workers = run.workers_or(lambda: fitting_workers(splits))
+    with (
+        executor(n_workers, run.scheduler, quiet=display.quiet) as workers,
+        open_output(data, job, force=output.force, resume=output.resume, append=append) as folder,
+        progress("prepare", n_bytes, quiet=display.quiet, unit="MB", scale=1e6) as advance,
+    ):
+        dataset = prepare_recordings(splits, folder, config, executor=workers, on_bytes=advance)
+    _show(dataset, [name for name in folder.reused if name.startswith("frames")], display)
+
+
+def _check_append(settings: SettingsOptions, *, force: bool) -> None:
+    """Refuse options that have no meaning where recordings are added to a dataset."""
+    from bfrbctl.errors import UsageError
+
+    if force:
         raise UsageError(
             "--append and --force exclude each other", hint="one adds to the dataset, the other replaces it"
         )
-    earlier = interrupted_run(data, "dataset", resume=resume)
-    given = {"rate_hz": rate_hz, "folds": folds, "seed": seed, "rows_per_file": rows_per_file}
-    given = {key: earlier.config.get(key) if value is None else value for key, value in given.items()}
-    config = configuration.build(
-        PrepareConfig,
-        earlier=earlier.config,
-        **(settings_of(data, given) if append else given),
-        drop=tuple(drop) if drop else None,
-    )
-    options, demographics = shared.remembered_path(earlier, "demographics", demographics)
-    splits = find_splits(raw, demographics)
-    effective = configuration.as_mapping(config)
-    job = Job("dataset", effective, split_refs(splits), shared.command_line(), config.seed, options)
-    processes = workers if scheduler or workers else fitting_workers(splits)
-    total = sum(split.frames.stat().st_size for split in splits)
-    with (
-        shared.executor(processes, scheduler, quiet=quiet) as executor,
-        open_output(data, job, force=force, resume=resume, append=append) as output,
-        shared.progress("prepare", total, quiet=quiet, unit="MB", scale=1e6) as advance,
-    ):
-        folder = run(splits, output, config, executor=executor, on_bytes=advance)
-        reused = [name for name in output.reused if name.startswith("frames")]
-    content = folder.content
+    if settings.config_file or settings.settings:
+        raise UsageError(
+            "--append takes the settings of the dataset, and no --config or --set",
+            hint="leave them out; --drop and --rows-per-file can be given",
+        )
+
+
+def _settings(
+    data: Path, options: DatasetOptions, settings: SettingsOptions, earlier: "Journal", *, append: bool
+) -> "PrepareConfig":
+    """Make the settings; with --append those of the dataset, which no option may contradict."""
+    from bfrbctl.recordings.appending import settings_of
+    from bfrbctl.recordings.preparation import PrepareConfig
+
+    given: dict[str, Any] = asdict(options)
+    drop = given.pop("drop")
+    if append:
+        given = {key: earlier.config.get(key) if value is None else value for key, value in given.items()}
+        given = settings_of(data, given)
+    return settings.build(PrepareConfig, earlier=earlier.config, **given, drop=tuple(drop) if drop else None)
+
+
+def _show(dataset: "Folder", reused: list[str], display: DisplayOptions) -> None:
+    from bfrbctl.evaluation.metrics import one_sided_note
+
+    content, path = dataset.content, dataset.path
     note = one_sided_note(content)
     counts = ", ".join(f"{n} {name}" for name, n in content["n_sequences"].items())
-    lines = [
-        f"wrote {data}: {counts} sequences of {content['n_subjects']} subjects, {content['n_frames']} frames, "
-        f"{len(content['classes'])} gestures",
-        f"      {content['n_findings']} findings in {data / 'quality.parquet'}",
-        *([f"      reused {len(reused)} files of the earlier run"] if reused else []),
-    ]
-    shared.tell(
-        {"output": data, **content, "reused": reused, "warnings": [note] if note else []},
-        lines=lines,
-        as_json=as_json,
-        quiet=quiet,
-        next_command=f"bfrbctl featurize {data} FEATURES",
+    show_result(
+        {"output": path, **content, "reused": reused, "warnings": [note] if note else []},
+        lines=[
+            f"wrote {path}: {counts} sequences of {content['n_subjects']} subjects, {content['n_frames']} frames, "
+            f"{len(content['classes'])} gestures",
+            f"      {content['n_findings']} findings in {path / 'quality.parquet'}",
+            *reused_line(reused),
+        ],
+        next_command=f"bfrbctl featurize {path} FEATURES",
+        display=display,
     )

@@ -166,7 +166,7 @@ def _member(folder: Folder, name: str, content: Mapping[str, Any], *, prefix: st
             raise ArtefactError(f"{folder.path / start}*: {error.what}", hint=error.hint) from error
     if not models:
         raise ArtefactError(f"{folder.path}: member {name} has no folds")
-    known = FeatureConfig.__dataclass_fields__
+    known = FeatureConfig.model_fields
     settings = {key: value for key, value in content["features"].items() if key in known}
     config = from_mapping(FeatureConfig, settings, str(folder.path / MANIFEST))
     return Member(name, kind.name, kind.ensemble(models), config, layout_told(content), kind.needs, joint)

@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 from scipy.optimize import minimize, minimize_scalar
 
 from bfrbctl.arrays.ragged import AnyArray, Bool, Float32, Float64, Int64
-from bfrbctl.errors import DataError, UsageError
+from bfrbctl.config import Settings
+from bfrbctl.errors import DataError
 from bfrbctl.evaluation.metrics import has_two_sides, hierarchical_f1, log_loss
 from bfrbctl.evaluation.oof import OofScenario
 from bfrbctl.reprs import short_repr
@@ -32,45 +34,37 @@ MIN_AUTO_GROUPS = 3
 """Groups that `auto` needs: one to score, and two others, each to be scored by what was fitted without both."""
 
 
-@dataclass(frozen=True)
-class BlendConfig:
+class BlendConfig(Settings):
     """Settings of `oof-blend`.
 
-    Parameters
-    ----------
-    pooling
-        `arithmetic` (weighted mean of probabilities) or `logarithmic` (of their logarithms, normalised).
-    epsilon
-        Probabilities are floored at this and normalised before they are pooled.
-    weights
-        `name=value` for every member: fixed weights instead of fitted ones.
-    decode
-        How probabilities become a gesture: `argmax`, `threshold` (target or not by the summed probability of the
-        targets first), or `auto`: the threshold where its nested score is better by more than the standard error of the
-        gain, else argmax; for each scenario. What `auto` chooses for a
-        group that is scored comes from the other groups alone; with two groups it is argmax.
-    assign
-        `causal`: never answer a joint label twice for one wearer (see `assignment`); needs a member with joint labels.
-    seed
-        Seed of the bootstrap and of the orders of arrival.
+    What `decode = "auto"` chooses for a group that is scored comes from the other groups alone; with two groups it is
+    argmax.
     """
 
-    pooling: str = "arithmetic"
-    epsilon: float = 1e-4
-    weights: tuple[str, ...] = ()
-    decode: Literal["auto", "argmax", "threshold"] = "auto"
-    assign: Literal["off", "causal"] = "off"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.decode not in ("auto", *RULES):
-            raise UsageError(f"--decode {self.decode}: unknown", hint="choose auto, argmax or threshold")
-        if self.assign not in ("off", "causal"):
-            raise UsageError(f"--assign {self.assign}: unknown", hint="choose off or causal")
-        if self.pooling not in ("arithmetic", "logarithmic"):
-            raise UsageError(f"--pooling {self.pooling}: unknown", hint="choose arithmetic or logarithmic")
-        if not 0 < self.epsilon < 0.05:
-            raise UsageError(f"--epsilon {self.epsilon}: expected a small positive number below 0.05")
+    pooling: Literal["arithmetic", "logarithmic"] = Field(
+        default="arithmetic",
+        description="Weighted mean of the probabilities (arithmetic), or of their logarithms, normalised (logarithmic)",
+    )
+    epsilon: float = Field(
+        default=1e-4,
+        gt=0.0,
+        lt=0.05,
+        description="Probabilities are floored at this and normalised before they are pooled",
+    )
+    weights: tuple[str, ...] = Field(
+        default=(), description="Fixed weights instead of fitted ones: MEMBER=VALUE for every member"
+    )
+    decode: Literal["auto", "argmax", "threshold"] = Field(
+        default="auto",
+        description="How probabilities become a gesture: argmax; threshold (first target or not, by the summed "
+        "probability of the targets); auto, for each scenario: threshold where its nested score is "
+        "better by more than the standard error of the gain, else argmax",
+    )
+    assign: Literal["off", "causal"] = Field(
+        default="off",
+        description="causal: never predict a joint label twice for one subject; needs a member with joint labels",
+    )
+    seed: int = Field(default=0, description="Seed of the bootstrap and of the orders of arrival")
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def with_flips(dataset: Folder, config: features.FeatureConfig) -> features.Feat
     sequences, acc, offsets = read_accelerations(dataset)
     scores = features.raised(acc, offsets, sequences["handedness"].cast(pl.Float32).to_numpy())
     found = features.upside_down(scores, sequences.select(known_subject()).to_series().to_list())
-    return replace(config, flipped_subjects=found)
+    return config.model_copy(update={"flipped_subjects": found})
 
 
 def _featurize_file(

@@ -1,9 +1,12 @@
 """What of the feature engine is wanted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Literal, Self
 
-from bfrbctl.errors import UsageError
+from pydantic import Field, field_validator, model_validator
+
+from bfrbctl.config import Settings, expected, nearest
+from bfrbctl.errors import UsageError, examples
 from bfrbctl.recordings.dataset import IMU, THM, TOF
 
 FAMILIES: dict[str, str] = {
@@ -30,64 +33,62 @@ FAMILIES: dict[str, str] = {
 """Families of features and channels, and what each holds."""
 
 MODALITIES = (IMU, THM, TOF)
-FLIP_MODES = ("off", "listed", "auto")
 
 
-@dataclass(frozen=True)
-class FeatureConfig:
-    """Which features and channels to compute, and in which frame of reference.
+class FeatureConfig(Settings):
+    """Features and channels to compute, and their frame of reference."""
 
-    Parameters
-    ----------
-    families
-        Names out of `FAMILIES`; all of them by default. It filters frame channels and sequence features alike.
-    modalities
-        Sensors to use, out of imu, thm, tof; imu is always needed.
-    mirror_left
-        Mirror the recordings of left-handers (handedness 0), so that both hands look like a right hand.
-    undo_flips
-        `listed` turns the recordings of `flipped_subjects` round again, `auto` too, but that
-        `featurization.with_flips` finds them first; `off` leaves every recording as it is.
-    flipped_subjects
-        Who wore the device upside down. Nobody else is turned round: what becomes of a recording is told by its
-        subject and these settings alone.
-    tof_images
-        Hand the 8x8 ToF images on beside the channels.
+    families: tuple[str, ...] = Field(
+        default=tuple(FAMILIES), description="Families of frame channels and sequence features to compute"
+    )
+    modalities: tuple[str, ...] = Field(
+        default=MODALITIES, description="Sensors to use, out of imu, thm and tof; imu is always needed"
+    )
+    mirror_left: bool = Field(
+        default=True,
+        description="Mirror the recordings of left-handers (handedness 0), so that both hands look like a right hand",
+    )
+    undo_flips: Literal["off", "listed", "auto"] = Field(
+        default="off",
+        description="Turn recordings of a device worn upside down: of the flipped_subjects (listed), or of the "
+        "subjects that `featurize` finds (auto)",
+    )
+    flipped_subjects: tuple[str, ...] = Field(
+        default=(), description="Subjects who wore the device upside down; no other recording is turned"
+    )
+    tof_images: bool = Field(default=True, description="Keep the 8x8 ToF images beside the channels")
 
-    Raises
-    ------
-    UsageError
-        When a name is unknown; the message lists the valid ones.
-    """
+    @field_validator("families")
+    @classmethod
+    def _known_families(cls, chosen: tuple[str, ...]) -> tuple[str, ...]:
+        return _in_order(chosen, tuple(FAMILIES), "feature families")
 
-    families: tuple[str, ...] = tuple(FAMILIES)
-    modalities: tuple[str, ...] = MODALITIES
-    mirror_left: bool = True
-    undo_flips: str = "off"
-    flipped_subjects: tuple[str, ...] = ()
-    tof_images: bool = True
+    @field_validator("modalities")
+    @classmethod
+    def _known_modalities(cls, chosen: tuple[str, ...]) -> tuple[str, ...]:
+        if IMU not in (found := _in_order(chosen, MODALITIES, "modalities")):
+            raise expected("imu among them", "add imu")
+        return found
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "families", _in_order(self.families, tuple(FAMILIES), "feature family"))
-        object.__setattr__(self, "modalities", _in_order(self.modalities, MODALITIES, "modality"))
-        if IMU not in self.modalities:
-            raise UsageError("modalities are without imu, expected it among them", hint="add imu")
-        if self.undo_flips not in FLIP_MODES:
-            raise UsageError(
-                f"undo_flips is {self.undo_flips!r}, expected one of {', '.join(FLIP_MODES)}",
-                hint=f"choose one of {', '.join(FLIP_MODES)}",
-            )
-        object.__setattr__(self, "flipped_subjects", tuple(sorted(self.flipped_subjects)))
+    @field_validator("flipped_subjects")
+    @classmethod
+    def _sorted(cls, subjects: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(subjects))
+
+    @model_validator(mode="after")
+    def _listed_subjects(self) -> Self:
         if self.undo_flips != "auto" and bool(self.flipped_subjects) != (self.undo_flips == "listed"):
             raise UsageError(
                 f"undo_flips is {self.undo_flips!r} with {len(self.flipped_subjects)} flipped_subjects",
                 hint="name subjects with undo_flips listed, none with off",
             )
+        return self
 
 
 def _in_order(chosen: Sequence[str], valid: tuple[str, ...], what: str) -> tuple[str, ...]:
     unknown = [name for name in chosen if name not in valid]
-    if unknown or not chosen:
-        said = f"no {what} {unknown[0]!r}" if unknown else f"no {what} chosen"
-        raise UsageError(said, hint=f"choose out of {', '.join(valid)}")
+    if unknown:
+        raise expected(f"{what} out of {', '.join(valid)} ({examples(unknown)} unknown)", nearest(unknown[0], valid))
+    if not chosen:
+        raise expected(f"at least one of the {what}", f"choose out of {', '.join(valid)}")
     return tuple(name for name in valid if name in chosen)

@@ -9,15 +9,16 @@ pins the digests of the wheel and of the model. The same model packed by the sam
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from pydantic import Field, field_validator
 
 from bfrbctl import __version__
 from bfrbctl.artefacts.files import MAX_JSON_BYTES, FileEntry, encode_json, read_regular
 from bfrbctl.artefacts.folders import MANIFEST, METADATA, PACK, Folder, sealed
 from bfrbctl.artefacts.outputs import Output
+from bfrbctl.config import Settings, expected
 from bfrbctl.ensemble.blending import METRICS
-from bfrbctl.errors import UsageError
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.metrics import has_two_sides, headline, score_name
 from bfrbctl.prediction.wheel import build_wheel
@@ -60,51 +61,46 @@ LICENCES = (
 _LENGTHS = (6, 50)
 
 
-@dataclass(frozen=True)
-class PackConfig:
-    """How the dataset is called on Kaggle.
+class PackConfig(Settings):
+    """How the dataset is called on Kaggle."""
 
-    Parameters
-    ----------
-    owner
-        Name of the user or organisation, as in the address of its page.
-    slug
-        Name of the dataset in its address: 6 to 50 small letters, digits and hyphens.
-    title
-        What people read: 6 to 50 characters.
-    licence
-        One of LICENCES.
+    owner: str = Field(description="Name of the user or organisation, as in the address of its page")
+    slug: str = Field(description="Name of the dataset in its address: 6 to 50 small letters, digits and hyphens")
+    title: str = Field(description="Title of the dataset: 6 to 50 characters")
+    licence: str = Field(default="CC0-1.0", description="Licence, by the name that Kaggle gives it")
 
-    Raises
-    ------
-    UsageError
-        When Kaggle would refuse one of them.
-    """
+    @field_validator("owner")
+    @classmethod
+    def _owner(cls, owner: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,48}[A-Za-z0-9])?", owner):
+            raise expected("the name in kaggle.com/NAME: letters, digits, hyphens")
+        return owner
 
-    owner: str
-    slug: str
-    title: str
-    licence: str = "CC0-1.0"
-
-    def __post_init__(self) -> None:
+    @field_validator("slug")
+    @classmethod
+    def _slug(cls, slug: str) -> str:
         low, high = _LENGTHS
-        if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,48}[A-Za-z0-9])?", self.owner):
-            raise UsageError(f"--owner {self.owner!r}: expected the name in kaggle.com/NAME: letters, digits, hyphens")
-        if not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?", self.slug) or not low <= len(self.slug) <= high:
-            raise UsageError(
-                f"--slug {self.slug!r}: expected {low} to {high} of a-z, 0-9 and hyphens inside, "
-                f"has {len(self.slug)} characters",
-                hint=f"for example --slug {_as_slug(self.slug)}",
+        if not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?", slug) or not low <= len(slug) <= high:
+            raise expected(
+                f"{low} to {high} of a-z, 0-9 and hyphens inside (it has {len(slug)} characters)",
+                f"for example --slug {_as_slug(slug)}",
             )
-        if self.title != self.title.strip() or not self.title.isprintable() or not low <= len(self.title) <= high:
-            raise UsageError(
-                f"--title {self.title!r}: expected {low} to {high} printable characters, has {len(self.title)}"
-            )
-        if self.licence not in LICENCES:
-            raise UsageError(
-                f"--licence {self.licence!r}: Kaggle knows none of that name",
-                hint=f"choose one of {', '.join(LICENCES)}",
-            )
+        return slug
+
+    @field_validator("title")
+    @classmethod
+    def _title(cls, title: str) -> str:
+        low, high = _LENGTHS
+        if title != title.strip() or not title.isprintable() or not low <= len(title) <= high:
+            raise expected(f"{low} to {high} printable characters (it has {len(title)})")
+        return title
+
+    @field_validator("licence")
+    @classmethod
+    def _licence(cls, licence: str) -> str:
+        if licence not in LICENCES:
+            raise expected("a licence that Kaggle knows by name", f"choose one of {', '.join(LICENCES)}")
+        return licence
 
 
 def _as_slug(text: str) -> str:

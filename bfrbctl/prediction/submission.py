@@ -237,7 +237,7 @@ def predict(
         try:
             parts = run(on_frames=on_frames or (lambda _: None), gathered=False)
         except Unsorted:
-            output.forget(list(output.pieces))
+            output.forget(list(output.parts))
             parts = run(on_frames=lambda _: None, gathered=True)
         table = _assigned(pl.concat(parts), predictor).sort(SEQUENCE_ID)
         twice = table.filter(pl.col(SEQUENCE_ID).is_duplicated())[SEQUENCE_ID].unique().sort().to_list()

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from pydantic import Field
 
 from bfrbctl.artefacts.folders import QUALITY, SEQUENCES, Folder, InputRef, input_file_ref, pinned_file
 from bfrbctl.artefacts.outputs import Output
+from bfrbctl.config import Settings
 from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.evaluation.folds import extend_folds
 from bfrbctl.execution.executor import SEQUENTIAL, Executor, n_workers, run_tasks
@@ -67,37 +69,21 @@ _NUMBERS = frozenset(
 """Types of pixel columns that need no conversion: what reads them takes any number."""
 
 
-@dataclass(frozen=True)
-class PrepareConfig:
-    """Settings of `prepare`.
+class PrepareConfig(Settings):
+    """Settings of `prepare`."""
 
-    Parameters
-    ----------
-    rate_hz
-        Frames a second of the recordings.
-    folds
-        How many folds the labelled sequences get.
-    seed
-        Seed of the folds.
-    drop
-        Sequences to leave out.
-    rows_per_file
-        A frames file is closed by the sequence that brings it to this many rows or more.
-    """
-
-    rate_hz: float = DEFAULT_RATE_HZ
-    folds: int = 5
-    seed: int = 0
-    drop: tuple[str, ...] = ()
-    rows_per_file: int = 65_536
-
-    def __post_init__(self) -> None:
-        if not 0.1 <= self.rate_hz <= 10_000:
-            raise UsageError(f"--rate-hz {self.rate_hz}: expected 0.1 to 10000 frames a second")
-        if not 2 <= self.folds <= 100:
-            raise UsageError(f"--folds {self.folds}: expected 2 to 100")
-        if not 1 <= self.rows_per_file <= 4_000_000:
-            raise UsageError(f"--rows-per-file {self.rows_per_file}: expected 1 to 4000000")
+    rate_hz: float = Field(
+        default=DEFAULT_RATE_HZ, ge=0.1, le=10_000.0, description="Frames a second of the recordings"
+    )
+    folds: int = Field(default=5, ge=2, le=100, description="Folds of the labelled sequences, by subject")
+    seed: int = Field(default=0, description="Seed of the folds")
+    drop: tuple[str, ...] = Field(default=(), description="Sequences to leave out")
+    rows_per_file: int = Field(
+        default=65_536,
+        ge=1,
+        le=4_000_000,
+        description="Rows at which a frames file is closed, by the sequence that brings it to so many or more",
+    )
 
 
 def split_refs(splits: Sequence[RawSplit]) -> tuple[InputRef, ...]:
@@ -331,7 +317,7 @@ class _Writing:
             return self._shared_out(on_bytes) or self._streamed(on_bytes)
         except Unsorted:
             first = frames_file(self.first_file)
-            self.output.forget([name for name in self.output.pieces if name >= first])
+            self.output.forget([name for name in self.output.parts if name >= first])
         return self._gathered()
 
     def _streamed(self, on_bytes: OnBytes | None, *, gathered: bool = False) -> Notes:
@@ -390,7 +376,7 @@ class _Writing:
 
     def _has(self, number: int) -> bool:
         name = frames_file(number)
-        return self.output.has(name) and notes_file(number) in self.output.pieces[name]
+        return self.output.has(name) and notes_file(number) in self.output.parts[name]
 
     def _read(self, number: int) -> Notes:
         name = notes_file(number)

@@ -1,8 +1,8 @@
 """What a synthetic study is: how many people, which seed, how much they vary, how the device fails."""
 
-from dataclasses import dataclass
+from pydantic import Field
 
-from bfrbctl.errors import UsageError
+from bfrbctl.config import Settings
 from bfrbctl.schema import DEFAULT_RATE_HZ
 
 SEQUENCES_PER_SUBJECT = 102
@@ -14,61 +14,51 @@ MAX_SUBJECTS = 4000
 SPLITS = ("train", "test")
 
 
-@dataclass(frozen=True)
-class SimulationConfig:
-    """Settings of one synthetic study; every default is the study's own figure.
+class SimulationConfig(Settings):
+    """Settings of one synthetic study; every default is the study's own figure."""
 
-    Parameters
-    ----------
-    subjects
-        People in the train split; the study has 81.
-    test_subjects
-        People in the test split, none of whom is in train; two fifths of `subjects`, at least one, when None.
-    seed
-        Seed of everything; person i of a split is the same whatever the number of people or workers.
-    rate_hz
-        Frames a second.
-    left_handed, upside_down
-        Share of people.
-    imu_only
-        Share of each test subject's sequences whose thermopile and ToF columns are null.
-    personal_variation
-        How far people differ in style from each other, 1 as calibrated, 0 not at all.
-    repeat_variation
-        How far two repetitions by one person differ, 1 as calibrated.
-    sensor_noise
-        Factor on every noise, bias, drift and dropout of the sensors; 0 is an ideal device.
-    failures
-        Factor on the rates at which rows, sensors and rotations go missing or break.
-    """
-
-    subjects: int = 16
-    test_subjects: int | None = None
-    seed: int = 0
-    rate_hz: float = DEFAULT_RATE_HZ
-    left_handed: float = 0.12
-    upside_down: float = 0.025
-    imu_only: float = 0.5
-    personal_variation: float = 1.0
-    repeat_variation: float = 1.0
-    sensor_noise: float = 1.0
-    failures: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("subjects", "test_subjects"):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= MAX_SUBJECTS:
-                raise UsageError(f"{name} is {value}, expected 1 to {MAX_SUBJECTS}")
-        if self.seed < 0:
-            raise UsageError(f"seed is {self.seed}, expected 0 or more")
-        if not 2.0 <= self.rate_hz <= 200.0:
-            raise UsageError(f"rate_hz is {self.rate_hz:g}, expected 2 to 200")
-        for name in ("left_handed", "upside_down", "imu_only"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise UsageError(f"{name} is {getattr(self, name):g}, expected a share from 0 to 1")
-        for name in ("personal_variation", "repeat_variation", "sensor_noise", "failures"):
-            if not 0.0 <= getattr(self, name) <= 10.0:
-                raise UsageError(f"{name} is {getattr(self, name):g}, expected 0 to 10")
+    subjects: int = Field(
+        default=16, ge=1, le=MAX_SUBJECTS, description="Subjects of the train split; the study has 81"
+    )
+    test_subjects: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_SUBJECTS,
+        description="Subjects of the test split, none of whom is in train; without it two fifths of subjects, at "
+        "least one",
+    )
+    seed: int = Field(
+        default=0, ge=0, description="Seed; subject i of a split is the same whatever the number of subjects or workers"
+    )
+    rate_hz: float = Field(default=DEFAULT_RATE_HZ, ge=2.0, le=200.0, description="Frames a second")
+    left_handed: float = Field(default=0.12, ge=0.0, le=1.0, description="Share of left-handed subjects")
+    upside_down: float = Field(
+        default=0.025, ge=0.0, le=1.0, description="Share of subjects who wear the device upside down"
+    )
+    imu_only: float = Field(
+        default=0.5,
+        ge=0.0,
+        le=1.0,
+        description="Share of each test subject's sequences whose thermopile and ToF columns are null",
+    )
+    personal_variation: float = Field(
+        default=1.0, ge=0.0, le=10.0, description="How far subjects differ in style: 1 as calibrated, 0 not at all"
+    )
+    repeat_variation: float = Field(
+        default=1.0, ge=0.0, le=10.0, description="How far two repetitions of one subject differ: 1 as calibrated"
+    )
+    sensor_noise: float = Field(
+        default=1.0,
+        ge=0.0,
+        le=10.0,
+        description="Factor on every noise, bias, drift and dropout of the sensors; 0 for an ideal device",
+    )
+    failures: float = Field(
+        default=1.0,
+        ge=0.0,
+        le=10.0,
+        description="Factor on the rates at which rows, sensors and rotations go missing or break",
+    )
 
     def n_subjects(self, split: str) -> int:
         """How many people a split has."""

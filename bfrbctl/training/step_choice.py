@@ -97,9 +97,7 @@ class _StepFiles(Mapping[str, bytes]):
 
     def __iter__(self) -> Iterator[str]:
         prefix = part_name(STEPS, self.fold, "")
-        return (
-            name.removeprefix(prefix) for name in self.output.pieces[f"fold-{self.fold}"] if name.startswith(prefix)
-        )
+        return (name.removeprefix(prefix) for name in self.output.parts[f"fold-{self.fold}"] if name.startswith(prefix))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -25,8 +25,8 @@ def make(path: Path, job: Job = JOB, **options: bool) -> Output:
 
 
 def change_manifest(path: Path, **changes: object) -> None:
-    told = parse_json((path / MANIFEST).read_bytes(), "manifest")
-    (path / MANIFEST).write_bytes(encode_json({**told, **changes}))
+    manifest = parse_json((path / MANIFEST).read_bytes(), "manifest")
+    (path / MANIFEST).write_bytes(encode_json({**manifest, **changes}))
 
 
 def test_a_finished_folder_holds_what_its_manifest_lists(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_foreign_folder_is_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "thesis.doc").read_text() == "mine"
 
 
-def test_a_file_of_somebody_else_is_never_removed(tmp_path: Path) -> None:
+def test_a_foreign_file_is_never_removed(tmp_path: Path) -> None:
     make(tmp_path / "out")
     (tmp_path / "out" / "thesis.doc").write_text("mine")
     with pytest.raises(OutputError, match=r"files in it that are not ours \(thesis\.doc\)"):
@@ -138,8 +138,8 @@ def test_leftovers_of_a_killed_write_are_swept_away(tmp_path: Path) -> None:
 
 def test_a_scratch_folder_begins_empty_but_for_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), open_output(tmp_path / "out", JOB) as output:
-        for piece in ("gathered", "fold-0"):
-            folder = output.path / f"part-scratch-{piece}"
+        for part in ("gathered", "fold-0"):
+            folder = output.path / f"part-scratch-{part}"
             folder.mkdir()
             (folder / "stale").write_text("of an earlier run")
             (folder / ".tmp-0-stale").write_text("half")
@@ -269,7 +269,7 @@ def test_a_path_that_is_no_folder_is_told(tmp_path: Path) -> None:
 
 def test_the_manifest_tells_versions_and_command(tmp_path: Path) -> None:
     make(tmp_path / "out", Job("dataset", {}, command=("bfrbctl", "prepare"), seed=7))
-    told = json.loads((tmp_path / "out" / MANIFEST).read_text())
-    assert told["command"] == ["bfrbctl", "prepare"]
-    assert told["seed"] == 7
-    assert {"numpy", "polars", "lightgbm", "keras"} <= set(told["libraries"])
+    manifest = json.loads((tmp_path / "out" / MANIFEST).read_text())
+    assert manifest["command"] == ["bfrbctl", "prepare"]
+    assert manifest["seed"] == 7
+    assert {"numpy", "polars", "lightgbm", "keras"} <= set(manifest["libraries"])

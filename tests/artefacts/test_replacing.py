@@ -91,7 +91,7 @@ def test_a_packed_model_is_no_model_to_replace(blend_folder, tmp_path: Path) -> 
     job = Job("pack", {})
     for force in (False, True):
         with open_output(tmp_path / "up", job, force=force) as output:
-            pack(blend_folder, output, PackConfig("jane", "tiny-blend", "Tiny blend"))
+            pack(blend_folder, output, PackConfig(owner="jane", slug="tiny-blend", title="Tiny blend"))
     with pytest.raises(OutputError, match="holds a pack folder"):
         make(tmp_path / "up", BLEND, force=True)
 
@@ -214,7 +214,7 @@ def test_a_refused_run_leaves_readable_what_a_killed_one_was_to_replace(
     assert open_folder(tmp_path / "m").read("a.txt") == b"old"
 
 
-def test_nothing_is_cleared_up_in_a_folder_of_somebody_else(tmp_path: Path) -> None:
+def test_nothing_is_cleared_up_in_a_foreign_folder(tmp_path: Path) -> None:
     half_written(tmp_path)
     (tmp_path / MANIFEST).write_text('{"name": "a web page"}')
     (tmp_path / "part-scratch-fold-0").mkdir()
@@ -279,9 +279,9 @@ def test_a_bad_row_behind_finished_files_leaves_nothing_behind(
     raw, noted = write_raw(tmp_path / "raw", bad), []
     publish = Output.publish
 
-    def note(output: Output, piece: str, files: dict[str, Content]) -> None:
-        publish(output, piece, files)
-        noted.append(piece)
+    def note(output: Output, part: str, files: dict[str, Content]) -> None:
+        publish(output, part, files)
+        noted.append(part)
 
     monkeypatch.setattr(Output, "publish", note)
     with pytest.raises(DataError, match="oops"):

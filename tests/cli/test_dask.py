@@ -229,7 +229,7 @@ def test_bad_data_on_a_worker_is_told_as_here(
     damaged = bytearray((data / "frames-00001.parquet").read_bytes())
     damaged[100] ^= 255
     (data / "frames-00001.parquet").write_bytes(damaged)
-    with pytest.raises(ArtefactError, match=r"frames-00001\.parquet: is not the file that the manifest tells of"):
+    with pytest.raises(ArtefactError, match=r"frames-00001\.parquet: is not the file that the manifest lists"):
         call("featurize", data, tmp_path / "features", "--scheduler", cluster[0])
 
 

@@ -127,7 +127,7 @@ def test_a_run_of_an_earlier_version_whose_settings_are_gone_is_not_continued(
     before = {path.name: path.read_bytes() for path in half.iterdir() if path.is_file()}
     code, _, err = run("train", "lgbm", feature_folder.path, half, "--resume")
     told = f"the interrupted run has {key} = {EARLIER[key]!r}, and this version cannot continue with that setting"
-    assert (code, told in err, "start anew with --force" in err, "Traceback" in err) == (2, True, True, False), err
+    assert (code, told in err, "start again with --force" in err, "Traceback" in err) == (2, True, True, False), err
     assert {path.name: path.read_bytes() for path in half.iterdir() if path.is_file()} == before
     assert run("train", "lgbm", feature_folder.path, half, *QUICK, "--folds", 0, "--force", "--quiet")[0] == 0
 

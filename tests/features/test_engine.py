@@ -248,10 +248,10 @@ def test_images_can_be_left_out(recordings: RecordingBatch) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"families": ("moments", "magic")}, "no feature family 'magic'"),
-        ({"families": ()}, "no feature family chosen"),
-        ({"modalities": ("imu", "ecg")}, "no modality 'ecg'"),
-        ({"modalities": ("tof",)}, "modalities are without imu"),
+        ({"families": ("moments", "magic")}, r"families is moments, magic, expected .* \(magic unknown\)"),
+        ({"families": ()}, "expected at least one of the feature families"),
+        ({"modalities": ("imu", "ecg")}, r"modalities is imu, ecg, expected .* \(ecg unknown\)"),
+        ({"modalities": ("tof",)}, "modalities is tof, expected imu among them"),
         ({"undo_flips": "perhaps"}, "undo_flips is 'perhaps'"),
         ({"undo_flips": "listed"}, "0 flipped_subjects"),
     ],

@@ -1,6 +1,5 @@
 """The subjects who wore the device upside down are found from accelerations, and from nothing else."""
 
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -131,7 +130,7 @@ def test_simulated_subjects_are_found(left_handed: float) -> None:
     config = SimulationConfig(seed=5, left_handed=left_handed, upside_down=0.0)
     scores, subjects = [], []
     for index in range(4):
-        worn = replace(config, upside_down=float(index == 2))
+        worn = config.model_copy(update={"upside_down": float(index == 2)})
         person = simulate_subject(worn, index, split="train")
         frames = person.frames
         offsets = offsets_of(frames.group_by("sequence_id", maintain_order=True).len()["len"].to_numpy())

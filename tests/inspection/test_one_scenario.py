@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bfrbctl.artefacts.folders import open_folder
 from bfrbctl.cli.app import app
-from bfrbctl.cli.live import FoldTable
+from bfrbctl.cli.training_progress import FoldTable, Steps
 from bfrbctl.inspection import inspect, options_of
 from bfrbctl.inspection.report import write_report
 from bfrbctl.prediction.predictor import Predictor
@@ -63,7 +63,7 @@ def test_no_command_says_imu_only(watch: dict[str, Any]) -> None:
 
 
 def test_the_table_of_folds_has_one_final_score() -> None:
-    table = FoldTable("lgbm", 1, scenarios=scenarios_of({"thm": [], "tof": []}))
+    table = FoldTable("lgbm", Steps(1, scenarios=tuple(scenarios_of({"thm": [], "tof": []}))))
     table.on_fold(FoldResult(0, {"all": 0.875}, {}, False))
     console = Console(file=io.StringIO(), width=120)
     console.print(table)

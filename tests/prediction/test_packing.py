@@ -26,7 +26,7 @@ from bfrbctl.prediction.packing import LICENCES, PackConfig
 from bfrbctl.prediction.predictor import Predictor
 from tests import toy_model
 
-CONFIG = PackConfig("jane", "my-bfrb-blend", "My BFRB blend")
+CONFIG = PackConfig(owner="jane", slug="my-bfrb-blend", title="My BFRB blend")
 
 
 def pack(folder: Folder, path: Path, config: PackConfig = CONFIG) -> Folder:
@@ -119,16 +119,16 @@ def test_without_checkout_or_installed_package_there_is_no_wheel(
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"owner": "jane doe"}, "--owner 'jane doe'"),
-        ({"owner": ""}, "--owner ''"),
+        ({"owner": "jane doe"}, "owner is 'jane doe'"),
+        ({"owner": ""}, "owner is ''"),
         ({"slug": "short"}, "has 5 characters"),
         ({"slug": "x" * 51}, "has 51 characters"),
         ({"slug": "My_Blend"}, "--slug my-blend"),
-        ({"slug": "-my-blend"}, "--slug '-my-blend'"),
+        ({"slug": "-my-blend"}, "slug is '-my-blend'"),
         ({"title": "short"}, "has 5"),
         ({"title": "x" * 51}, "has 51"),
         ({"title": "two\nlines"}, "printable"),
-        ({"title": " padded "}, "--title ' padded '"),
+        ({"title": " padded "}, "title is ' padded '"),
         ({"licence": "MIT"}, "choose one of CC0-1.0"),
     ],
 )
@@ -139,7 +139,7 @@ def test_what_kaggle_would_refuse_is_refused_here(change: dict[str, str], match:
 
 def test_every_licence_and_the_longest_names_are_fine() -> None:
     for licence in LICENCES:
-        assert PackConfig("jane-doe", "a" * 50, "t" * 50, licence).licence == licence
+        assert PackConfig(owner="jane-doe", slug="a" * 50, title="t" * 50, licence=licence).licence == licence
 
 
 # ----------------------------------------------------------------------------------------------- what is refused
@@ -199,13 +199,13 @@ UNSAFE: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a pickle in place of weights": (
         lambda path: relist(path, "member-0.fold-0.toy.npz", b"\x80\x04N."),
-        r"pack\.json: speaks of the folder",
+        r"pack\.json: is of the folder",
     ),
     "an unlisted file": (add("notes.txt"), r"does not list \(notes\.txt\)"),
     "a module that pack.json lists": (list_beside, r"pack\.json: lists sitecustomize\.py"),
     "a symlink": (link, r"README\.md: is not a plain file"),
     "a sub-folder": (lambda path: (path / "more").mkdir(), r"more: is not a plain file"),
-    "a changed member": (spoil("member-0.fold-0.toy.npz"), r"toy\.npz: is not the file that the manifest tells"),
+    "a changed member": (spoil("member-0.fold-0.toy.npz"), r"toy\.npz: is not the file that the manifest lists"),
     "a changed list": (spoil(PACK), r"pack\.json"),
     "a changed manifest": (spoil(MANIFEST), r"manifest\.json|pack\.json"),
     "a changed wheel": (spoil(f"bfrbctl-{bfrbctl.__version__}-py3-none-any.whl"), r"\.whl: is not the file"),

@@ -187,7 +187,7 @@ def test_an_addition_that_was_killed_can_be_begun_anew(dataset: Folder, raws: tu
         (scratch / "000000.parquet").write_bytes(b"half")
         output.publish("frames-00090.parquet", {"frames-00090.parquet": b"half"})
         raise KeyboardInterrupt
-    with pytest.raises(OutputError, match="begin the addition anew with --append alone"):
+    with pytest.raises(OutputError, match="begin the addition again with --append alone"):
         write(raws[1], dataset.path, append=True, resume=True)
     grown = write(raws[1], dataset.path, append=True)
     assert "frames-00090.parquet" not in grown.files

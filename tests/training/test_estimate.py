@@ -87,7 +87,7 @@ def test_a_training_that_is_as_short_as_the_trial_has_the_size_of_the_estimate(
     # Manifest, metrics and history are not counted.
     assert 0.5 * size < found.folder_bytes < 2 * size
     assert found.disk_bytes > found.folder_bytes  # two seeds are kept apart until their fold is done
-    choosing = estimate(replace(run, config=replace(run.config, select="other-folds")), SEQUENTIAL)
+    choosing = estimate(replace(run, config=run.config.model_copy(update={"select": "other-folds"})), SEQUENTIAL)
     assert choosing.disk_bytes > 1.3 * found.disk_bytes  # all folds are kept whole until the rounds are chosen
     assert found.memory_bytes > 2**20
     assert 0 < found.seconds < 60

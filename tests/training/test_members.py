@@ -136,7 +136,7 @@ def test_members_left_by_others_are_put_together(tmp_path: Path) -> None:
     rows: list[HistoryRow] = []
     shared = task(scratch=tmp_path, on_progress=rows.append)
     for member in (2, 0, 1):
-        lightgbm_model.fit_member(shared, replace(config, threads=2), member)
+        lightgbm_model.fit_member(shared, config.model_copy(update={"threads": 2}), member)
     rows.clear()
     found = lightgbm_model.fit(shared, config)
     assert rows == []

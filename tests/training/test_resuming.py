@@ -37,7 +37,7 @@ def test_a_journal_holds_what_a_resumed_run_needs(tmp_path: Path) -> None:
     assert journal.command == JOB.command
     assert journal.continue_command == "bfrbctl train lgbm features m --resume"
     assert {"python", "numpy", "lightgbm"} <= set(journal.libraries or ())
-    assert list(journal.pieces) == ["fold-0"]
+    assert list(journal.parts) == ["fold-0"]
 
 
 def test_the_command_to_continue_leads_to_where_it_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def test_other_versions_of_libraries_are_refused_with_both(tmp_path: Path, monke
     both = rf"lightgbm \({real['lightgbm']} then, 99\.0 now\)"
     with pytest.raises(OutputError, match=both) as caught, open_output(tmp_path / "m", JOB, resume=True):
         raise AssertionError("a run that mixes versions was begun")
-    assert "install those again, or start anew with --force" in str(caught.value.hint)
+    assert "install those again, or start again with --force" in str(caught.value.hint)
     assert (tmp_path / "m" / JOURNAL).read_bytes() == before
 
 

@@ -36,7 +36,7 @@ def run_view(path: Path) -> View:
         When its journal is damaged.
     """
     journal = open_journal(path)
-    done = [piece for piece, files in journal.pieces.items() if _is_there(path, files)]
+    done = [piece for piece, files in journal.parts.items() if _is_there(path, files)]
     facts = {
         "kind": journal.kind,
         "state": _state(path),
@@ -44,20 +44,20 @@ def run_view(path: Path) -> View:
         "command": " ".join(journal.command) or None,
         "pieces_done": len(done),
         "pieces_planned": len(journal.planned) or None,
-        "bytes": sum(entry.size for piece in done for entry in journal.pieces[piece].values()),
+        "bytes": sum(entry.size for piece in done for entry in journal.parts[piece].values()),
     }
     settings = tuple((key, json.dumps(value, ensure_ascii=False)) for key, value in _flat(journal.config))
     targets = journal.content.get("targets") if journal.content else None
     score = score_column(targets) if targets else COMPETITION_SCORE
     tables = (
         Table("folds", ("fold", "state", "step", f"latest {score}"), tuple(_fold_rows(path, journal, done))),
-        Table("pieces done", ("piece", "files"), tuple((piece, ", ".join(journal.pieces[piece])) for piece in done)),
+        Table("pieces done", ("piece", "files"), tuple((piece, ", ".join(journal.parts[piece])) for piece in done)),
         Table("settings", ("setting", "value"), (("seed", str(journal.seed)), *settings)),
         Table("versions", ("library", "version"), tuple((journal.libraries or {}).items())),
     )
     when = "should it be interrupted, continue" if str(facts["state"]).startswith("in progress") else "continue"
     notes = [f"the run is unfinished: {facts['state']}; {when} it with: {journal.continue_command}"]
-    if any(name.startswith(f"{PART}{STEPS}-") for piece in done for name in journal.pieces[piece]):
+    if any(name.startswith(f"{PART}{STEPS}-") for piece in done for name in journal.parts[piece]):
         notes.append(
             "finished folds are scored after their last round or epoch; "
             "how many of them to keep is chosen by the other folds, when all folds are trained"
@@ -90,7 +90,7 @@ def so_far(path: Path, what: str) -> Folder:
             f"{path}: is unfinished, and the earlier bfrbctl that began it did not note its classes",
             hint=f"see it with inspect artefact, or continue it: {journal.continue_command}",
         )
-    files = {name: entry for entries in journal.pieces.values() for name, entry in entries.items()}
+    files = {name: entry for entries in journal.parts.values() for name, entry in entries.items()}
     run = Folder(path, "model", journal.config, journal.content, MappingProxyType(files), "", journal.raw)
     assembled = {oof.OOF: _oof(run), HISTORY: _history(run)}
     wanted = HISTORY if what == "training" else oof.OOF
@@ -136,10 +136,10 @@ def _rows_so_far(path: Path) -> list[HistoryRow]:
 def _fold_rows(path: Path, journal: Journal, done: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     """Tell of every fold that is planned how far it is."""
     rows = _rows_so_far(path) if journal.kind == "model" else []
-    for piece in filter(_FOLD.fullmatch, journal.planned or journal.pieces):
+    for piece in filter(_FOLD.fullmatch, journal.planned or journal.parts):
         fold = int(piece.removeprefix("fold-"))
         if piece in done:
-            run = Folder(path, "model", {}, {}, journal.pieces[piece], "", {})
+            run = Folder(path, "model", {}, {}, journal.parts[piece], "", {})
             own = [row for name in run.names(rf"{PART}summary-\d+\.json") for row in _finished_rows(run, name)]
         else:
             own = [row for row in rows if row.get("fold") == fold]

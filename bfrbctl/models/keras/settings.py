@@ -1,49 +1,18 @@
 """The settings of the Keras networks and of their training, checked once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from bfrbctl.errors import UsageError
+from pydantic import Field, ValidationInfo, field_validator
+
+from bfrbctl.config import Settings, expected
 from bfrbctl.evaluation.selection import Rule, Select
 from bfrbctl.models.keras.network.layout import WIDTHS_TOLD, could_be_widths
 
-BOUNDS: dict[str, tuple[float, float]] = {
-    "width": (0.01, 4.0),
-    "dropout_factor": (0.0, 1.5),
-    "l2": (0.0, 1.0),
-    "epochs": (1, 100_000),
-    "batch_size": (2, 65_536),
-    "length": (0, 4096),
-    "learning_rate": (1e-8, 10.0),
-    "weight_decay": (0.0, 10.0),
-    "clip": (0.0, 1e6),
-    "ema": (0.0, 0.99999),
-    "mixup": (0.0, 10.0),
-    "modality_dropout": (0.0, 1.0),
-    "sensor_dropout": (0.0, 1.0),
-    "heading": (0.0, 180.0),
-    "strap": (0.0, 90.0),
-    "stretch": (0.0, 0.5),
-    "shift": (0, 256),
-    "noise": (0.0, 5.0),
-    "cut": (0.0, 0.9),
-    "label_smoothing": (0.0, 0.9),
-    "focal": (0.0, 10.0),
-    "merged_weight": (0.0, 100.0),
-    "binary_weight": (0.0, 100.0),
-    "imu_weight": (0.0, 100.0),
-    "phase_weight": (0.0, 100.0),
-    "orientation_weight": (0.0, 100.0),
-    "seeds": (1, 100),
-}
-"""Smallest and largest value of each number."""
-
-
 _WIDTHS_MEAN = {
-    "filters": "the first is before time is first halved, the second after",
-    "units": "the first is of the recurrent layers, the second of the dense layers before the answer",
+    "filters": ("64,128", "the first is before time is first halved, the second after"),
+    "units": ("128,192", "the first is of the recurrent layers, the second of the last dense layers"),
 }
 
 _FACTOR = "dropout_factor, a factor on all dropout rates and not a rate (1 keeps them, 0.5 halves them)"
@@ -51,91 +20,132 @@ _FILTERS, _UNITS = "filters, two numbers such as 64,128", "units, two numbers su
 _WHOLE = "epochs, how long training is: the schedule runs to its end, as held-out sequences must not end it"
 
 
-@dataclass(frozen=True)
-class Config:
-    """What a network is and how it is trained.
+class Config(Settings):
+    """What a network is and how it is trained."""
 
-    Parameters
-    ----------
-    network
-        `helios` (ours) or `two-branch` (the published design).
-    width
-        Factor on all layer widths; 1 is the published size.
-    filters
-        Filters of the convolutions over time in every branch, before and after time is first halved, such as
-        `(64, 128)`; empty for the design's own, times `width`.
-    units
-        Units of the recurrent layers each way, and of the dense layers before the answer, such as `(128, 192)`; empty
-        for the design's own, times `width`.
-    dropout_factor
-        Factor on all dropout rates, which lie between .1 and .5 by place: 1 keeps them, 0 drops nothing. Not a rate.
-    l2
-        Weight of the squared kernels in the loss.
-    precision
-        `float32`, or `mixed_bfloat16` where the device multiplies bfloat16 faster.
-    deterministic
-        Ask the backend for kernels that give the same bits every time (on a GPU; CPUs do anyway).
-    epochs
-        Passes over the training part: how long the schedule is, which runs to its end.
-    select
-        Which epoch's weights are the model: of the `last` one, or of the one that is best by the held-out sequences of
-        the `other-folds`. Never of one that a fold's own held-out sequences favour.
-    batch_size, length, pad
-        Sequences a step; frames kept of a sequence, 0 for the 95th percentile of the training part; side of padding.
-    without
-        Frame channels to leave out, by name.
-    learning_rate, schedule, weight_decay, clip, ema
-        Of AdamW: peak rate and its course (`one-cycle`, `cosine`, `constant`), decay of kernels, largest norm of the
-        gradient (0 for any), memory of the averaged weights that predict (0 for none).
-    mixup, modality_dropout, sensor_dropout, heading, strap, stretch, shift, noise, cut
-        See `augmentation.Augmentation`; 0 switches each off.
-    label_smoothing, focal, class_weight
-        Of the classes' cross-entropy; `balanced` weighs a sequence by the rarity of its gesture, so that a joint
-        label with few sequences does not outweigh the rest.
-    merged_weight, binary_weight, imu_weight, phase_weight, orientation_weight
-        Weights of the further losses: 9 merged classes, target or not; for `helios` what the IMU alone says, phase of
-        each four frames, and posture of the wearer.
-    seeds
-        Networks trained one after the other and averaged.
-    """
-
-    network: Literal["helios", "two-branch"] = "helios"
-    width: float = 1.0
-    filters: tuple[int, ...] = ()
-    units: tuple[int, ...] = ()
-    dropout_factor: float = 1.0
-    l2: float = 1e-5
-    precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    deterministic: bool = False
-    epochs: int = 60
-    select: Select = "last"
-    batch_size: int = 64
-    length: int = 0
-    pad: Literal["left", "right"] = "left"
-    without: tuple[str, ...] = ()
-    learning_rate: float = 2e-3
-    schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
-    weight_decay: float = 3e-3
-    clip: float = 2.0
-    ema: float = 0.99
-    mixup: float = 0.4
-    modality_dropout: float = 0.4
-    sensor_dropout: float = 0.05
-    heading: float = 180.0
-    strap: float = 6.0
-    stretch: float = 0.15
-    shift: int = 2
-    noise: float = 0.03
-    cut: float = 0.0
-    label_smoothing: float = 0.05
-    focal: float = 0.0
-    class_weight: Literal["none", "balanced"] = "none"
-    merged_weight: float = 0.5
-    binary_weight: float = 0.1
-    imu_weight: float = 0.5
-    phase_weight: float = 0.1
-    orientation_weight: float = 0.1
-    seeds: int = 1
+    network: Literal["helios", "two-branch"] = Field(
+        default="helios", description="Architecture: helios (ours) or two-branch (the published design)"
+    )
+    width: float = Field(
+        default=1.0, ge=0.01, le=4.0, description="Factor on all layer widths; 1 is the published size"
+    )
+    filters: tuple[int, ...] = Field(
+        default=(),
+        description="Filters of the convolutions over time in every branch, before and after time is first "
+        "halved, such as 64,128; empty for the design's own, times width",
+    )
+    units: tuple[int, ...] = Field(
+        default=(),
+        description="Units of the recurrent layers in each direction, and of the last dense layers, such as "
+        "128,192; empty for the design's own, times width",
+    )
+    dropout_factor: float = Field(
+        default=1.0,
+        ge=0.0,
+        le=1.5,
+        description="Factor on all dropout rates, which lie between .1 and .5 by place: 1 keeps them, 0 drops "
+        "nothing; not a rate",
+    )
+    l2: float = Field(default=1e-5, ge=0.0, le=1.0, description="Weight of the squared kernels in the loss")
+    precision: Literal["float32", "mixed_bfloat16"] = Field(
+        default="float32", description="mixed_bfloat16 where the device multiplies bfloat16 faster"
+    )
+    deterministic: bool = Field(
+        default=False,
+        description="Ask the backend for kernels that give the same bits every time (on a GPU; CPUs do so without it)",
+    )
+    epochs: int = Field(
+        default=60,
+        ge=1,
+        le=100_000,
+        description="Passes over the training part: the length of the schedule, which runs to its end",
+    )
+    select: Select = Field(
+        default="last",
+        description="Epoch whose weights are the model: the last, or the one that is best by the held-out "
+        "sequences of the other-folds, never by a fold's own",
+    )
+    batch_size: int = Field(default=64, ge=2, le=65_536, description="Sequences a step")
+    length: int = Field(
+        default=0,
+        ge=0,
+        le=4096,
+        description="Frames kept of a sequence; 0 for the 95th percentile of the training part",
+    )
+    pad: Literal["left", "right"] = Field(default="left", description="Side on which shorter sequences are padded")
+    without: tuple[str, ...] = Field(default=(), description="Frame channels to leave out")
+    learning_rate: float = Field(default=2e-3, ge=1e-8, le=10.0, description="Peak learning rate of AdamW")
+    schedule: Literal["one-cycle", "cosine", "constant"] = Field(
+        default="one-cycle", description="Course of the learning rate over the epochs"
+    )
+    weight_decay: float = Field(default=3e-3, ge=0.0, le=10.0, description="Decay of the kernels by AdamW")
+    clip: float = Field(default=2.0, ge=0.0, le=1e6, description="Largest norm of the gradient; 0 for any")
+    ema: float = Field(
+        default=0.99,
+        ge=0.0,
+        le=0.99999,
+        description="Memory of the moving average of the weights that predicts; 0 for none",
+    )
+    mixup: float = Field(
+        default=0.4,
+        ge=0.0,
+        le=10.0,
+        description="Alpha of the Beta distribution that mixes pairs of sequences; 0 for none",
+    )
+    modality_dropout: float = Field(
+        default=0.4, ge=0.0, le=1.0, description="Share of the sequences that train without thermopile and ToF"
+    )
+    sensor_dropout: float = Field(
+        default=0.05, ge=0.0, le=1.0, description="Share of the sequences that lose one ToF sensor's images"
+    )
+    heading: float = Field(
+        default=180.0,
+        ge=0.0,
+        le=180.0,
+        description="Standard deviation of the turn about the vertical, degrees; 180 is any direction",
+    )
+    strap: float = Field(
+        default=6.0, ge=0.0, le=90.0, description="Standard deviation of the turn about the forearm, degrees"
+    )
+    stretch: float = Field(
+        default=0.15, ge=0.0, le=0.5, description="Time runs by a factor of 1 - stretch to 1 + stretch"
+    )
+    shift: int = Field(default=2, ge=0, le=256, description="Up to this many of the last frames are dropped")
+    noise: float = Field(
+        default=0.03,
+        ge=0.0,
+        le=5.0,
+        description="Standard deviation of the noise on IMU channels, in standard deviations of the channel",
+    )
+    cut: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=0.9,
+        description="Longest span that goes missing from every sensor, as a share of the sequence",
+    )
+    label_smoothing: float = Field(
+        default=0.05, ge=0.0, le=0.9, description="Share of a label's weight that goes to all classes alike"
+    )
+    focal: float = Field(default=0.0, ge=0.0, le=10.0, description="Gamma of the focal loss; 0 for plain cross-entropy")
+    class_weight: Literal["none", "balanced"] = Field(
+        default="none",
+        description="balanced weighs a sequence by the rarity of its gesture, so that a joint label with few "
+        "sequences does not outweigh the rest",
+    )
+    merged_weight: float = Field(default=0.5, ge=0.0, le=100.0, description="Weight of the loss over 9 merged classes")
+    binary_weight: float = Field(
+        default=0.1, ge=0.0, le=100.0, description="Weight of the loss of target or non-target"
+    )
+    imu_weight: float = Field(
+        default=0.5, ge=0.0, le=100.0, description="Weight of the loss of what the IMU alone predicts (helios)"
+    )
+    phase_weight: float = Field(
+        default=0.1, ge=0.0, le=100.0, description="Weight of the loss of the phase of each four frames (helios)"
+    )
+    orientation_weight: float = Field(
+        default=0.1, ge=0.0, le=100.0, description="Weight of the loss of the subject's posture (helios)"
+    )
+    seeds: int = Field(default=1, ge=1, le=100, description="Networks trained one after the other and averaged")
 
     STEP: ClassVar[str] = "epoch"
 
@@ -169,25 +179,13 @@ class Config:
     )
     """What other tools call our settings, or an earlier version did -> the setting to suggest, and what to know."""
 
-    def __post_init__(self) -> None:
-        for name, (low, high) in BOUNDS.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise UsageError(
-                    f"{name} is {value}, expected {low:g} to {high:g}", hint=f"set {name} inside its range"
-                )
-        for field in fields(self):
-            choices = _choices(field.type)
-            value = getattr(self, field.name)
-            if choices and value not in choices:
-                raise UsageError(f"{field.name} is {value!r}", hint=f"choose {' or '.join(choices)}")
-        for name, example in (("filters", "64,128"), ("units", "128,192")):
-            widths = getattr(self, name)
-            if not could_be_widths(widths):
-                raise UsageError(
-                    f"{name} is {', '.join(map(str, widths))}, expected two {WIDTHS_TOLD}",
-                    hint=f"for example --set {name}={example}; {_WIDTHS_MEAN[name]}",
-                )
+    @field_validator("filters", "units")
+    @classmethod
+    def _could_be_widths(cls, widths: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if not could_be_widths(widths):
+            example, meaning = _WIDTHS_MEAN[str(info.field_name)]
+            raise expected(f"two {WIDTHS_TOLD}", f"for example --set {info.field_name}={example}; {meaning}")
+        return widths
 
     @property
     def n_steps(self) -> int:
@@ -203,10 +201,6 @@ class Config:
     def why_last(self) -> str:
         """Why nothing but the last epoch can be chosen: never so."""
         return ""
-
-
-def _choices(annotation: Any) -> tuple[str, ...]:
-    return tuple(getattr(annotation, "__args__", ())) if getattr(annotation, "__origin__", None) is Literal else ()
 
 
 PUBLISHED = {

@@ -7,17 +7,19 @@ would break what we promise (the objective, the seeds, determinism, files) is re
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+from pydantic import Field, SkipValidation, field_validator, model_validator
 
+from bfrbctl.config import Settings, expected
 from bfrbctl.errors import UsageError
 from bfrbctl.evaluation.selection import By, Rule, Scenario, Select
 from bfrbctl.models.lightgbm.library import lgb, parameter_names, silence
 from bfrbctl.models.lightgbm.text import MAX_LEAVES
 
+_INT32 = 2**31 - 1
 _NO_PATIENCE = "n_rounds, how long training is: every fold is trained to its end, and select says what is kept"
 
 Value = str | int | float | bool | list[float] | tuple[float, ...]
@@ -97,71 +99,76 @@ BY_FEATURE = frozenset(
 """LightGBM parameters with a value a feature: only the data shows whether they fit."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """Hyper-parameters of one training; the defaults are tuned (see docs/lightgbm.md).
+class Config(Settings):
+    """Hyper-parameters of one training; the defaults are tuned (see docs/lightgbm.md)."""
 
-    Parameters
-    ----------
-    learning_rate, num_leaves, max_depth, min_data_in_leaf, min_sum_hessian_in_leaf, feature_fraction, \
-bagging_fraction, bagging_freq, lambda_l1, lambda_l2, min_gain_to_split, path_smooth, extra_trees, max_bin, \
-min_data_in_bin
-        As LightGBM defines them.
-    n_rounds
-        Boosting rounds of every fold.
-    select
-        How many of them are kept: `other-folds` (a fold is scored with the number that is best on the other folds, and
-        the models have the number that is best on all folds) or `last` (all of them; nothing is chosen).
-    select_by
-        The figure that chooses: `score` (the headline score) or `logloss`.
-    scenario
-        Whose figure: `all` (all sensors), `imu` (IMU-only), or the `mean` of both.
-    modality_dropout
-        Share of the training sequences that appear a second time without thermopile and ToF features, 0..1.
-    class_weight
-        `none`, `balanced` (each gesture weighs the same in sum; a joint label weighs what its gesture does), or
-        weights by gesture name (1 where not named).
-    seeds
-        How many models, that differ in their seed only, are averaged.
-    top_features
-        Keep that many features, chosen by gain inside the fold; 0 keeps all.
-    quantized
-        Quantized gradients: faster, but LightGBM may abort, and then the fold is trained without them.
-    threads
-        Threads; 0 takes all cores. The model does not depend on it.
-    log_every
-        Report every so many rounds.
-    params
-        More parameters of LightGBM by their name or an alias of it.
-    """
-
-    learning_rate: float = 0.1
-    num_leaves: int = 15
-    max_depth: int = -1
-    min_data_in_leaf: int = 20
-    min_sum_hessian_in_leaf: float = 1e-3
-    feature_fraction: float = 0.1
-    bagging_fraction: float = 1.0
-    bagging_freq: int = 0
-    lambda_l1: float = 0.0
-    lambda_l2: float = 1.0
-    min_gain_to_split: float = 0.0
-    path_smooth: float = 5.0
-    extra_trees: bool = True
-    max_bin: int = 63
-    min_data_in_bin: int = 3
-    n_rounds: int = 400
-    select: Select = "other-folds"
-    select_by: By = "score"
-    scenario: Scenario = "mean"
-    modality_dropout: float = 0.5
-    class_weight: str | Mapping[str, float] = "none"
-    seeds: int = 1
-    top_features: int = 0
-    quantized: bool = False
-    threads: int = 0
-    log_every: int = 1
-    params: Mapping[str, Value] = field(default_factory=dict)
+    learning_rate: float = Field(default=0.1, ge=1e-6, le=10.0, description="Factor on the values of every tree")
+    num_leaves: int = Field(default=15, ge=2, le=MAX_LEAVES, description="Most leaves of a tree")
+    max_depth: int = Field(
+        default=-1, ge=-1, le=MAX_LEAVES, description="Most splits from root to leaf; -1 for any number"
+    )
+    min_data_in_leaf: int = Field(default=20, ge=0, le=_INT32, description="Fewest sequences in a leaf")
+    min_sum_hessian_in_leaf: float = Field(
+        default=1e-3, ge=0.0, le=1e30, description="Smallest sum of second derivatives in a leaf"
+    )
+    feature_fraction: float = Field(
+        default=0.1, ge=1e-6, le=1.0, description="Share of the features that each tree may use"
+    )
+    bagging_fraction: float = Field(
+        default=1.0, ge=1e-6, le=1.0, description="Share of the sequences that a tree is grown on"
+    )
+    bagging_freq: int = Field(
+        default=0, ge=0, le=_INT32, description="Draw these sequences again every so many rounds; 0 for never"
+    )
+    lambda_l1: float = Field(default=0.0, ge=0.0, le=1e30, description="L1 penalty on leaf values")
+    lambda_l2: float = Field(default=1.0, ge=0.0, le=1e30, description="L2 penalty on leaf values")
+    min_gain_to_split: float = Field(default=0.0, ge=0.0, le=1e30, description="Smallest gain of a split")
+    path_smooth: float = Field(
+        default=5.0,
+        ge=0.0,
+        le=1e30,
+        description="Pull of leaves with few sequences towards the value of their parent; 0 for none",
+    )
+    extra_trees: bool = Field(default=True, description="Try one random threshold for each feature instead of all")
+    max_bin: int = Field(default=63, ge=2, le=65_535, description="Most bins of a feature's values")
+    min_data_in_bin: int = Field(default=3, ge=1, le=_INT32, description="Fewest sequences in a bin")
+    n_rounds: int = Field(default=400, ge=1, le=100_000, description="Boosting rounds of every fold")
+    select: Select = Field(
+        default="other-folds",
+        description="Rounds that are kept. other-folds: a fold is scored with the number that is best on the "
+        "other folds, and the models have the number that is best on all; last: all of them",
+    )
+    select_by: By = Field(default="score", description="Figure that chooses the rounds: the headline score, or logloss")
+    scenario: Scenario = Field(
+        default="mean",
+        description="Scenario whose figure it is: all (all sensors), imu (IMU-only), or the mean of both",
+    )
+    modality_dropout: float = Field(
+        default=0.5,
+        ge=0.0,
+        le=1.0,
+        description="Share of the training sequences that appear a second time without thermopile and ToF features",
+    )
+    class_weight: Literal["none", "balanced"] | Mapping[str, int | float] = Field(
+        default="none",
+        description="balanced: all gestures weigh the same in sum, and a joint label weighs what its gesture does; or "
+        "weights by gesture name, 1 where not named",
+    )
+    seeds: int = Field(default=1, ge=1, le=100, description="Models averaged, which differ in their seed only")
+    top_features: int = Field(
+        default=0, ge=0, le=1_000_000, description="Features kept, chosen by gain inside the fold; 0 keeps all"
+    )
+    quantized: bool = Field(
+        default=False,
+        description="Quantized gradients: faster, but LightGBM may abort, and then the fold is trained without them",
+    )
+    threads: int = Field(
+        default=0, ge=0, le=4096, description="Threads; 0 for all cores. The model does not depend on it"
+    )
+    log_every: int = Field(default=1, ge=1, le=100_000, description="Rounds from one line of the history to the next")
+    params: Mapping[str, SkipValidation[Value]] = Field(
+        default_factory=dict, description="More parameters of LightGBM, by their name or an alias of it"
+    )
 
     STEP: ClassVar[str] = "round"
 
@@ -186,29 +193,29 @@ min_data_in_bin
     )
     """What other tools call our settings, where LightGBM has no alias of its own -> the setting to suggest."""
 
-    def __post_init__(self) -> None:
-        """Refuse what cannot work.
+    @field_validator("class_weight", mode="before")
+    @classmethod
+    def _check_class_weight(cls, weight: Any) -> Any:
+        if isinstance(weight, Mapping):
+            for gesture, value in weight.items():
+                if not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
+                    raise expected(f"a number from 0 on for {gesture!r}")
+        elif weight not in ("balanced", "none"):
+            raise expected("balanced, none, or weights by gesture")
+        return weight
 
-        Raises
-        ------
-        UsageError
-            When a value is out of range or a parameter unknown; names the nearest one that there is.
-        """
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if not (math.isfinite(value) and low <= value <= high):
-                raise UsageError(f"{name} is {value!r}, expected {low:g}..{high:g}")
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise UsageError(
-                    f"{name} is {getattr(self, name)!r}, expected {' or '.join(allowed)}",
-                    hint=_nearest(str(getattr(self, name)), allowed),
-                )
-        _check_class_weight(self.class_weight)
-        for name, value in self.params.items():
+    @field_validator("params")
+    @classmethod
+    def _check_params(cls, params: Mapping[str, Value]) -> Mapping[str, Value]:
+        for name, value in params.items():
             check_parameter(name, value)
+        return params
+
+    @model_validator(mode="after")
+    def _accepted(self) -> Self:
         if self.params:
             _try_out(self)
+        return self
 
     @property
     def n_steps(self) -> int:
@@ -243,36 +250,6 @@ min_data_in_bin
         }
 
 
-_RANGES: Mapping[str, tuple[float, float]] = {
-    "learning_rate": (1e-6, 10.0),
-    "num_leaves": (2, MAX_LEAVES),
-    "max_depth": (-1, MAX_LEAVES),
-    "min_data_in_leaf": (0, 2**31 - 1),
-    "min_sum_hessian_in_leaf": (0.0, 1e30),
-    "feature_fraction": (1e-6, 1.0),
-    "bagging_fraction": (1e-6, 1.0),
-    "bagging_freq": (0, 2**31 - 1),
-    "lambda_l1": (0.0, 1e30),
-    "lambda_l2": (0.0, 1e30),
-    "min_gain_to_split": (0.0, 1e30),
-    "path_smooth": (0.0, 1e30),
-    "max_bin": (2, 65535),
-    "min_data_in_bin": (1, 2**31 - 1),
-    "n_rounds": (1, 100_000),
-    "modality_dropout": (0.0, 1.0),
-    "seeds": (1, 100),
-    "top_features": (0, 1_000_000),
-    "threads": (0, 4096),
-    "log_every": (1, 100_000),
-}
-
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "select": get_args(Select),
-    "select_by": get_args(By),
-    "scenario": get_args(Scenario),
-}
-
-
 def canonical(name: str) -> str:
     """Give the main name of a LightGBM parameter that may be called by an alias.
 
@@ -286,7 +263,7 @@ def canonical(name: str) -> str:
     """
     main = parameter_names().get(name)
     if main is None:
-        known = [*parameter_names(), *(each.name for each in fields(Config))]
+        known = [*parameter_names(), *Config.model_fields]
         raise UsageError(f"LightGBM has no parameter {name!r}", hint=_nearest(name, known))
     return main
 
@@ -313,16 +290,6 @@ def check_parameter(name: str, value: Value) -> None:
 def _nearest(name: str, known: tuple[str, ...] | list[str]) -> str | None:
     found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {found[0]}?" if found else None
-
-
-def _check_class_weight(weight: str | Mapping[str, float]) -> None:
-    if isinstance(weight, str):
-        if weight not in ("balanced", "none"):
-            raise UsageError(f"class_weight is {weight!r}, expected balanced, none, or weights by gesture")
-        return
-    for gesture, value in weight.items():
-        if not (math.isfinite(value) and value >= 0):
-            raise UsageError(f"class_weight of {gesture!r} is {value!r}, expected a number from 0 on")
 
 
 def _try_out(config: Config) -> None:

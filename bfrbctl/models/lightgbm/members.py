@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +76,7 @@ def _binned(task: FoldTask, config: Config) -> Fold:
 def task_digest(task: FoldTask, config: Config) -> str:
     """Give a digest of all that training depends on; members kept under another one are trained again."""
     digest = hashlib.blake2b(digest_size=20)
-    settings = json.dumps(as_mapping(replace(config, threads=0)), sort_keys=True)
+    settings = json.dumps(as_mapping(config.model_copy(update={"threads": 0})), sort_keys=True)
     parts = (FORMAT, task.fold, task.classes, task.gestures, task.scorer, task.seed, task.train.features, settings)
     digest.update(repr((*parts, lgb.__version__)).encode())
     for batch, labels in ((task.train, task.train_labels), (task.valid, task.valid_labels)):

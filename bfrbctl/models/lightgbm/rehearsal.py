@@ -25,7 +25,7 @@ def rehearse(task: FoldTask, config: Config) -> Rehearsal:
         rows.append(row)
 
     began = time.perf_counter()
-    short = replace(config, n_rounds=n_rounds, log_every=1, seeds=1)
+    short = config.model_copy(update={"n_rounds": n_rounds, "log_every": 1, "seeds": 1})
     model = fit(replace(task, on_progress=note), short)
     step_s = float(np.mean(np.diff(ends))) if len(ends) > 1 else float(rows[0]["seconds"])
     growth = config.n_rounds / n_rounds

@@ -111,7 +111,7 @@ def test_a_checkpoint_of_another_task_is_not_continued(tmp_path: Path) -> None:
         (replace(base, seed=4), TINY),
         (replace(base, fold=2), TINY),
         (replace(base, keep_steps=True), TINY),
-        (base, replace(TINY, epochs=4)),
+        (base, TINY.model_copy(update={"epochs": 4})),
         (replace(base, train=replace(base.train, frames=frames)), TINY),
         (replace(base, train_labels=base.train_labels[::-1]), TINY),
     ]
@@ -133,7 +133,7 @@ def test_files_hold_no_code_and_no_time_of_day(files: dict[str, bytes]) -> None:
 
 
 def test_several_seeds_are_averaged_and_saved_apart(tmp_path: Path) -> None:
-    config = replace(TINY, epochs=1, seeds=2)
+    config = TINY.model_copy(update={"epochs": 1, "seeds": 2})
     found = fit(task(tmp_path), config)
     assert set(found.encode()) == {"keras.json", "keras.npz", "keras-1.npz"}
     assert {row["member"] for row in found.history} == {0, 1}
@@ -146,7 +146,7 @@ def test_several_seeds_are_averaged_and_saved_apart(tmp_path: Path) -> None:
 
 
 def test_an_imu_only_device_has_one_scenario(tmp_path: Path) -> None:
-    found = fit(task(tmp_path, all_sensors=False), replace(TINY, network="two-branch", epochs=2))
+    found = fit(task(tmp_path, all_sensors=False), TINY.model_copy(update={"network": "two-branch", "epochs": 2}))
     row = found.history[-1]
     assert row["score_all"] == row["score_imu"] == row["score"]
     assert found.summary["n_tof"] == 0
@@ -197,7 +197,7 @@ def test_learning_rate_rises_then_falls() -> None:
     assert np.argmax(rates) == 10
     assert rates[10] == 1.0
     assert rates[100] == pytest.approx(0.01)
-    assert {rate_at(replace(config, schedule="constant"), epoch) for epoch in (0.0, 50.0)} == {1.0}
+    assert {rate_at(config.model_copy(update={"schedule": "constant"}), epoch) for epoch in (0.0, 50.0)} == {1.0}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -223,7 +223,7 @@ def test_padding_changes_no_probability_of_a_whole_network(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_half_precision_is_of_training_alone(name: str, tmp_path: Path) -> None:
-    found = fit(task(tmp_path), replace(TINY, network=name, precision="mixed_bfloat16", epochs=1))
+    found = fit(task(tmp_path), TINY.model_copy(update={"network": name, "precision": "mixed_bfloat16", "epochs": 1}))
     assert all(np.isfinite(row["loss"]) for row in found.history)
     assert {array.dtype for arrays in found.members for array in arrays.values()} == {np.dtype(np.float32)}
     batch, _ = made(12, seed=5)
@@ -307,7 +307,7 @@ def test_a_spec_from_before_widths_could_be_set_means_the_same_network(
 
 
 def test_widths_that_are_set_reach_the_network_and_come_back(tmp_path: Path) -> None:
-    found = fit(task(tmp_path), replace(TINY, epochs=1, filters=(5, 9), units=(6, 10)))
+    found = fit(task(tmp_path), TINY.model_copy(update={"epochs": 1, "filters": (5, 9), "units": (6, 10)}))
     weights = found.members[0]
     assert weights["imu_a_1.kernel"].shape[-1] == weights["other_a.kernel"].shape[-1] == 5
     assert weights["imu_b_1.kernel"].shape[-1] == weights["tof_a.kernel"].shape[-1] == 9
@@ -352,7 +352,9 @@ def joint_task(scratch: Path) -> FoldTask:
 
 @pytest.fixture(scope="module")
 def joint_model(tmp_path_factory: pytest.TempPathFactory) -> KerasFoldModel:
-    return fit(joint_task(tmp_path_factory.mktemp("joint")), replace(TINY, epochs=2, class_weight="balanced"))
+    return fit(
+        joint_task(tmp_path_factory.mktemp("joint")), TINY.model_copy(update={"epochs": 2, "class_weight": "balanced"})
+    )
 
 
 def test_joint_labels_are_judged_by_their_gestures(joint_model: KerasFoldModel, tmp_path: Path) -> None:
@@ -373,8 +375,8 @@ def test_postures_are_learnt_by_helios_alone_where_they_are_known(joint_model: K
     assert joint_model.spec.network.n_orientations == 2
     unknown = np.full(80, -1)
     for other, config in [
-        (job, replace(quick, orientation_weight=0.0)),
-        (job, replace(quick, network="two-branch")),
+        (job, quick.model_copy(update={"orientation_weight": 0.0})),
+        (job, quick.model_copy(update={"network": "two-branch"})),
         (replace(job, train_orientation=None), quick),
         (replace(job, train_orientation=unknown), quick),
         (replace(job, orientations=("lying",), train_orientation=unknown + 1), quick),

@@ -67,7 +67,7 @@ def files(steps: KerasSteps) -> dict[str, bytes]:
 def last(tmp_path_factory: pytest.TempPathFactory) -> KerasFoldModel:
     """Give the model of a run that keeps the last epoch alone."""
     scratch = tmp_path_factory.mktemp("last")
-    found = fit(task(scratch), replace(TINY, select="last"))
+    found = fit(task(scratch), TINY.model_copy(update={"select": "last"}))
     assert isinstance(found, KerasFoldModel)
     assert found.curve is None
     assert {path.name for path in scratch.iterdir()} == {"keras-0.npz", "keras-1.npz"}
@@ -168,7 +168,7 @@ def test_a_network_with_a_missing_or_changed_epoch_is_trained_again(
 
 
 def test_a_run_that_kept_no_epochs_is_not_continued_as_one_that_does(tmp_path: Path) -> None:
-    config = replace(TINY, seeds=1, epochs=1)
+    config = TINY.model_copy(update={"seeds": 1, "epochs": 1})
     fit(task(tmp_path), config)
     assert [path.name for path in tmp_path.iterdir()] == ["keras-0.npz"]
     rows: list[HistoryRow] = []
@@ -179,7 +179,7 @@ def test_a_run_that_kept_no_epochs_is_not_continued_as_one_that_does(tmp_path: P
 
 def test_a_device_with_nothing_to_take_away_has_one_curve(tmp_path: Path) -> None:
     job = replace(task(tmp_path, all_sensors=False), keep_steps=True)
-    found = trained(job, replace(TINY, seeds=1, epochs=1))
+    found = trained(job, TINY.model_copy(update={"seeds": 1, "epochs": 1}))
     assert set(found.curve.score) == set(found.curve.logloss) == {"all"}
     assert set(load_step(found.encode(), 1, classes=CLASSES).summary["score"]) == {"all"}
 

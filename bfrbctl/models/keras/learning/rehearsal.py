@@ -31,7 +31,7 @@ def rehearse(task: FoldTask, config: Config) -> Rehearsal:
         ends.append(time.perf_counter())
         spent.append(float(row["seconds"]))
 
-    short = replace(config, epochs=EPOCHS, seeds=1)
+    short = config.model_copy(update={"epochs": EPOCHS, "seeds": 1})
     keep_steps = config.select == "other-folds"
     few = _few(whole, replace(task, on_progress=note, keep_steps=keep_steps), short, share)
     trained = few.trained(0)

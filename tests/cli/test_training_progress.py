@@ -8,9 +8,8 @@ import sys
 import pytest
 from rich.console import Console
 
-from bfrbctl.cli import live, shared
-from bfrbctl.cli.live import FoldTable, Pace, Steps
-from bfrbctl.schema import SCENARIOS
+from bfrbctl.cli import training_progress
+from bfrbctl.cli.training_progress import FoldTable, Pace, Steps, show_folds
 from bfrbctl.training.cross_validation import FoldResult
 
 
@@ -30,7 +29,7 @@ def drawn(table: FoldTable) -> str:
 
 
 def test_durations_are_as_the_docstring_says() -> None:
-    assert doctest.testmod(live).failed == 0
+    assert doctest.testmod(training_progress).failed == 0
 
 
 def done(fold: int, *, reused: bool = False) -> FoldResult:
@@ -39,7 +38,7 @@ def done(fold: int, *, reused: bool = False) -> FoldResult:
 
 def test_the_table_tells_the_latest_score_the_pace_and_what_is_left() -> None:
     clock = Clock()
-    table = FoldTable("keras", 3, Steps(1, 10, "epoch", "macro F1"), clock)
+    table = FoldTable("keras", Steps(3, 1, 10, "epoch", "macro F1"), clock)
     assert table.pace.seconds_left is None
     for step, score in ((1, 0.5), (2, 0.75), (3, 0.625)):
         clock.now = 20.0 * step
@@ -57,12 +56,12 @@ def test_the_table_tells_the_latest_score_the_pace_and_what_is_left() -> None:
 
 
 def test_scores_of_finished_folds_are_said_to_be_of_the_last_step(capsys: pytest.CaptureFixture[str]) -> None:
-    steps = Steps(1, 10, "round", "macro F1", provisional=True)
-    table = FoldTable("lgbm", 2, steps)
+    steps = Steps(2, 1, 10, "round", "macro F1", provisional=True)
+    table = FoldTable("lgbm", steps)
     table.on_fold(done(0))
     assert "finished folds: scores after the last round; how many are kept is chosen" in " ".join(drawn(table).split())
     one = FoldResult(1, {"all": 0.8}, {}, True)
-    with shared.show_folds("lgbm", n_folds=2, quiet=False, steps=steps) as (_, on_fold):
+    with show_folds("lgbm", steps, quiet=False) as (_, on_fold):
         on_fold(done(0))
         on_fold(one)
     assert capsys.readouterr().err.splitlines() == [
@@ -73,28 +72,28 @@ def test_scores_of_finished_folds_are_said_to_be_of_the_last_step(capsys: pytest
 
 def test_what_is_left_is_known_after_the_first_step_and_runs_down() -> None:
     clock = Clock()
-    pace = Pace(2, Steps(1, 10, "epoch"), clock)
+    pace = Pace(Steps(2, 1, 10, "epoch"), clock)
     clock.now = 100.0  # features were read for long
     pace.on_row({"fold": 0, "step": 1, "seconds": 4.0})
     assert pace.seconds_left == 76.0
     clock.now = 102.0
     assert pace.seconds_left == 74.0
-    assert pace.told() == "4 s an epoch, about 1:14 left"
+    assert str(pace) == "4 s an epoch, about 1:14 left"
 
 
 def test_rounds_that_count_from_their_start_give_the_pace_too() -> None:
     clock = Clock()
-    pace = Pace(2, Steps(1, 400, "round"), clock)
+    pace = Pace(Steps(2, 1, 400, "round"), clock)
     pace.on_row({"fold": 0, "seed": 0, "step": 50, "seconds": 5.0})
     assert pace.seconds_left == 75.0
     clock.now = 10.0
     pace.on_row({"fold": 0, "seed": 0, "step": 100, "seconds": 10.0})
-    assert pace.told() == "0.2 s a round, about 2:20 left"
+    assert str(pace) == "0.2 s a round, about 2:20 left"
 
 
 def test_a_model_that_goes_on_from_a_checkpoint_counts_what_it_did_now() -> None:
     clock = Clock()
-    pace = Pace(1, Steps(1, 40, "epoch"), clock)
+    pace = Pace(Steps(1, 1, 40, "epoch"), clock)
     pace.on_row({"fold": 0, "step": 31, "member": 0, "seconds": 2.0})
     clock.now = 2.0
     pace.on_row({"fold": 0, "step": 32, "member": 0, "seconds": 2.0})
@@ -104,7 +103,7 @@ def test_a_model_that_goes_on_from_a_checkpoint_counts_what_it_did_now() -> None
 
 def test_models_that_train_at_once_are_as_fast_as_all_together() -> None:
     clock = Clock()
-    pace = Pace(2, Steps(2, 10, "epoch"), clock)
+    pace = Pace(Steps(2, 2, 10, "epoch"), clock)
     for step in range(1, 5):
         clock.now = 6.0 * step
         for member in range(2):
@@ -115,7 +114,7 @@ def test_models_that_train_at_once_are_as_fast_as_all_together() -> None:
 
 def test_reused_folds_do_not_count_for_the_pace() -> None:
     clock = Clock()
-    table = FoldTable("lgbm", 2, Steps(1, 10), clock)
+    table = FoldTable("lgbm", Steps(2, 1, 10), clock)
     table.on_fold(done(0, reused=True))
     assert table.pace.seconds_left is None
     clock.now = 10.0
@@ -131,8 +130,8 @@ def test_a_log_gets_a_line_at_once_and_then_one_a_minute(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(live.FoldTable.__init__, "__defaults__", (Steps(), clock, SCENARIOS))
-    with shared.show_folds("lgbm", n_folds=2, quiet=False, steps=Steps(3, 100, "round")) as (on_row, on_fold):
+    monkeypatch.setattr(FoldTable.__init__, "__defaults__", (clock,))
+    with show_folds("lgbm", Steps(2, 3, 100, "round"), quiet=False) as (on_row, on_fold):
         for step in range(1, 14):
             clock.now = 10.0 * step
             on_row({"fold": 0, "seed": 1, "step": step, "seconds": clock.now, "score": 0.5})
@@ -146,12 +145,14 @@ def test_a_log_gets_a_line_at_once_and_then_one_a_minute(
 
 
 SCRIPT = """
-from bfrbctl.cli import shared
+from bfrbctl.cli.options import DisplayOptions
+from bfrbctl.cli.results import show_result
+from bfrbctl.cli.training_progress import Steps, show_folds
 from bfrbctl.training.cross_validation import FoldResult
-with shared.watch_folds("keras", n_folds=1, quiet=False) as (on_row, on_fold):
+with show_folds("keras", Steps(1), quiet=False) as (on_row, on_fold):
     on_row({"fold": 0, "step": 7, "score": 0.5})
     on_fold(FoldResult(0, {"all": 0.875, "imu": 0.75}, {"epochs": 7}, False))
-shared.tell({}, lines=["wrote it"], next_command="bfrbctl predict", as_json=False, quiet=False)
+show_result({}, lines=["wrote it"], next_command="bfrbctl predict", display=DisplayOptions())
 """
 
 
