@@ -106,11 +106,11 @@ def test_an_assignment_of_joint_labels_scores_chance(tmp_path: Path) -> None:
         features = features_of(LARGER_FOLDS, tmp_path / f"features-{seed}", seed)
         member = trained(features, tmp_path / f"joint-{seed}", "lgbm", labels="joint", **TREES)
         folder = blended([member], tmp_path / f"blend-{seed}", BlendConfig(assign="causal"))
-        joint, within = joint_members([member], [oof.read_oof(member)])
+        joint, conditional = joint_members([member], [oof.read_oof(member)])
         parts = {}
         for scenario, part in oof.read_oof(folder).items():
-            answers = assigned(part, joint_proba(part.proba, within[scenario], joint), joint, seed=0)
-            parts[scenario] = replace(part, decided=answers)
+            decided = assigned(part, joint_proba(part.proba, conditional[scenario], joint), joint, seed=0)
+            parts[scenario] = replace(part, decided=decided)
         studies.append(parts)
     for figure in (macro_f1, score):
         got = chance(studies, list(FOUR.values()), figure)

@@ -94,23 +94,23 @@ def relabelled(folder: Folder, path: Path) -> Folder:
 
 @pytest.mark.parametrize("decode", ["argmax", "threshold", "auto"])
 @pytest.mark.parametrize("pooling", ["arithmetic", "logarithmic"])
-def test_a_blend_answers_a_fold_without_its_labels(
+def test_a_blend_predicts_a_fold_without_its_labels(
     model_folders: tuple[Folder, Folder], tmp_path: Path, decode: Any, pooling: str
 ) -> None:
     others = tuple(relabelled(folder, tmp_path / folder.path.name) for folder in model_folders)
-    answers = []
+    predictions_of_fold = []
     for name, members in (("blend", model_folders), ("other", others)):
         with open_output(tmp_path / name, Job("blend", {})) as output:
             made = blend(members, output, BlendConfig(decode=decode, pooling=pooling))
-        answers.append(made.read_parquet(oof.OOF).filter(pl.col("fold") == HELD).drop("gesture"))
-    assert answers[0].equals(answers[1])
+        predictions_of_fold.append(made.read_parquet(oof.OOF).filter(pl.col("fold") == HELD).drop("gesture"))
+    assert predictions_of_fold[0].equals(predictions_of_fold[1])
 
 
-def test_an_assignment_answers_without_labels() -> None:
-    part, joint, within = predictions()
+def test_an_assignment_does_not_use_labels() -> None:
+    part, joint, conditional = predictions()
     other = OofScenario(part.keys, lied(part.truth, np.ones(len(part.truth), bool), 2), part.proba)
-    spread = joint_proba(part.proba, within, joint)
-    assert np.array_equal(assigned(part, spread, joint, seed=1), assigned(other, spread, joint, seed=1))
+    joint_probas = joint_proba(part.proba, conditional, joint)
+    assert np.array_equal(assigned(part, joint_probas, joint, seed=1), assigned(other, joint_probas, joint, seed=1))
 
 
 def test_the_temperature_of_a_fold_does_not_depend_on_its_labels() -> None:
@@ -138,6 +138,6 @@ def predictions() -> tuple[OofScenario, JointLabels, np.ndarray]:
         }
     )
     first = rng.random((48, 2))
-    within = np.stack([first[:, 0], 1 - first[:, 0], first[:, 1], 1 - first[:, 1]], axis=1).astype(np.float32)
+    conditional = np.stack([first[:, 0], 1 - first[:, 0], first[:, 1], 1 - first[:, 1]], axis=1).astype(np.float32)
     joint = JointLabels(("g0 | a", "g0 | b", "g1 | a", "g1 | b"), (0, 0, 1, 1))
-    return OofScenario(keys, truth.astype(np.int64), proba.astype(np.float32)), joint, within
+    return OofScenario(keys, truth.astype(np.int64), proba.astype(np.float32)), joint, conditional

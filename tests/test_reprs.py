@@ -88,7 +88,7 @@ def test_whatever_a_notebook_can_hold_is_a_few_lines(
         "recordings": recordings,
         "features": read_features(feature_folder),
         "predictor": predictor,
-        "answers": predictor.answer(recordings),
+        "predictions": predictor.predict_batch(recordings),
         "mixtures": read_mixtures(blend_folder),
         "oof": scenarios,
         "nested": nested([part.proba], part, predictor.targets, BlendConfig()),
@@ -103,8 +103,8 @@ def test_whatever_a_notebook_can_hold_is_a_few_lines(
 
 def test_a_predictor_tells_what_it_is(blend_folder: Folder, model_folders: tuple[Folder, Folder]) -> None:
     text = " ".join(repr(Predictor.open(blend_folder.path)).split())
-    told = (str(blend_folder.path), "kind='blend'", "'soft': 'toy'", "scenarios=('all', 'imu')", "rate_hz=10.0")
-    assert [each for each in told if each not in text] == []
+    parts = (str(blend_folder.path), "kind='blend'", "'soft': 'toy'", "scenarios=('all', 'imu')", "rate_hz=10.0")
+    assert [each for each in parts if each not in text] == []
     assert "and 15 more" in text or "classes=(" in text
     assert "kind='model'" in repr(Predictor.open(model_folders[0].path))
 

@@ -52,13 +52,13 @@ def predict(
     from bfrbctl.artefacts.journals import interrupted_run
     from bfrbctl.artefacts.outputs import Job, open_output
     from bfrbctl.prediction.predictor import Predictor
-    from bfrbctl.prediction.scoring import read_answers
+    from bfrbctl.prediction.scoring import read_labels
     from bfrbctl.prediction.submission import input_refs, open_input
     from bfrbctl.prediction.submission import predict as run
 
     begun = interrupted_run(out, "predictions", resume=resume)
     remembered, answers = shared.remembered_path(begun, "answers", answers)
-    given = read_answers(answers) if answers else None
+    labels = read_labels(answers) if answers else None
     earlier = begun.config
     split = earlier.get("split") if split is None else split
     strict = bool(earlier.get("strict") if strict is None else strict)
@@ -74,7 +74,7 @@ def predict(
         open_output(out, job, force=force, resume=resume) as output,
         shared.progress("predict", source.total, quiet=quiet, unit=source.unit, scale=source.scale) as advance,
     ):
-        folder = run(source, predictor, output, strict=strict, answers=given, executor=executor, on_frames=advance)
+        folder = run(source, predictor, output, strict=strict, labels=labels, executor=executor, on_frames=advance)
     content = folder.content
     lines = [f"wrote {out}: {content['n_sequences']} sequences, submission.parquet and submission.csv"]
     if content["n_problems"]:

@@ -53,7 +53,7 @@ def member_names(folders: Sequence[Folder]) -> list[str]:
 
 
 def aligned_members(folders: Sequence[Folder]) -> list[dict[str, OofScenario]]:
-    """Read the members' out-of-fold predictions and see that they speak of the same thing.
+    """Read the members' out-of-fold predictions and check that they are of the same sequences and classes.
 
     Raises
     ------
@@ -124,33 +124,33 @@ def blend(folders: Sequence[Folder], output: Output, config: BlendConfig) -> Fol
     targets, classes = folders[0].content["targets"], folders[0].content["classes"]
     fixed = _fixed_weights(config, names)
     nesting = _nesting(tables[0][SCENARIOS[0]])
-    joint, within = joint_members(folders, tables) if config.assign == "causal" else (None, {})
+    joint, conditional = joint_members(folders, tables) if config.assign == "causal" else (None, {})
     mixtures: dict[str, Mixture] = {}
     honest: dict[str, OofScenario] = {}
-    told: dict[str, Any] = {key: {} for key in ("optimistic", "rules", "assignment")}
-    told["members"] = {name: {} for name in names}
+    scores: dict[str, Any] = {key: {} for key in ("optimistic", "rules", "assignment")}
+    scores["members"] = {name: {} for name in names}
     for scenario in SCENARIOS:
         probas = [table[scenario].proba for table in tables]
         part, mixture, rules = _fit_scenario(probas, tables[0][scenario], targets, config, fixed=fixed)
         mixtures[scenario], honest[scenario] = mixture, part
-        told["rules"][scenario] = rules
-        told["optimistic"][scenario] = score_values(_decided(mixture, probas, part, targets).score(targets), targets)
+        scores["rules"][scenario] = rules
+        scores["optimistic"][scenario] = score_values(_decided(mixture, probas, part, targets).score(targets), targets)
         for name, member in zip(names, probas, strict=True):
-            told["members"][name][scenario] = score_values(score_proba(member, part.truth, targets), targets)
+            scores["members"][name][scenario] = score_values(score_proba(member, part.truth, targets), targets)
         if joint:
-            spread = joint_proba(part.proba, within[scenario], joint)
-            scores = score_orders(part, spread, joint, targets, seed=config.seed)
-            told["assignment"][scenario] = {"orders": [score_values(score, targets) for score in scores]} | {
-                "score": float(np.mean([score.score for score in scores]))
+            joint_probas = joint_proba(part.proba, conditional[scenario], joint)
+            orders = score_orders(part, joint_probas, joint, targets, seed=config.seed)
+            scores["assignment"][scenario] = {"orders": [score_values(score, targets) for score in orders]} | {
+                "score": float(np.mean([score.score for score in orders]))
             }
-    told["interval"] = score_intervals(honest, targets, seed=config.seed)
-    told["auc_interval"] = auc_intervals(honest, classes, targets, seed=config.seed)
-    summary = {**oof.summarise(honest, targets, classes), **told, "nesting": nesting}
-    summary["best_member"] = max(names, key=lambda name: _mean_of(told["members"][name]))
+    scores["interval"] = score_intervals(honest, targets, seed=config.seed)
+    scores["auc_interval"] = auc_intervals(honest, classes, targets, seed=config.seed)
+    summary = {**oof.summarise(honest, targets, classes), **scores, "nesting": nesting}
+    summary["best_member"] = max(names, key=lambda name: _mean_of(scores["members"][name]))
     # The best member is chosen by the rows that it is scored on, the blend by others: the gain is rather too small.
-    summary["gain"] = summary["score"] - _mean_of(told["members"][summary["best_member"]])
+    summary["gain"] = summary["score"] - _mean_of(scores["members"][summary["best_member"]])
     if joint:
-        summary["assignment"]["score"] = _mean_of(told["assignment"])
+        summary["assignment"]["score"] = _mean_of(scores["assignment"])
         summary["assignment"]["gain"] = summary["assignment"]["score"] - summary["score"]
     output.publish("blend", _blend_files(folders, names, mixtures, honest, summary=summary))
     kept = ("rate_hz", "thm", "tof", "classes", "targets", "n_folds", "prior")
@@ -161,7 +161,7 @@ def blend(folders: Sequence[Folder], output: Output, config: BlendConfig) -> Fol
 
 
 def _nesting(part: OofScenario) -> dict[str, Any]:
-    """Tell what the score is nested over: folds, or groups of the subjects of the one fold that was trained."""
+    """Describe what the score is nested over: folds, or groups of the subjects of the one fold that was trained."""
     groups = len(np.unique(nesting_groups(part)))
     return {"over": FOLDS if len(np.unique(part.folds)) > 1 else SUBJECTS, "groups": groups}
 
@@ -172,13 +172,13 @@ def notes_of(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def nesting_note(metrics: Mapping[str, Any]) -> str | None:
-    """Tell where the score of a blend is not nested over folds; None where it is."""
-    told = metrics.get("nesting")
-    if not isinstance(told, Mapping) or told.get("over") != SUBJECTS:
+    """Say where the score of a blend is not nested over folds; None where it is."""
+    nesting = metrics.get("nesting")
+    if not isinstance(nesting, Mapping) or nesting.get("over") != SUBJECTS:
         return None
     return (
-        f"the members were trained with one fold: the score is nested over {told.get('groups')} groups of its subjects,"
-        " and of this fold alone"
+        f"the members were trained with one fold: the score is nested over {nesting.get('groups')} groups of its "
+        "subjects, and is of this fold alone"
     )
 
 
@@ -205,7 +205,7 @@ def _fit_scenario(
     *,
     fixed: Sequence[float] | None,
 ) -> tuple[OofScenario, Mixture, dict[str, Any]]:
-    """Fit one scenario: its honest predictions, the mixture of all folds, and what became of the decoding rules."""
+    """Fit one scenario: its nested predictions, the mixture of all folds, and the summary of the decoding rules."""
     held_out = nested(probas, part, targets, config, fixed=fixed)
     rule = held_out.kept_rule(part.truth, targets, config)
     mixture = fit_mixture(probas, part.truth, targets, config, fixed=fixed)
@@ -256,7 +256,7 @@ def joint_members(
             rows = table.filter(pl.col("scenario") == scenario).sort(SEQUENCE_ID)
             if not rows[SEQUENCE_ID].equals(tables[0][scenario].keys[SEQUENCE_ID]):
                 raise ArtefactError(f"{folder.path / JOINT_OOF}: its sequences are not those of {oof.OOF}")
-            parts[scenario].append(joint.within(rows.select(oof.proba_columns(len(joint.names))).to_numpy()))
+            parts[scenario].append(joint.conditional(rows.select(oof.proba_columns(len(joint.names))).to_numpy()))
     return joint, {scenario: np.mean(values, axis=0, dtype=np.float32) for scenario, values in parts.items()}
 
 
@@ -307,7 +307,7 @@ def _blend_files(
     classes = np.array(folders[0].content["classes"])
     rows = [
         oof.oof_rows(part.keys, {scenario: part.proba}).with_columns(
-            pl.Series(oof.ANSWER, classes[part.predicted], dtype=pl.String)
+            pl.Series(oof.DECIDED, classes[part.predicted], dtype=pl.String)
         )
         for scenario, part in honest.items()
     ]
@@ -323,12 +323,12 @@ def read_mixtures(folder: Folder) -> dict[str, Mixture]:
     ArtefactError
         When they are not one finite temperature above 0 and one weight a member, at least 0, that sum to 1.
     """
-    told = folder.read_json(WEIGHTS)
+    weights = folder.read_json(WEIGHTS)
     n_members = len(folder.content["members"])
     found = {}
     for scenario in SCENARIOS:
         try:
-            values = told["scenarios"][scenario]
+            values = weights["scenarios"][scenario]
             mixture = Mixture(
                 tuple(float(t) for t in values["temperatures"]),
                 tuple(float(w) for w in values["weights"]),
@@ -337,7 +337,7 @@ def read_mixtures(folder: Folder) -> dict[str, Mixture]:
                 None if values.get("threshold") is None else float(values["threshold"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{folder.path / WEIGHTS}: does not tell the weights of scenario {scenario}") from error
+            raise ArtefactError(f"{folder.path / WEIGHTS}: has no sound weights of scenario {scenario}") from error
         numbers = np.array([*mixture.temperatures, *mixture.weights, mixture.epsilon])
         sound = (
             len(mixture.temperatures) == len(mixture.weights) == n_members
@@ -349,6 +349,8 @@ def read_mixtures(folder: Folder) -> dict[str, Mixture]:
             and mixture.pooling in ("arithmetic", "logarithmic")
         )
         if not sound:
-            raise ArtefactError(f"{folder.path / WEIGHTS}: weights or temperatures of scenario {scenario} cannot be")
+            raise ArtefactError(
+                f"{folder.path / WEIGHTS}: weights or temperatures of scenario {scenario} are out of range"
+            )
         found[scenario] = mixture
     return found

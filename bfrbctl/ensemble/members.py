@@ -62,13 +62,13 @@ class Member:
         return self.ensemble.predict_proba(batch)
 
 
-def layout_told(content: Mapping[str, Any]) -> SensorLayout:
+def read_layout(content: Mapping[str, Any]) -> SensorLayout:
     """Read which sensors a model or blend was trained on."""
     return SensorLayout(thm=tuple(map(int, content["thm"])), tof=tuple(map(int, content["tof"])))
 
 
 def kept_members(folder: Folder, without: frozenset[str], *, strict: bool) -> dict[int, str]:
-    """Choose the members that can and shall be used: number -> name."""
+    """Choose the members that can be used and are not left out: number -> name."""
     names = list(map(str, folder.content["members"])) if folder.kind == "blend" else []
     unknown = sorted(without - set(names))
     if unknown:
@@ -94,14 +94,14 @@ def names_left_out(folder: Folder, kept: Mapping[int, str]) -> tuple[str, ...]:
     return tuple(str(name) for number, name in enumerate(names) if number not in kept)
 
 
-def _unusable(told: Mapping[str, Any]) -> str:
+def _unusable(member: Mapping[str, Any]) -> str:
     """Say why a member's library cannot be imported; empty where it can."""
     try:
-        kind_module(str(told["content"]["model"]))
+        kind_module(str(member["content"]["model"]))
     except MissingLibraryError as error:
         return f"{error.what}; {error.hint}"
     except (KeyError, TypeError) as error:
-        raise ArtefactError(f"a member does not tell its kind of model ({error})") from error
+        raise ArtefactError(f"a member's manifest lacks its kind of model ({error})") from error
     return ""
 
 
@@ -114,14 +114,14 @@ def mixtures_of(folder: Folder, kept: Mapping[int, str]) -> dict[str, Mixture]:
     scenarios = scenarios_of(folder.content)
     for scenario in scenarios:
         weights = zip(kept.values(), left[scenario].weights, strict=True)
-        told = ", ".join(f"{name} {weight:.3f}" for name, weight in weights)
+        now = ", ".join(f"{name} {weight:.3f}" for name, weight in weights)
         where = f" (scenario {scenario})" if len(scenarios) > 1 else ""
-        _log.warning("%s: weights are now %s%s", folder.path, told, where)
+        _log.warning("%s: weights are now %s%s", folder.path, now, where)
     return left
 
 
 def member_contents(folder: Folder, kept: Mapping[int, str]) -> list[Mapping[str, Any]]:
-    """Give what the manifest of each member that was kept tells; of a model by itself its own."""
+    """Give the manifest content of each member that was kept; of a model by itself its own."""
     if folder.kind == "model":
         return [folder.content]
     return [folder.read_json(f"member-{number}.json")["content"] for number in kept]
@@ -144,10 +144,10 @@ def open_members(folder: Folder, kept: Mapping[int, str]) -> Iterator[Member]:
         yield _member(folder, folder.path.name, folder.content, prefix="")
         return
     for number, name in kept.items():
-        told = folder.read_json(f"member-{number}.json")
-        if told["content"]["classes"] != folder.content["classes"]:
+        member = folder.read_json(f"member-{number}.json")
+        if member["content"]["classes"] != folder.content["classes"]:
             raise ArtefactError(f"{folder.path}: member {name} has other classes than the blend")
-        yield _member(folder, name, told["content"], prefix=f"member-{number}.")
+        yield _member(folder, name, member["content"], prefix=f"member-{number}.")
 
 
 def _member(folder: Folder, name: str, content: Mapping[str, Any], *, prefix: str) -> Member:
@@ -170,4 +170,4 @@ def _member(folder: Folder, name: str, content: Mapping[str, Any], *, prefix: st
     known = FeatureConfig.__dataclass_fields__
     settings = {key: value for key, value in content["features"].items() if key in known}
     config = from_mapping(FeatureConfig, settings, str(folder.path / MANIFEST))
-    return Member(name, kind, ensemble_of(kind, models), config, layout_told(content), module.NEEDS, joint)
+    return Member(name, kind, ensemble_of(kind, models), config, read_layout(content), module.NEEDS, joint)

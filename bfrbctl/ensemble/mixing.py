@@ -129,7 +129,7 @@ def _halves(proba: AnyArray, flags: Bool) -> tuple[Int64, Int64, Float64]:
 def fit_threshold(proba: AnyArray, truth: Int64, targets: Sequence[bool]) -> float | None:
     """Find the threshold (.2 to .8) of the metric-aware rule with the best score; of equals that nearest to .5.
 
-    None where there is nothing to tell apart: only targets, or none.
+    None where there are no two sides: only targets, or none.
     """
     flags = np.asarray(targets, dtype=np.bool_)
     if flags.all() or not flags.any():
@@ -281,7 +281,7 @@ class Nested:
 
     @property
     def decided(self) -> Int64:
-        """int64, (n_sequences,): positions of the gestures answered, each group by its own rule."""
+        """int64, (n_sequences,): positions of the predicted gestures, each group by its own rule."""
         out = np.empty_like(self.groups)
         for group, rule in self.rules.items():
             held = self.groups == group
@@ -404,6 +404,6 @@ def _rules(
             predicted["argmax"][held] = decide(proba, targets, None)
             predicted["threshold"][held] = decide(proba, targets, fits[left_out].threshold)
         others = groups != name
-        answers = {rule: each[others] for rule, each in predicted.items()}
-        chosen[name] = _better_rule(truth[others], answers, targets, _blocks(groups)[others])
+        elsewhere = {rule: each[others] for rule, each in predicted.items()}
+        chosen[name] = _better_rule(truth[others], elsewhere, targets, _blocks(groups)[others])
     return chosen

@@ -1,7 +1,7 @@
 """How well probabilities rank sequences, whatever threshold is set: AUC, average precision, operating points.
 
 The definitions are those of scikit-learn's `roc_auc_score`, `average_precision_score` and `roc_curve`; here the AUC of
-all subjects apart takes one sort, so that it costs no more than the pooled one.
+every subject comes from one sort, so that it costs no more than the pooled one.
 """
 
 from collections.abc import Sequence
@@ -93,7 +93,7 @@ def auc(truth: Bool, values: AnyArray) -> float | None:
     return None if np.isnan(found) else found
 
 
-def auc_within(truth: Bool, values: AnyArray, groups: Int64) -> Figures | None:
+def auc_within_subjects(truth: Bool, values: AnyArray, groups: Int64) -> Figures | None:
     """Average the AUC within subjects, over the subjects that have both sides.
 
     Returns
@@ -104,8 +104,8 @@ def auc_within(truth: Bool, values: AnyArray, groups: Int64) -> Figures | None:
     each = each[~np.isnan(each)]
     if not each.size:
         return None
-    spread = float(np.std(each, ddof=1)) if each.size > 1 else None
-    return {"mean": float(each.mean()), "sd": spread, "n_subjects": int(each.size)}
+    deviation = float(np.std(each, ddof=1)) if each.size > 1 else None
+    return {"mean": float(each.mean()), "sd": deviation, "n_subjects": int(each.size)}
 
 
 # ----------------------------------------------------------------------------------------------------------- curve
@@ -113,7 +113,7 @@ def auc_within(truth: Bool, values: AnyArray, groups: Int64) -> Figures | None:
 
 @dataclass(frozen=True)
 class Curve:
-    """What is found and what is a false alarm at every threshold: value >= threshold counts as positive.
+    """Detections and false alarms at every threshold: value >= threshold counts as positive.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ def ranking_figures(
     *,
     groups: Int64 | None = None,
 ) -> Figures:
-    """Tell how well probabilities rank sequences, and how every gesture is recognised; JSON values only.
+    """Measure how well probabilities rank sequences, and how every gesture is recognised; JSON values only.
 
     Parameters
     ----------
@@ -242,12 +242,12 @@ def ranking_figures(
     """
     each = [_ranked(truth == place, proba[:, place], groups) for place in range(len(classes))]
     pairs = zip(gesture_figures(truth, predicted, classes).items(), each, strict=True)
-    within = [found["auc_within_subjects"] for found in each]
+    by_subject = [found["auc_within_subjects"] for found in each]
     return {
         "detection": _detection(truth, proba, positive_side(classes, targets), groups),
         "macro_auc": _mean([found["auc"] for found in each]),
         "macro_average_precision": _mean([found["average_precision"] for found in each]),
-        "macro_auc_within_subjects": _mean([found and found["mean"] for found in within]),
+        "macro_auc_within_subjects": _mean([found and found["mean"] for found in by_subject]),
         "gestures": {
             name: {**found, "auc": ranked["auc"], "average_precision": ranked["average_precision"]}
             for (name, found), ranked in pairs
@@ -259,12 +259,12 @@ def _ranked(positive: Bool, values: AnyArray, groups: Int64 | None) -> Figures:
     return {
         "auc": auc(positive, values),
         "average_precision": average_precision(positive, values),
-        "auc_within_subjects": None if groups is None else auc_within(positive, values, groups),
+        "auc_within_subjects": None if groups is None else auc_within_subjects(positive, values, groups),
     }
 
 
 def _detection(truth: Int64, proba: AnyArray, side: tuple[str, Bool] | None, groups: Int64 | None) -> Figures | None:
-    """Tell how well one side is told from the other; None where there are no two, among classes or sequences."""
+    """Measure how well one side is detected; None where there are no two sides, among classes or sequences."""
     if side is None:
         return None
     positive, values = side[1][truth], side_proba(proba, side[1])

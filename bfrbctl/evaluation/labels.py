@@ -1,7 +1,7 @@
-"""What a model tells apart: gestures, or joint labels - a gesture in a posture after a first behaviour.
+"""The classes of a model: gestures, or joint labels - a gesture in a posture after a first behaviour.
 
 In the study every wearer did each joint label at most once, which `assignment` makes use of. A gesture's probability is
-the sum over its joint labels, so that models of both sorts are scored and blended alike.
+the sum over its joint labels, so that models of both kinds are scored and blended alike.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,7 @@ class JointLabels:
         """Sum joint probabilities (n, n_joint) into those of gestures: float32, (n, n_gestures)."""
         return np.asarray(pooled(np.asarray(proba, dtype=np.float64), self.gesture_of), dtype=np.float32)
 
-    def within(self, proba: AnyArray) -> Float32:
+    def conditional(self, proba: AnyArray) -> Float32:
         """Give the probability of each joint label, given its gesture: float32, (n, n_joint).
 
         Where a gesture has no probability at all its joint labels are equally likely.
@@ -104,12 +104,12 @@ def read_joint(content: Mapping[str, Any], *, what: str) -> JointLabels | None:
     ArtefactError
         When they are not names, each of one of the gestures, with every gesture there.
     """
-    told = content.get("joint")
-    if told is None:
+    joint = content.get("joint")
+    if joint is None:
         return None
     n_gestures = len(content["classes"])
     try:
-        names, gesture_of = tuple(map(str, told["names"])), tuple(int(each) for each in told["gesture_of"])
+        names, gesture_of = tuple(map(str, joint["names"])), tuple(int(each) for each in joint["gesture_of"])
     except (KeyError, TypeError, ValueError) as error:
         raise ArtefactError(f"{what}: its joint labels cannot be read") from error
     sound = len(names) == len(gesture_of) <= MAX_JOINT and len(set(names)) == len(names)

@@ -28,9 +28,9 @@ class Score:
         Mean F1 over the targets and the merged non-target class.
     score
         The headline: mean of the two, the competition metric; where all classes are targets or none is, these two say
-        nothing, and it is `gesture_macro_f1`. `score_name` tells which.
+        nothing, and it is `gesture_macro_f1`. `score_name` names it.
     gesture_macro_f1
-        Mean F1 over all gestures, non-targets apart.
+        Mean F1 over all gestures, each non-target a class of its own.
     """
 
     binary_f1: float
@@ -43,7 +43,7 @@ COMPETITION_SCORE, GESTURE_SCORE = "score", "macro F1 over gestures"
 
 
 def has_two_sides(targets: Sequence[bool]) -> bool:
-    """Whether there are both targets and non-targets, so that telling them apart means something."""
+    """Whether there are both targets and non-targets, so that target or not can be scored."""
     return 0 < sum(map(bool, targets)) < len(targets)
 
 
@@ -67,7 +67,7 @@ def score_values(score: Score, targets: Sequence[bool]) -> dict[str, float | Non
 def headline(values: Mapping[str, Any], targets: Sequence[bool]) -> float:
     """Read the headline figure from the figures of a score in metrics.json.
 
-    Folders of earlier versions tell a competition score there where all classes are of one side.
+    Folders of earlier versions hold a competition score there where all classes are of one side.
     """
     return float(values["score" if has_two_sides(targets) else "gesture_macro_f1"])
 
@@ -174,14 +174,14 @@ class ClassFigures:
 def class_figures(truth: Int64, predicted: Int64, n_classes: int) -> ClassFigures:
     """Give precision, recall, F1 and support of each class; both are int64, (n_sequences,), 0..n_classes-1."""
     hits = np.bincount(truth[truth == predicted], minlength=n_classes)
-    answered, support = np.bincount(predicted, minlength=n_classes), np.bincount(truth, minlength=n_classes)
+    n_predicted, support = np.bincount(predicted, minlength=n_classes), np.bincount(truth, minlength=n_classes)
     with np.errstate(invalid="ignore"):
-        precision, recall = hits / answered, hits / support
+        precision, recall = hits / n_predicted, hits / support
     return ClassFigures(precision, recall, f1_by_class(truth, predicted, n_classes), support.astype(np.int64))
 
 
 def gesture_figures(truth: Int64, predicted: Int64, classes: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
-    """Precision, recall, F1 and support of every gesture, non-targets apart; None where a figure is not defined."""
+    """Give precision, recall, F1 and support of every gesture, non-targets not merged; None where not defined."""
     found = class_figures(truth, predicted, len(classes))
     columns = {name: getattr(found, name).tolist() for name in ("precision", "recall", "f1", "support")}
     return {

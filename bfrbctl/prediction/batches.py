@@ -18,7 +18,7 @@ _ARRAYS = ("offsets", "acc", "rot", "thm", "tof", "demographics")
 
 @dataclass(frozen=True)
 class Batch:
-    """Some recordings of an input, with what is known of them.
+    """Some recordings of an input, with their labels and problems.
 
     Parameters
     ----------

@@ -117,7 +117,7 @@ def biased(bias: float, *, n: int = 240, seed: int = 3) -> tuple[list[np.ndarray
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 3), st.sampled_from([0.5, 1.0, 2.0]))
 @settings(max_examples=20)
-def test_what_a_fold_answers_does_not_depend_on_its_labels(seed: int, fold: int, bias: float) -> None:
+def test_predictions_of_a_fold_do_not_depend_on_its_labels(seed: int, fold: int, bias: float) -> None:
     probas, part = biased(bias, n=96, seed=seed % 1000)
     held = part.folds == fold
     lied = part.truth.copy()
@@ -130,7 +130,7 @@ def test_what_a_fold_answers_does_not_depend_on_its_labels(seed: int, fold: int,
 
 
 def gain_of_the_threshold(part: OofScenario, predicted: Mapping[str, np.ndarray]) -> tuple[float, list[float]]:
-    """How much better the threshold answers than argmax: on all folds, and without each."""
+    """How much better the threshold predicts than argmax: on all folds, and without each."""
 
     def gain(rows: np.ndarray) -> float:
         scores = {
@@ -149,8 +149,8 @@ def test_each_fold_is_decoded_by_the_rule_that_the_others_choose() -> None:
         for fold in range(4):
             held, rest = part.folds == fold, part.folds != fold
             inside = OofScenario(part.keys.filter(rest), part.truth[rest], probas[0][rest])
-            within = nested([probas[0][rest]], inside, TARGETS, BlendConfig(decode="argmax"))
-            gain, without = gain_of_the_threshold(inside, within.predicted)
+            inner = nested([probas[0][rest]], inside, TARGETS, BlendConfig(decode="argmax"))
+            gain, without = gain_of_the_threshold(inside, inner.predicted)
             error = (sum((each - sum(without) / 3) ** 2 for each in without) * 2 / 3) ** 0.5  # of the jackknife
             assert honest.rules[fold] == ("threshold" if gain > error else "argmax")
             assert np.array_equal(honest.decided[held], honest.predicted[honest.rules[fold]][held])
@@ -203,11 +203,11 @@ def test_the_interval_holds_the_score() -> None:
 def test_a_blend_travels_with_its_members(blend_folder: Folder, model_folders: tuple[Folder, Folder]) -> None:
     assert blend_folder.content["members"] == ["soft", "sharp"]
     assert blend_folder.read("member-1.fold-2.toy.npz") == model_folders[1].read("fold-2.toy.npz")
-    told = blend_folder.read_json("metrics.json")
-    assert told["best_member"] in ("soft", "sharp")
-    assert told["optimistic"]["all"]["score"] >= 0
+    metrics = blend_folder.read_json("metrics.json")
+    assert metrics["best_member"] in ("soft", "sharp")
+    assert metrics["optimistic"]["all"]["score"] >= 0
     parts = oof.read_oof(blend_folder)
-    assert told["score"] == pytest.approx(
+    assert metrics["score"] == pytest.approx(
         np.mean([part.score(blend_folder.content["targets"]).score for part in parts.values()])
     )
 
@@ -260,10 +260,10 @@ def test_fixed_weights_must_name_every_member(model_folders: tuple[Folder, Folde
     ],
 )
 def test_weights_that_cannot_be_are_refused(blend_folder: Folder, tmp_path: Path, change: dict[str, object]) -> None:
-    told = blend_folder.read_json("weights.json")
-    told["scenarios"]["all"] |= change
+    weights = blend_folder.read_json("weights.json")
+    weights["scenarios"]["all"] |= change
     with open_output(tmp_path / "b", Job("blend", {})) as output:
-        output.publish("w", {"weights.json": encode_json(told)})
+        output.publish("w", {"weights.json": encode_json(weights)})
         folder = output.finish(blend_folder.content)
     with pytest.raises(ArtefactError, match="scenario all"):
         read_mixtures(folder)
@@ -280,11 +280,11 @@ def test_settings_out_of_range_are_refused() -> None:
 def test_the_threshold_decides_between_targets_and_the_rest(seed: int, threshold: float) -> None:
     rng = np.random.default_rng(seed)
     proba = rng.dirichlet(np.ones(3), size=50)
-    for row, answer in zip(proba, decide(proba, TARGETS, threshold), strict=True):
+    for row, predicted in zip(proba, decide(proba, TARGETS, threshold), strict=True):
         if row[:2].sum() >= threshold:
-            assert answer == np.argmax(row[:2])
+            assert predicted == np.argmax(row[:2])
         else:
-            assert answer == 2
+            assert predicted == 2
 
 
 def test_without_a_threshold_or_without_two_sides_the_most_probable_gesture_is_answered() -> None:
@@ -314,20 +314,20 @@ def test_a_mixture_of_some_members_keeps_their_proportions() -> None:
     assert Mixture((1.0, 1.0), (1.0, 0.0), "arithmetic", 1e-4).only([1]).weights == (1.0,)
 
 
-def test_the_answers_in_a_blend_are_those_of_the_rule_it_chose(
+def test_the_predictions_of_a_blend_are_those_of_the_rule_it_chose(
     model_folders: tuple[Folder, Folder], tmp_path: Path
 ) -> None:
     for decode in ("argmax", "threshold"):
         config = BlendConfig(decode=decode)
         with open_output(tmp_path / decode, Job("blend", {"decode": decode})) as output:
             made = blend(model_folders, output, config)
-        told = made.read_json("metrics.json")
+        metrics = made.read_json("metrics.json")
         for scenario, mixture in read_mixtures(made).items():
             assert (mixture.threshold is None) == (decode == "argmax")
-            assert told["scenarios"][scenario]["score"] == told["rules"][scenario]["scores"][decode]
-            assert told["rules"][scenario]["by_group"] == dict.fromkeys("012", decode)
+            assert metrics["scenarios"][scenario]["score"] == metrics["rules"][scenario]["scores"][decode]
+            assert metrics["rules"][scenario]["by_group"] == dict.fromkeys("012", decode)
         parts = oof.read_oof(made)
-        assert told["score"] == np.mean([part.score(made.content["targets"]).score for part in parts.values()])
+        assert metrics["score"] == np.mean([part.score(made.content["targets"]).score for part in parts.values()])
 
 
 def test_assignment_without_joint_labels_is_refused(model_folders: tuple[Folder, Folder], tmp_path: Path) -> None:
@@ -351,12 +351,16 @@ def test_models_of_one_fold_are_blended_by_groups_of_its_subjects(
     members = [of_fold(folder, tmp_path / folder.path.name, 1) for folder in model_folders]
     with open_output(tmp_path / "b", Job("blend", {})) as output:
         made = blend(members, output, BlendConfig())
-    told = made.read_json("metrics.json")
-    assert told["nesting"] == {"over": "groups of subjects", "groups": 2}
-    assert inspect("blend", made.path).notes[-2:] == (nesting_note(told), decoding_note(told)) == tuple(notes_of(told))
-    assert "one fold" in str(nesting_note(told))
+    metrics = made.read_json("metrics.json")
+    assert metrics["nesting"] == {"over": "groups of subjects", "groups": 2}
+    assert (
+        inspect("blend", made.path).notes[-2:]
+        == (nesting_note(metrics), decoding_note(metrics))
+        == tuple(notes_of(metrics))
+    )
+    assert "one fold" in str(nesting_note(metrics))
     parts = oof.read_oof(made)
-    assert told["score"] == np.mean([part.score(made.content["targets"]).score for part in parts.values()])
+    assert metrics["score"] == np.mean([part.score(made.content["targets"]).score for part in parts.values()])
 
 
 def test_the_blend_of_one_fold_does_not_score_subjects_that_it_was_fitted_on() -> None:
@@ -388,6 +392,6 @@ def test_one_fold_with_one_subject_is_refused_before_anything_is_fitted(
 
 
 def test_a_blend_of_several_folds_says_that_it_is_nested_over_them(blend_folder: Folder) -> None:
-    told = blend_folder.read_json("metrics.json")
-    assert told["nesting"] == {"over": "folds", "groups": 3}
-    assert nesting_note(told) is None and nesting_note({}) is None
+    metrics = blend_folder.read_json("metrics.json")
+    assert metrics["nesting"] == {"over": "folds", "groups": 3}
+    assert nesting_note(metrics) is None and nesting_note({}) is None

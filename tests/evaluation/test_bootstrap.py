@@ -22,7 +22,7 @@ def scenario(rng: np.random.Generator, n: int = 60) -> OofScenario:
 
 
 def slow_scores(part: OofScenario, targets: Sequence[bool], seed: int) -> list[float]:
-    """Draw subjects one draw after the other and score the sequences anew each time."""
+    """Draw subjects one draw after the other and score the sequences again each time."""
     subjects, group = np.unique(part.keys["subject"].to_numpy(), return_inverse=True)
     rng = np.random.default_rng(seed)
     scores = []

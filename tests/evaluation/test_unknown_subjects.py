@@ -37,18 +37,18 @@ def prepared(base: Path, table: pl.DataFrame, *, split: str = "train", suffix: s
 @pytest.mark.parametrize("unknown", [None, ""])
 def test_recordings_of_unknown_people_share_no_memory(unknown: str | None) -> None:
     assigner = Assigner(JOINT)
-    spread = np.array([[0.9, 0.1], [0.6, 0.4]], dtype=np.float32)
+    joint_probas = np.array([[0.9, 0.1], [0.6, 0.4]], dtype=np.float32)
     best = np.array([0, 0])
-    assert assigner.answers([unknown, unknown], spread, otherwise=best) == [0, 0]
-    assert assigner.answers(["S", "S"], spread, otherwise=best) == [0, 1]
+    assert assigner.assign_all([unknown, unknown], joint_probas, otherwise=best) == [0, 0]
+    assert assigner.assign_all(["S", "S"], joint_probas, otherwise=best) == [0, 1]
 
 
 @pytest.mark.parametrize("unknown", ["no column", "null", "empty"])
 def test_recordings_in_memory_without_a_subject_have_none(unknown: str) -> None:
     subject = {"null": pl.lit(None, dtype=pl.String), "empty": pl.lit("")}
     table = TEST.drop("subject") if unknown == "no column" else TEST.with_columns(subject=subject[unknown])
-    people = pl.DataFrame({"subject": [""], "handedness": [0.0]})
-    batch = clean_frames(table, people, layout=SMALL_LAYOUT, rate_hz=10.0).batch
+    demographics = pl.DataFrame({"subject": [""], "handedness": [0.0]})
+    batch = clean_frames(table, demographics, layout=SMALL_LAYOUT, rate_hz=10.0).batch
     assert batch.subjects == (None,) * 8
     assert np.isnan(batch.demographics).all()  # nor do they get those of a nameless row
 

@@ -103,7 +103,7 @@ def use_model(path: Path) -> bytes:
     data = open_folder(path.parent / "data", "dataset")
     batch, _ = dataset.read_recordings(data, data.read_parquet("sequences.parquet"), 0)
     predictor = Predictor.open(path)
-    proba = predictor.answer(batch).proba
+    proba = predictor.predict_batch(batch).proba
     assert proba.shape == (batch.n_sequences, len(predictor.classes))
     assert np.allclose(proba.sum(axis=1), 1, atol=1e-3)
     return proba.tobytes() + str(predictor.classes).encode()

@@ -58,12 +58,12 @@ def calibration_view(folder: Folder, _: Options) -> View:
 
 
 def _reliability_table(title: str, before: Sequence[Bin], after: Sequence[Bin]) -> Table:
-    told: dict[int, list[Any]] = {}
+    cells_of: dict[int, list[Any]] = {}
     for place, bins in ((0, before), (3, after)):
         for found in bins:
-            cells = told.setdefault(found.number, [None] * 6)
+            cells = cells_of.setdefault(found.number, [None] * 6)
             cells[place : place + 3] = [found.n, found.mean, found.right]
-    rows = tuple((n / N_BINS, (n + 1) / N_BINS, *cells) for n, cells in sorted(told.items()))
+    rows = tuple((n / N_BINS, (n + 1) / N_BINS, *cells) for n, cells in sorted(cells_of.items()))
     columns = ("sequences", "mean probability", "share right")
     return Table(title, ("from", "to", *columns, *(f"{name} after" for name in columns)), rows)
 

@@ -1,4 +1,4 @@
-"""View of two models side by side, with the interval of their difference, and what that interval holds."""
+"""View of two models side by side, with the interval of their difference, and what that interval covers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +27,7 @@ SeedScores = Mapping[str, Float64]
 
 
 def compare_view(folder: Folder, options: Options) -> View:
-    """Show how far B is from A: the same sequences, the same drawings of subjects, and the spread over seeds."""
+    """Show how far B is from A: the same sequences, the same draws of subjects, and the variation over seeds."""
     if options.other is None:
         raise UsageError("compare: expected two folders", hint="bfrbctl inspect compare A B")
     other = options.other
@@ -38,8 +38,8 @@ def compare_view(folder: Folder, options: Options) -> View:
     rows, moves, facts = [], [], {"A": folder.path.name, "B": other.path.name}
     for scenario, verdict in zip(scenarios, for_each(scenarios, "verdict"), strict=True):
         a, b = ours[scenario], theirs[scenario]
-        spreads = [None if each is None else each[scenario] for each in seeds]
-        row, facts[verdict.replace(" ", "_")] = _compared(a, b, targets, spreads, seed=options.seed)
+        by_seed = [None if each is None else each[scenario] for each in seeds]
+        row, facts[verdict.replace(" ", "_")] = _compared(a, b, targets, by_seed, seed=options.seed)
         rows.append((scenario, *row))
         right_a, right_b = a.predicted == a.truth, b.predicted == b.truth
         both = [int(x.sum()) for x in (right_a & right_b, right_a & ~right_b, ~right_a & right_b, ~right_a & ~right_b)]
@@ -67,13 +67,13 @@ def compare_view(folder: Folder, options: Options) -> View:
 
 
 def seed_scores(folder: Folder, scenarios: Sequence[str]) -> SeedScores | None:
-    """Score the model of each seed by itself; None where the folder does not hold the answers of two seeds."""
-    answers = read_seed_predictions(folder)
-    if answers is None:
+    """Score the model of each seed by itself; None where the folder does not hold the predictions of two seeds."""
+    seeds = read_seed_predictions(folder)
+    if seeds is None:
         return None
     targets = folder.content["targets"]
     return {
-        name: np.array([hierarchical_f1(answers.truth, one, targets).score for one in answers.predicted[name]])
+        name: np.array([hierarchical_f1(seeds.truth, one, targets).score for one in seeds.predicted[name]])
         for name in scenarios
     }
 
@@ -89,7 +89,7 @@ def _compared(
 
 
 def _paired(scorers: Sequence[Scorer], seed: int) -> tuple[float, float, Float64]:
-    """Score A and B on the sequences that there are, and give B - A of each drawing of subjects."""
+    """Score A and B on the sequences that there are, and give B - A of each draw of subjects."""
     once = np.ones((1, scorers[0].n_subjects), dtype=np.int64)
     score_a, score_b = (float(scorer.scores(once)[0]) for scorer in scorers)
     drawn_a, drawn_b = drawn_scores(scorers, seed)
@@ -110,7 +110,7 @@ def _ranking(scenarios: Scenarios, classes: Sequence[str], targets: Sequence[boo
 def _auc_table(
     ours: Scenarios, theirs: Scenarios, classes: Sequence[str], targets: Sequence[bool], *, seed: int
 ) -> list[Table]:
-    """Compare the pooled AUC of what is to be detected, by the drawings that the scores are compared by."""
+    """Compare the pooled AUC of what is to be detected, by the same draws as the scores."""
     side = positive_side(classes, targets)
     rows = []
     for scenario in ours if side else ():
@@ -139,7 +139,7 @@ def with_training(
 
     Returns
     -------
-    The wider interval; None where the spread over seeds of one of them is not known. A model of n seeds is taken to
+    The wider interval; None where the variation over seeds of one of them is not known. A model of n seeds is taken to
     vary by the standard deviation of its seeds / sqrt(n), with Student's t of n - 1 degrees of freedom, so that two
     seeds say little. Squared half-widths add up, since subjects and seeds are drawn independently (Zou and Donner,
     "Construction of confidence limits about effect measures: a general approach", 2008).
@@ -178,8 +178,8 @@ def _seed_table(seeds: Sequence[SeedScores | None], scenarios: Sequence[str], sc
     for name, scores in zip("AB", seeds, strict=True):
         for scenario in scenarios if scores is not None else ():
             values = scores[scenario]  # type: ignore[index]
-            spread = float(np.std(values, ddof=1))
-            rows.append((name, scenario, len(values), float(values.min()), float(values.max()), spread))
+            deviation = float(np.std(values, ddof=1))
+            rows.append((name, scenario, len(values), float(values.min()), float(values.max()), deviation))
     columns = ("model", "scenario", "seeds", "lowest", "highest", "standard deviation")
     return [Table(f"{score} of one seed by itself", columns, tuple(rows))] if rows else []
 
@@ -191,14 +191,16 @@ def _notes(seeds: Sequence[SeedScores | None], folders: Sequence[Folder]) -> lis
     ]
     if all(scores is not None for scores in seeds):
         notes.append(
-            "the columns 'with training' hold the spread over seeds too, but not that of the choice of settings or of "
-            "other training subjects"
+            "the columns 'with training' hold the variation over seeds too, but not that of the choice of settings or "
+            "of other training subjects"
         )
     for name, scores, folder in zip("AB", seeds, folders, strict=True):
         if scores is None:
             alone = "it has one seed, or is of an older version; models trained with --seeds 5 have it"
-            why = "a blend keeps no answers of single seeds; compare its members" if folder.kind == "blend" else alone
-            notes.append(f"{name}: the spread over seeds is not known: {why}")
+            why = (
+                "a blend keeps no predictions of single seeds; compare its members" if folder.kind == "blend" else alone
+            )
+            notes.append(f"{name}: the variation over seeds is not known: {why}")
     return notes
 
 

@@ -63,11 +63,11 @@ def oof_view(folder: Folder, options: Options) -> View:
     columns = ("fold", *score_columns(scenarios, targets))
     folds = Table("folds", columns, tuple(tuple(row.values()) for row in summary["folds"]))
     ranking = ranking_tables(summary["scenarios"], auc_intervals(scenarios, classes, targets, seed=options.seed))
-    classes_apart = [merged] if has_two_sides(targets) else []
+    merged_classes = [merged] if has_two_sides(targets) else []
     tables = (
         _scores(summary, intervals, targets),
         gestures,
-        *classes_apart,
+        *merged_classes,
         *ranking,
         folds,
         subjects,
@@ -89,7 +89,7 @@ def _oof_notes(folder: Folder, scenarios: Scenarios, gestures: Table, *, n_folds
         notes.append(f"only {n_folds} of {folder.content['n_folds']} folds were trained")
     others = [part.proba for part in scenarios.values()][1:]
     if any(np.array_equal(scenarios[ALL_SENSORS].proba, proba) for proba in others):
-        notes.append("both scenarios are the same: the model sees nothing but the IMU")
+        notes.append("both scenarios are the same: the model reads nothing but the IMU")
     absent = [row[0] for row in gestures.rows if not row[2]]
     if absent:
         notes.append(f"no sequence of class {examples(absent)} was held out: its recall is not known")
@@ -101,13 +101,13 @@ def _scores(summary: Mapping[str, Any], intervals: Mapping[str, tuple[float, flo
     keys = {"binary_f1": "binary F1", "macro_f1": "macro F1", "gesture_macro_f1": "gesture F1", "log_loss": "log-loss"}
     if not has_two_sides(targets):
         keys = {"log_loss": "log-loss"}
-    told = summary["scenarios"]
+    by_scenario = summary["scenarios"]
     rows = [
         (scenario, values["score"], *intervals[scenario], *(values[key] for key in keys))
-        for scenario, values in told.items()
+        for scenario, values in by_scenario.items()
     ]
     if len(rows) > 1:
-        means = [float(np.mean([values[key] for values in told.values()])) for key in keys]
+        means = [float(np.mean([values[key] for values in by_scenario.values()])) for key in keys]
         rows.append((MEAN, summary["score"], *intervals[MEAN], *means))
     columns = ("scenario", score_column(targets), "low 95", "high 95", *keys.values())
     return Table("scores", columns, tuple(rows))
@@ -137,7 +137,7 @@ def by_class(scenarios: Scenarios, classes: Sequence[str], targets: Sequence[boo
 def _class_rows(
     pairs: Mapping[str, tuple[Int64, Int64]], names: Sequence[str], kinds: Sequence[str]
 ) -> list[tuple[Any, ...]]:
-    """Lay out name, kind, sequences, then precision, recall and F1 of each scenario; None where not defined."""
+    """List name, kind, sequences, then precision, recall and F1 of each scenario; None where not defined."""
     found = [class_figures(truth, predicted, len(names)) for truth, predicted in pairs.values()]
     rows = []
     for place, (name, kind) in enumerate(zip(names, kinds, strict=True)):
@@ -148,7 +148,7 @@ def _class_rows(
 
 
 def _gesture_bars(scenarios: Scenarios, gestures: Table, merged: Table, targets: Sequence[bool]) -> Bars:
-    """Draw the F1 of every gesture, and of all non-targets as the one class that the competition metric sees."""
+    """Draw the F1 of every gesture, and of all non-targets as the one class that the competition metric counts."""
     others = merged.rows[-1:] if has_two_sides(targets) else ()
     labels = [*(row[0] for row in gestures.rows), *(f"{row[0]} (merged)" for row in others)]
     groups = tuple(
@@ -169,8 +169,8 @@ def _score_bars(groups_of: str, scenarios: Scenarios, rows: Sequence[tuple[Any, 
 
 def _subject_bars(scenarios: Scenarios, subjects: Table, targets: Sequence[bool]) -> list[Bars]:
     n_all, shown = len(subjects.rows), subjects.rows[:MOST_SUBJECTS]
-    which = f"the {MOST_SUBJECTS} worst of {n_all}" if n_all > MOST_SUBJECTS else "worst first"
-    return [_score_bars(f"by subject, {which}", scenarios, shown, targets)] if shown else []
+    shown_of = f"the {MOST_SUBJECTS} worst of {n_all}" if n_all > MOST_SUBJECTS else "worst first"
+    return [_score_bars(f"by subject, {shown_of}", scenarios, shown, targets)] if shown else []
 
 
 def _group_scores(scenarios: Scenarios, labels: AnyArray, targets: Sequence[bool]) -> list[tuple[Any, ...]]:
@@ -200,7 +200,7 @@ def _by_orientation(
     scenarios: Scenarios, targets: Sequence[bool], options: Options
 ) -> tuple[tuple[Table, ...], list[str]]:
     if options.features is None:
-        return (), ["a model does not know orientations: give --features FOLDER to see the scores by orientation"]
+        return (), ["a model does not know orientations: give --features FOLDER for the scores by orientation"]
     known = matching_index(scenarios[ALL_SENSORS].keys, options.features)
     rows = _group_scores(scenarios, known[ORIENTATION].fill_null("unknown").to_numpy(), targets)
     columns = (ORIENTATION, "sequences", *score_columns(scenarios, targets))
@@ -213,7 +213,7 @@ def matching_index(keys: pl.DataFrame, features: Folder) -> pl.DataFrame:
     Raises
     ------
     DataError
-        When it lacks one, or tells another subject or gesture: it is of another study.
+        When it lacks one, or has another subject or gesture: it is of another dataset.
     """
     hint = "give the dataset or feature folder that the model was trained on"
     columns = (SUBJECT, GESTURE, ORIENTATION, "n_frames")
@@ -257,7 +257,7 @@ def read_index(folder: Folder) -> pl.DataFrame:
 
 
 def confusion_view(folder: Folder, _: Options) -> View:
-    """Show which gestures are taken for which, all classes apart."""
+    """Show the gestures that are confused, non-targets not merged."""
     scenarios = read_scenarios(folder)
     classes, targets = folder.content["classes"], folder.content["targets"]
     tables, figures, facts = [], [], {}
