@@ -15,7 +15,7 @@ from bfrbctl.ensemble.assignment import assigned, joint_proba
 from bfrbctl.ensemble.blending import blend
 from bfrbctl.ensemble.mixing import BlendConfig
 from bfrbctl.evaluation import oof
-from bfrbctl.evaluation.labels import JointLabels
+from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.evaluation.oof import OofScenario
 from bfrbctl.features.folder import read_features
 from bfrbctl.inspection.views.calibration import nested_temperature
@@ -122,7 +122,7 @@ def test_the_temperature_of_a_fold_does_not_depend_on_its_labels() -> None:
     assert temperatures[HELD] == others[HELD] and temperatures != others
 
 
-def predictions() -> tuple[OofScenario, JointLabels, np.ndarray]:
+def predictions() -> tuple[OofScenario, ClassSpace, np.ndarray]:
     """Random predictions of two gestures in two postures each."""
     rng = np.random.default_rng(0)
     subjects = np.arange(48) % 6
@@ -139,5 +139,5 @@ def predictions() -> tuple[OofScenario, JointLabels, np.ndarray]:
     )
     first = rng.random((48, 2))
     conditional = np.stack([first[:, 0], 1 - first[:, 0], first[:, 1], 1 - first[:, 1]], axis=1).astype(np.float32)
-    joint = JointLabels(("g0 | a", "g0 | b", "g1 | a", "g1 | b"), (0, 0, 1, 1))
+    joint = ClassSpace.of(("g0", "g1"), (True, False)).refined(("g0 | a", "g0 | b", "g1 | a", "g1 | b"), (0, 0, 1, 1))
     return OofScenario(keys, truth.astype(np.int64), proba.astype(np.float32)), joint, conditional

@@ -16,6 +16,7 @@ from bfrbctl.ensemble.blending import blend
 from bfrbctl.ensemble.mixing import BlendConfig
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.bootstrap import auc_intervals, score_intervals
+from bfrbctl.evaluation.classes import gesture_space
 from bfrbctl.inspection import Table, View, inspect, options_of
 from bfrbctl.inspection.figures import Bars, Lines
 from bfrbctl.inspection.report import write_report
@@ -54,7 +55,7 @@ def test_metrics_name_the_headline_and_leave_empty_what_means_nothing(blended: d
     assert metrics["headline"] == NAME
     assert metrics["score"] == blended["blend"].content["score"]
     assert metrics["interval"]["mean"] == list(
-        score_intervals(oof.read_oof(blended["blend"]), [False] * 4, seed=0)["mean"]
+        score_intervals(oof.read_oof(blended["blend"]), gesture_space(blended["blend"].content), seed=0)["mean"]
     )
     for figures in (metrics["scenarios"]["all"], metrics["optimistic"]["all"], metrics["members"]["soft"]["all"]):
         assert (figures["binary_f1"], figures["macro_f1"]) == (None, None)
@@ -129,10 +130,10 @@ def test_the_commands_warn_and_name_the_headline(tmp_path: Path) -> None:
 
 
 def test_two_sides_are_ranked_in_every_view(blend_folder: Folder, model_folders: tuple[Folder, Folder]) -> None:
-    scenarios, content = oof.read_oof(blend_folder), blend_folder.content
+    scenarios = oof.read_oof(blend_folder)
     metrics = blend_folder.read_json("metrics.json")
     assert metrics["headline"] == "score"
-    bounds = auc_intervals(scenarios, content["classes"], content["targets"], seed=0)
+    bounds = auc_intervals(scenarios, gesture_space(blend_folder.content), seed=0)
     assert metrics["auc_interval"] == {name: list(pair or ()) for name, pair in bounds.items()}
     view = inspect("oof", blend_folder.path)
     found = metrics["scenarios"]["all"]["detection"]
@@ -149,7 +150,7 @@ def test_two_sides_are_ranked_in_every_view(blend_folder: Folder, model_folders:
         point["threshold"] for point in metrics["scenarios"]["imu"]["detection"]["operating_points"]
     ]
     gestures = table(view, "each gesture against the rest")
-    assert [row[0] for row in gestures.rows] == [*content["classes"], "mean"]
+    assert [row[0] for row in gestures.rows] == [*blend_folder.content["classes"], "mean"]
     assert gestures.rows[-1][1] == metrics["scenarios"]["all"]["macro_auc"]
     chart = next(figure for figure in view.figures if isinstance(figure, Lines))
     assert chart.diagonal and [series.name for series in chart.series][:2] == [

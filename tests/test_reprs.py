@@ -20,7 +20,7 @@ from bfrbctl.artefacts.outputs import Job
 from bfrbctl.ensemble.blending import read_mixtures
 from bfrbctl.ensemble.mixing import BlendConfig, nested
 from bfrbctl.evaluation import oof
-from bfrbctl.evaluation.labels import JointLabels
+from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.features.folder import read_features
 from bfrbctl.inspection import inspect
 from bfrbctl.models import interface
@@ -93,7 +93,7 @@ def test_whatever_a_notebook_can_hold_is_a_few_lines(
         "oof": scenarios,
         "nested": nested([part.proba], part, predictor.targets, BlendConfig()),
         "views": [inspect(what, dataset_folder.path) for what in ("dataset", "folds", "sequence")],
-        "joint": JointLabels(tuple(f"gesture | posture | {n}" for n in range(102)), tuple(range(102))),
+        "classes": ClassSpace.of([f"gesture number {n}" for n in range(102)], [True] * 102),
         "job": Job("model", {f"setting_{n}": "x" * 500 for n in range(200)}, command=("word",) * 1000),
     }
     sizes = {path: len(repr(each)) for path, each in reachable(held, "", set())}

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from bfrbctl.arrays.ragged import AnyArray, Float32, Float64, Int64
-from bfrbctl.evaluation.labels import JointLabels
+from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.evaluation.metrics import Score, hierarchical_f1
 from bfrbctl.evaluation.oof import OofScenario
 from bfrbctl.schema import SUBJECT
@@ -33,14 +33,14 @@ class Assigner:
 
     Parameters
     ----------
-    joint
-        The joint labels.
+    space
+        The gestures and the joint labels.
     max_subjects
         How many wearers are remembered.
     """
 
-    def __init__(self, joint: JointLabels, *, max_subjects: int = MAX_SUBJECTS) -> None:
-        self._gesture_of = np.asarray(joint.gesture_of, dtype=np.int64)
+    def __init__(self, space: ClassSpace, *, max_subjects: int = MAX_SUBJECTS) -> None:
+        self._gesture_of = np.asarray(space.gesture_of, dtype=np.int64)
         self._max_subjects = max_subjects
         self._memory: OrderedDict[str, list[Float64]] = OrderedDict()
 
@@ -77,7 +77,7 @@ class Assigner:
         return [before if got is None else got for got, before in zip(found, otherwise.tolist(), strict=True)]
 
 
-def joint_proba(proba: Float32, conditional: Float32, joint: JointLabels) -> Float32:
+def joint_proba(proba: Float32, conditional: Float32, space: ClassSpace) -> Float32:
     """Divide the probability of each gesture among its joint labels.
 
     Parameters
@@ -86,13 +86,13 @@ def joint_proba(proba: Float32, conditional: Float32, joint: JointLabels) -> Flo
         float32, (n_sequences, n_gestures), of the blend.
     conditional
         float32, (n_sequences, n_joint): probability of each joint label given its gesture.
-    joint
-        The joint labels.
+    space
+        The gestures and the joint labels.
     """
-    return np.asarray(proba[:, list(joint.gesture_of)] * conditional, dtype=np.float32)
+    return np.asarray(proba[:, list(space.gesture_of)] * conditional, dtype=np.float32)
 
 
-def assigned(part: OofScenario, joint_probas: Float32, joint: JointLabels, *, seed: int) -> Int64:
+def assigned(part: OofScenario, joint_probas: Float32, space: ClassSpace, *, seed: int) -> Int64:
     """Assign out-of-fold predictions in a random order of arrival: int64, (n_sequences,), positions of gestures.
 
     Parameters
@@ -101,12 +101,12 @@ def assigned(part: OofScenario, joint_probas: Float32, joint: JointLabels, *, se
         The predictions; where nothing is assigned, its own prediction stands.
     joint_probas
         float32, (n_sequences, n_joint), from `joint_proba`.
-    joint
-        The joint labels.
+    space
+        The gestures and the joint labels.
     seed
         Of the order.
     """
-    assigner = Assigner(joint, max_subjects=part.keys.height + 1)
+    assigner = Assigner(space, max_subjects=part.keys.height + 1)
     order = np.random.default_rng(seed).permutation(part.keys.height)
     subjects = part.keys[SUBJECT].gather(order).to_list()
     out = np.empty_like(part.predicted)
@@ -114,9 +114,7 @@ def assigned(part: OofScenario, joint_probas: Float32, joint: JointLabels, *, se
     return out
 
 
-def score_orders(
-    part: OofScenario, joint_probas: Float32, joint: JointLabels, targets: Sequence[bool], *, seed: int
-) -> list[Score]:
+def score_orders(part: OofScenario, joint_probas: Float32, space: ClassSpace, *, seed: int) -> list[Score]:
     """Score the assignment of out-of-fold predictions over three random orders of arrival."""
-    orders = [assigned(part, joint_probas, joint, seed=seed + order) for order in range(N_ORDERS)]
-    return [hierarchical_f1(part.truth, predicted, targets) for predicted in orders]
+    orders = [assigned(part, joint_probas, space, seed=seed + order) for order in range(N_ORDERS)]
+    return [hierarchical_f1(part.truth, predicted, space.targets) for predicted in orders]

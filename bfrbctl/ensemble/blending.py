@@ -30,7 +30,8 @@ from bfrbctl.ensemble.mixing import (
 from bfrbctl.errors import ArtefactError, DataError, UsageError, examples
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.bootstrap import auc_intervals, score_intervals
-from bfrbctl.evaluation.labels import JOINT_OOF, JointLabels, read_joint
+from bfrbctl.evaluation.classes import ClassSpace, gesture_space, read_class_space
+from bfrbctl.evaluation.labels import JOINT_OOF
 from bfrbctl.evaluation.metrics import hierarchical_f1, score_proba, score_values
 from bfrbctl.evaluation.oof import OofScenario
 from bfrbctl.schema import GESTURE, SCENARIOS, SEQUENCE_ID, SUBJECT
@@ -121,10 +122,11 @@ def blend(folders: Sequence[Folder], output: Output, config: BlendConfig) -> Fol
     """
     names = member_names(folders)
     tables = aligned_members(folders)
-    targets, classes = folders[0].content["targets"], folders[0].content["classes"]
+    space = gesture_space(folders[0].content)
+    targets = space.targets
     fixed = _fixed_weights(config, names)
     nesting = _nesting(tables[0][SCENARIOS[0]])
-    joint, conditional = joint_members(folders, tables) if config.assign == "causal" else (None, {})
+    joint, conditional = joint_members(folders, tables) if config.assign == "causal" else (space, {})
     mixtures: dict[str, Mixture] = {}
     honest: dict[str, OofScenario] = {}
     scores: dict[str, Any] = {key: {} for key in ("optimistic", "rules", "assignment")}
@@ -137,26 +139,26 @@ def blend(folders: Sequence[Folder], output: Output, config: BlendConfig) -> Fol
         scores["optimistic"][scenario] = score_values(_decided(mixture, probas, part, targets).score(targets), targets)
         for name, member in zip(names, probas, strict=True):
             scores["members"][name][scenario] = score_values(score_proba(member, part.truth, targets), targets)
-        if joint:
+        if joint.is_joint:
             joint_probas = joint_proba(part.proba, conditional[scenario], joint)
-            orders = score_orders(part, joint_probas, joint, targets, seed=config.seed)
+            orders = score_orders(part, joint_probas, joint, seed=config.seed)
             scores["assignment"][scenario] = {"orders": [score_values(score, targets) for score in orders]} | {
                 "score": float(np.mean([score.score for score in orders]))
             }
-    scores["interval"] = score_intervals(honest, targets, seed=config.seed)
-    scores["auc_interval"] = auc_intervals(honest, classes, targets, seed=config.seed)
-    summary = {**oof.summarise(honest, targets, classes), **scores, "nesting": nesting}
+    scores["interval"] = score_intervals(honest, space, seed=config.seed)
+    scores["auc_interval"] = auc_intervals(honest, space, seed=config.seed)
+    summary = {**oof.summarise(honest, space), **scores, "nesting": nesting}
     summary["best_member"] = max(names, key=lambda name: _mean_of(scores["members"][name]))
     # The best member is chosen by the rows that it is scored on, the blend by others: the gain is rather too small.
     summary["gain"] = summary["score"] - _mean_of(scores["members"][summary["best_member"]])
-    if joint:
+    if joint.is_joint:
         summary["assignment"]["score"] = _mean_of(scores["assignment"])
         summary["assignment"]["gain"] = summary["assignment"]["score"] - summary["score"]
     output.publish("blend", _blend_files(folders, names, mixtures, honest, summary=summary))
     kept = ("rate_hz", "thm", "tof", "classes", "targets", "n_folds", "prior")
     content = {key: folders[0].content[key] for key in kept}
     layout = {key: sorted({n for folder in folders for n in folder.content[key]}) for key in ("thm", "tof")}
-    assignment = {"joint": joint.as_content(), "assign": config.assign} if joint else {}
+    assignment = {**joint.joint_content(), "assign": config.assign} if joint.is_joint else {}
     return output.finish({**content, **layout, **assignment, "members": names, "score": summary["score"]})
 
 
@@ -228,8 +230,8 @@ def _decided(mixture: Mixture, probas: Sequence[Float32], part: OofScenario, tar
 
 def joint_members(
     folders: Sequence[Folder], tables: Sequence[Mapping[str, OofScenario]]
-) -> tuple[JointLabels, dict[str, Float32]]:
-    """Give the joint labels of the members that have them, and, by scenario, P(joint label | gesture) out of fold.
+) -> tuple[ClassSpace, dict[str, Float32]]:
+    """Give the classes of the members with joint labels, and, by scenario, P(joint label | gesture) out of fold.
 
     The mean over those members: float32, (n_sequences, n_joint), rows as in `tables`.
 
@@ -240,8 +242,8 @@ def joint_members(
     DataError
         When two members have different ones.
     """
-    found = [(folder, read_joint(folder.content, what=str(folder.path))) for folder in folders]
-    having = [(folder, joint) for folder, joint in found if joint]
+    found = [(folder, read_class_space(folder.content, what=str(folder.path))) for folder in folders]
+    having = [(folder, space) for folder, space in found if space.is_joint]
     if not having:
         raise UsageError(
             "--assign causal: no member has joint labels", hint="train one with bfrbctl train lgbm --labels joint"
@@ -256,7 +258,7 @@ def joint_members(
             rows = table.filter(pl.col("scenario") == scenario).sort(SEQUENCE_ID)
             if not rows[SEQUENCE_ID].equals(tables[0][scenario].keys[SEQUENCE_ID]):
                 raise ArtefactError(f"{folder.path / JOINT_OOF}: its sequences are not those of {oof.OOF}")
-            parts[scenario].append(joint.conditional(rows.select(oof.proba_columns(len(joint.names))).to_numpy()))
+            parts[scenario].append(joint.conditional(rows.select(oof.proba_columns(len(joint.classes))).to_numpy()))
     return joint, {scenario: np.mean(values, axis=0, dtype=np.float32) for scenario, values in parts.items()}
 
 

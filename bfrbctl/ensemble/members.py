@@ -15,7 +15,7 @@ from bfrbctl.config import from_mapping
 from bfrbctl.ensemble.blending import read_mixtures
 from bfrbctl.ensemble.mixing import Mixture
 from bfrbctl.errors import ArtefactError, MissingLibraryError, UsageError
-from bfrbctl.evaluation.labels import JointLabels, read_joint
+from bfrbctl.evaluation.classes import ClassSpace, gesture_space, read_class_space
 from bfrbctl.features import FeatureConfig
 from bfrbctl.models.interface import Ensemble, ensemble_of, kind_module
 from bfrbctl.recordings.dataset import FeatureBatch
@@ -43,8 +43,8 @@ class Member:
         Which sensors it was trained on.
     needs
         Which parts of a FeatureBatch it reads.
-    joint
-        Its classes, where they are finer than gestures.
+    space
+        Its classes: gestures, or joint labels.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Member:
     config: FeatureConfig
     layout: SensorLayout
     needs: frozenset[str]
-    joint: JointLabels | None = None
+    space: ClassSpace
 
     __repr__ = short_repr
 
@@ -127,15 +127,18 @@ def member_contents(folder: Folder, kept: Mapping[int, str]) -> list[Mapping[str
     return [folder.read_json(f"member-{number}.json")["content"] for number in kept]
 
 
-def assigned_labels(folder: Folder, members: Sequence[Member]) -> JointLabels | None:
-    """Read which joint labels the blend assigns; None where the members that have them were left out."""
-    joint = read_joint(folder.content, what=str(folder.path / MANIFEST))
-    if joint is None or any(member.joint == joint for member in members):
-        return joint
+def predicted_space(folder: Folder, members: Sequence[Member]) -> ClassSpace:
+    """Read the gestures of a model or blend, with the joint labels that a blend assigns where a member has them."""
+    gestures = gesture_space(folder.content)
+    if folder.kind == "model":
+        return gestures
+    space = read_class_space(folder.content, what=str(folder.path / MANIFEST))
+    if not space.is_joint or any(member.space == space for member in members):
+        return space
     if len(members) == len(folder.content["members"]):
         raise ArtefactError(f"{folder.path / MANIFEST}: assigns joint labels that no member has")
     _log.warning("%s: no member with joint labels is left, nothing is assigned to wearers", folder.path)
-    return None
+    return gestures
 
 
 def open_members(folder: Folder, kept: Mapping[int, str]) -> Iterator[Member]:
@@ -153,8 +156,7 @@ def open_members(folder: Folder, kept: Mapping[int, str]) -> Iterator[Member]:
 def _member(folder: Folder, name: str, content: Mapping[str, Any], *, prefix: str) -> Member:
     kind = str(content["model"])
     module = kind_module(kind)
-    joint = read_joint(content, what=str(folder.path / MANIFEST))
-    classes = joint.names if joint else tuple(map(str, content["classes"]))
+    space = read_class_space(content, what=str(folder.path / MANIFEST))
     models = []
     for fold in content["folds"]:
         start = f"{prefix}fold-{int(fold)}."
@@ -162,7 +164,7 @@ def _member(folder: Folder, name: str, content: Mapping[str, Any], *, prefix: st
         if not files:
             raise ArtefactError(f"{folder.path}: has no model of fold {fold} of {name}")
         try:
-            models.append(module.load(files, classes=classes))
+            models.append(module.load(files, classes=space.classes))
         except ArtefactError as error:
             raise ArtefactError(f"{folder.path / start}*: {error.what}", hint=error.hint) from error
     if not models:
@@ -170,4 +172,4 @@ def _member(folder: Folder, name: str, content: Mapping[str, Any], *, prefix: st
     known = FeatureConfig.__dataclass_fields__
     settings = {key: value for key, value in content["features"].items() if key in known}
     config = from_mapping(FeatureConfig, settings, str(folder.path / MANIFEST))
-    return Member(name, kind, ensemble_of(kind, models), config, read_layout(content), module.NEEDS, joint)
+    return Member(name, kind, ensemble_of(kind, models), config, read_layout(content), module.NEEDS, space)

@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 
 from bfrbctl.arrays.ragged import Bool, Float64, Int64
+from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.evaluation.discrimination import positive_side, side_proba
-from bfrbctl.evaluation.metrics import has_two_sides, scored_labels, scored_names
 from bfrbctl.evaluation.oof import OofScenario
 from bfrbctl.reprs import short_repr
 
@@ -55,16 +55,16 @@ class Tally:
         return len(self.hits)
 
     @classmethod
-    def of(cls, part: OofScenario, targets: Sequence[bool]) -> "Tally":
+    def of(cls, part: OofScenario, space: ClassSpace) -> "Tally":
         """Count the predictions of one scenario."""
-        flags, group, predicted = np.asarray(targets, dtype=np.bool_), part.groups, part.predicted
+        flags, group, predicted = np.asarray(space.targets, dtype=np.bool_), part.groups, part.predicted
         n_groups, binary = int(group.max()) + 1, None
-        if has_two_sides(targets):
+        if space.has_two_sides:
             binary = np.zeros((n_groups, 2))
             np.add.at(binary[:, 0], group, flags[part.truth] & flags[predicted])
             np.add.at(binary[:, 1], group, flags[part.truth].astype(float) + flags[predicted])
-        scored_truth, scored = scored_labels(part.truth, targets), scored_labels(predicted, targets)
-        hits, totals = np.zeros((2, n_groups, len(scored_names([""] * len(flags), targets))))
+        scored_truth, scored = space.scored_labels(part.truth), space.scored_labels(predicted)
+        hits, totals = np.zeros((2, n_groups, len(space.scored_names)))
         np.add.at(hits, (group, scored_truth), scored_truth == scored)
         np.add.at(totals, (group, scored_truth), 1.0)
         np.add.at(totals, (group, scored), 1.0)
@@ -162,27 +162,27 @@ def auc_interval(values: Float64) -> tuple[float, float] | None:
 
 
 def score_intervals(
-    scenarios: Mapping[str, OofScenario], targets: Sequence[bool], *, seed: int
+    scenarios: Mapping[str, OofScenario], space: ClassSpace, *, seed: int
 ) -> dict[str, tuple[float, float]]:
     """Give the 95 % interval of the headline score of each scenario and, as `mean`, of their mean.
 
     All of them come from the same draws of subjects, so that the interval of the mean is that of one figure and not of
     two independent ones.
     """
-    tallies = {scenario: Tally.of(part, targets) for scenario, part in scenarios.items()}
+    tallies = {scenario: Tally.of(part, space) for scenario, part in scenarios.items()}
     scores = dict(zip(tallies, drawn_scores(list(tallies.values()), seed), strict=True))
     scores[MEAN] = np.mean(list(scores.values()), axis=0)
     return {name: interval(values) for name, values in scores.items()}
 
 
 def auc_intervals(
-    scenarios: Mapping[str, OofScenario], classes: Sequence[str], targets: Sequence[bool], *, seed: int
+    scenarios: Mapping[str, OofScenario], space: ClassSpace, *, seed: int
 ) -> dict[str, tuple[float, float] | None]:
     """Give the 95 % interval of the pooled AUC of `detection` of each scenario, from the same draws as the score.
 
     None where there are no two sides, see `positive_side`.
     """
-    side = positive_side(classes, targets)
+    side = positive_side(space)
     if side is None:
         return dict.fromkeys(scenarios)
     rankings = [Ranking.of(part, side[1]) for part in scenarios.values()]

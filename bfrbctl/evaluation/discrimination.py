@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from bfrbctl.arrays.ragged import AnyArray, Bool, Float64, Int64
-from bfrbctl.evaluation.metrics import gesture_figures, has_two_sides
+from bfrbctl.evaluation.classes import ClassSpace
+from bfrbctl.evaluation.metrics import gesture_figures
 from bfrbctl.reprs import short_repr
 
 TARGETS = "targets"
@@ -23,22 +24,22 @@ ALARM_LIMITS = (1, 2, 5, 10, 20)
 Figures = dict[str, Any]
 
 
-def positive_side(classes: Sequence[str], targets: Sequence[bool]) -> tuple[str, Bool] | None:
-    """Choose what is to be detected: the targets; of two classes of one side, the second.
+def positive_side(space: ClassSpace) -> tuple[str, Bool] | None:
+    """Choose what is to be detected: the targets; of two gestures of one side, the second.
 
     Returns
     -------
-    Its name, and bool (n_classes,): which classes belong to it. None where there are no two sides: more than two
-    classes, or one, all of them targets or none of them.
+    Its name, and bool (n_gestures,): which gestures belong to it. None where there are no two sides: more than two
+    gestures, or one, all of them targets or none of them.
 
     Examples
     --------
-    >>> positive_side(["rest", "scratch"], [False, False])
+    >>> positive_side(ClassSpace.of(["rest", "scratch"], [False, False]))
     ('scratch', array([False,  True]))
     """
-    if has_two_sides(targets):
-        return TARGETS, np.asarray(targets, dtype=np.bool_)
-    return (classes[1], np.array([False, True])) if len(classes) == 2 else None
+    if space.has_two_sides:
+        return TARGETS, np.asarray(space.targets, dtype=np.bool_)
+    return (space.gestures[1], np.array([False, True])) if len(space.gestures) == 2 else None
 
 
 def side_proba(proba: AnyArray, side: Bool) -> Float64:
@@ -216,8 +217,7 @@ def ranking_figures(
     truth: Int64,
     predicted: Int64,
     proba: AnyArray,
-    classes: Sequence[str],
-    targets: Sequence[bool],
+    space: ClassSpace,
     *,
     groups: Int64 | None = None,
 ) -> Figures:
@@ -226,11 +226,11 @@ def ranking_figures(
     Parameters
     ----------
     truth, predicted
-        int64, (n_sequences,): positions in the class list.
+        int64, (n_sequences,): positions of gestures.
     proba
-        float, (n_sequences, n_classes).
-    classes, targets
-        Names and flags, one a class.
+        float, (n_sequences, n_gestures).
+    space
+        The gestures.
     groups
         int64, (n_sequences,): the subject of each sequence; None where they are not known.
 
@@ -240,11 +240,11 @@ def ranking_figures(
     precision against the rest by the gesture's own probability, None where it or the rest is absent; `macro_auc`,
     `macro_average_precision` and `macro_auc_within_subjects`, their means over the gestures.
     """
-    each = [_ranked(truth == place, proba[:, place], groups) for place in range(len(classes))]
-    pairs = zip(gesture_figures(truth, predicted, classes).items(), each, strict=True)
+    each = [_ranked(truth == place, proba[:, place], groups) for place in range(len(space.gestures))]
+    pairs = zip(gesture_figures(truth, predicted, space.gestures).items(), each, strict=True)
     by_subject = [found["auc_within_subjects"] for found in each]
     return {
-        "detection": _detection(truth, proba, positive_side(classes, targets), groups),
+        "detection": _detection(truth, proba, positive_side(space), groups),
         "macro_auc": _mean([found["auc"] for found in each]),
         "macro_average_precision": _mean([found["average_precision"] for found in each]),
         "macro_auc_within_subjects": _mean([found and found["mean"] for found in by_subject]),

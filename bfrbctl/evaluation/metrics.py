@@ -13,7 +13,7 @@ import numpy as np
 from bfrbctl.arrays.ragged import AnyArray, Bool, Float64, Int64
 from bfrbctl.errors import examples
 from bfrbctl.reprs import short_repr
-from bfrbctl.schema import NON_TARGET, NON_TARGET_TYPE, SEQUENCE_TYPE, TARGET_TYPE
+from bfrbctl.schema import NON_TARGET_TYPE, SEQUENCE_TYPE, TARGET_TYPE
 
 
 @dataclass(frozen=True)
@@ -117,15 +117,8 @@ def merged_labels(labels: Int64, targets: Sequence[bool]) -> Int64:
     return np.asarray(lookup[labels], dtype=np.int64)
 
 
-def scored_names(classes: Sequence[str], targets: Sequence[bool]) -> list[str]:
-    """Name what the headline figure counts: the targets and the merged non-target class; else all gestures."""
-    if not has_two_sides(targets):
-        return list(classes)
-    return [*(name for name, target in zip(classes, targets, strict=True) if target), NON_TARGET]
-
-
 def scored_labels(labels: Int64, targets: Sequence[bool]) -> Int64:
-    """Give int64, (n_sequences,): positions among `scored_names` of labels that are positions in the class list."""
+    """Give int64, (n_sequences,): positions among what the headline score counts: merged where there are two sides."""
     return merged_labels(labels, targets) if has_two_sides(targets) else labels
 
 

@@ -15,6 +15,7 @@ import polars as pl
 from bfrbctl.arrays.ragged import Float32, Int64
 from bfrbctl.artefacts.folders import Folder
 from bfrbctl.errors import ArtefactError, examples
+from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.evaluation.discrimination import ranking_figures
 from bfrbctl.evaluation.metrics import (
     COMPETITION_SCORE,
@@ -25,8 +26,6 @@ from bfrbctl.evaluation.metrics import (
     log_loss,
     score_name,
     score_values,
-    scored_labels,
-    scored_names,
 )
 from bfrbctl.reprs import short_repr
 from bfrbctl.schema import GESTURE, SCENARIOS, SEQUENCE_ID, SUBJECT
@@ -176,16 +175,17 @@ def class_positions(gestures: Sequence[str], classes: Sequence[str]) -> Int64:
     return np.array([position[gesture] for gesture in gestures], dtype=np.int64)
 
 
-def summarise(scenarios: Mapping[str, OofScenario], targets: Sequence[bool], classes: Sequence[str]) -> dict[str, Any]:
+def summarise(scenarios: Mapping[str, OofScenario], space: ClassSpace) -> dict[str, Any]:
     """Score out-of-fold predictions in both scenarios, overall, by fold and by class; JSON values only."""
+    targets = space.targets
     summary: dict[str, Any] = {"scenarios": {}, "folds": []}
     for scenario, part in scenarios.items():
         summary["scenarios"][scenario] = {
             **score_values(part.score(targets), targets),
             "log_loss": log_loss(part.proba, part.truth),
             "n_sequences": len(part.truth),
-            "f1": class_f1(part, targets, classes),
-            **ranking_figures(part.truth, part.predicted, part.proba, classes, targets, groups=part.groups),
+            "f1": class_f1(part, space),
+            **ranking_figures(part.truth, part.predicted, part.proba, space, groups=part.groups),
         }
     for fold in sorted(set(scenarios[SCENARIOS[0]].folds.tolist())):
         row: dict[str, Any] = {"fold": fold}
@@ -197,10 +197,10 @@ def summarise(scenarios: Mapping[str, OofScenario], targets: Sequence[bool], cla
     return summary
 
 
-def class_f1(part: OofScenario, targets: Sequence[bool], classes: Sequence[str]) -> dict[str, float | None]:
-    """F1 of each of the `scored_names`; None where one is absent altogether."""
-    names = scored_names(classes, targets)
-    values = f1_by_class(scored_labels(part.truth, targets), scored_labels(part.predicted, targets), len(names))
+def class_f1(part: OofScenario, space: ClassSpace) -> dict[str, float | None]:
+    """Give the F1 of each of `space.scored_names`; None where one is absent altogether."""
+    names = space.scored_names
+    values = f1_by_class(space.scored_labels(part.truth), space.scored_labels(part.predicted), len(names))
     return {name: None if np.isnan(value) else float(value) for name, value in zip(names, values, strict=True)}
 
 

@@ -22,18 +22,18 @@ from bfrbctl.artefacts.folders import MANIFEST, open_folder
 from bfrbctl.ensemble.assignment import Assigner, joint_proba
 from bfrbctl.ensemble.members import (
     Member,
-    assigned_labels,
     kept_members,
     member_contents,
     mixtures_of,
     names_left_out,
     open_members,
+    predicted_space,
     read_layout,
 )
 from bfrbctl.ensemble.mixing import Mixture, decide
 from bfrbctl.errors import ArtefactError, DataError
+from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.evaluation.in_sample import TrainedOn, read_trained_on
-from bfrbctl.evaluation.labels import JointLabels
 from bfrbctl.features import FeatureConfig
 from bfrbctl.recordings.dataset import FeatureBatch, RecordingBatch
 from bfrbctl.recordings.preparation import clean_frames
@@ -78,10 +78,9 @@ class Predictor:
     ----------
     path
         Its folder.
-    classes
-        Gesture names; the columns of every proba.
-    targets
-        One flag a class.
+    space
+        The gestures; with joint labels where the blend assigns each of them to a wearer at most once (`oof-blend
+        --assign causal`).
     rate_hz
         Frames a second of the recordings it was trained on.
     layout
@@ -92,9 +91,6 @@ class Predictor:
         The models.
     mixtures
         Scenario -> how the members are put together; None for a model by itself.
-    assigns
-        The joint labels that the blend assigns to each wearer at most once (`oof-blend --assign causal`); None where
-        it does not.
     left_out
         Members of the blend that are not used here.
     trained_on
@@ -102,16 +98,24 @@ class Predictor:
     """
 
     path: Path
-    classes: tuple[str, ...]
-    targets: tuple[bool, ...]
+    space: ClassSpace
     rate_hz: float
     layout: SensorLayout
     prior: Float32
     members: tuple[Member, ...]
     mixtures: Mapping[str, Mixture] | None = field(repr=False)
-    assigns: JointLabels | None = None
     left_out: tuple[str, ...] = ()
     trained_on: TrainedOn | None = field(default=None, repr=False)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Gesture names; the columns of every proba."""
+        return self.space.gestures
+
+    @property
+    def targets(self) -> tuple[bool, ...]:
+        """One flag a gesture."""
+        return self.space.targets
 
     def __repr__(self) -> str:
         scenarios = tuple(self.mixtures or ())
@@ -126,7 +130,7 @@ class Predictor:
             "rate_hz": self.rate_hz,
             "thm": self.layout.thm,
             "tof": self.layout.tof,
-            "assigns": self.assigns is not None,
+            "assigns": self.space.is_joint,
         }
         return written("Predictor", values)
 
@@ -166,14 +170,12 @@ class Predictor:
             members = tuple(open_members(folder, kept))
             predictor = cls(
                 path=folder.path,
-                classes=tuple(map(str, content["classes"])),
-                targets=tuple(map(bool, content["targets"])),
+                space=predicted_space(folder, members),
                 rate_hz=float(content["rate_hz"]),
                 layout=read_layout(content),
                 prior=np.asarray(content["prior"], dtype=np.float32),
                 members=members,
                 mixtures=mixtures_of(folder, kept) if folder.kind == "blend" else None,
-                assigns=assigned_labels(folder, members) if folder.kind == "blend" else None,
                 left_out=names_left_out(folder, kept),
                 trained_on=read_trained_on(member_contents(folder, kept), str(folder.path / MANIFEST)),
             )
@@ -211,7 +213,7 @@ class Predictor:
             )
         imu_only = batch.conform(self.layout).is_imu_only()
         members = self._member_probas(batch, imu_only)
-        probas = [m.joint.gestures(proba) if m.joint else proba for m, proba in zip(self.members, members, strict=True)]
+        probas = [m.space.gesture_proba(proba) for m, proba in zip(self.members, members, strict=True)]
         if self.mixtures is None:
             return Predictions(probas[0], decide(probas[0], self.targets, None))
         mixture = self.mixtures[ALL_SENSORS]
@@ -267,15 +269,17 @@ class Predictor:
 
     def _joint_proba(self, mixed: Float32, members: Sequence[Float32]) -> Float32 | None:
         """Divide the blend's probabilities among joint labels as the members that have them do, on average."""
-        joint = self.assigns
-        if joint is None or not len(mixed):
-            return None if joint is None else np.zeros((0, len(joint.names)), dtype=np.float32)
-        conditional = [joint.conditional(each) for m, each in zip(self.members, members, strict=True) if m.joint]
-        return joint_proba(mixed, np.mean(conditional, axis=0, dtype=np.float32), joint)
+        if not self.space.is_joint:
+            return None
+        if not len(mixed):
+            return np.zeros((0, len(self.space.classes)), dtype=np.float32)
+        pairs = zip(self.members, members, strict=True)
+        conditional = [self.space.conditional(each) for member, each in pairs if member.space.is_joint]
+        return joint_proba(mixed, np.mean(conditional, axis=0, dtype=np.float32), self.space)
 
     def new_assigner(self) -> Assigner | None:
         """Give the memory of a serving run, for `predict` and `predict_many`; None where the blend assigns nothing."""
-        return Assigner(self.assigns) if self.assigns else None
+        return Assigner(self.space) if self.space.is_joint else None
 
     def predict_many(
         self, frames: Any, demographics: Any = None, *, assigner: Assigner | None = None

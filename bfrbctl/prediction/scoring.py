@@ -16,6 +16,7 @@ from bfrbctl.arrays.ragged import Int64
 from bfrbctl.artefacts.folders import InputRef, input_file_ref
 from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.evaluation import oof
+from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.evaluation.discrimination import ranking_figures
 from bfrbctl.evaluation.metrics import hierarchical_f1, score_name, score_values
 from bfrbctl.reprs import short_repr
@@ -125,17 +126,15 @@ def with_labels(predictions: pl.DataFrame, labels: LabelTable) -> tuple[pl.DataF
     return joined, warnings
 
 
-def scored(
-    table: pl.DataFrame, classes: Sequence[str], targets: Sequence[bool], *, source: str
-) -> tuple[dict[str, Any] | None, list[str]]:
+def scored(table: pl.DataFrame, space: ClassSpace, *, source: str) -> tuple[dict[str, Any] | None, list[str]]:
     """Score predictions against their true labels.
 
     Parameters
     ----------
     table
         sequence_id, gesture, truth (null: unknown), p_0 ..., and whether training used the sequence or its subject.
-    classes, targets
-        Gestures that the model knows, and one flag each.
+    space
+        Gestures that the model knows.
     source
         Where the labels come from, for metrics.json.
 
@@ -145,8 +144,8 @@ def scored(
     where there is nothing to score; and warnings.
     """
     labelled = table.drop_nulls(TRUTH)
-    known = labelled.filter(pl.col(TRUTH).is_in(list(classes)))
-    strange = labelled.filter(~pl.col(TRUTH).is_in(list(classes)))
+    known = labelled.filter(pl.col(TRUTH).is_in(list(space.gestures)))
+    strange = labelled.filter(~pl.col(TRUTH).is_in(list(space.gestures)))
     warnings = []
     if strange.height:
         names = strange[TRUTH].unique().sort().to_list()
@@ -158,32 +157,32 @@ def scored(
         return None, warnings
     summary: dict[str, Any] = {
         "n_labelled": known.height,
-        **_score(known, classes, targets),
-        "headline": score_name(targets),
-        **_ranking(known, classes, targets),
+        **_score(known, space),
+        "headline": score_name(space.targets),
+        **_ranking(known, space),
         "labels": source,
         "n_unknown_gesture": strange.height,
         "in_sample": _in_sample(known),
     }
     new = known.filter(~pl.col(TRAINED_SEQUENCE))
     if 0 < new.height < known.height:
-        summary["score_of_new_sequences"] = _score(new, classes, targets)
+        summary["score_of_new_sequences"] = _score(new, space)
     warnings += [line for line in (in_sample_line(summary["in_sample"], known.height),) if line]
     return summary, warnings
 
 
-def _score(table: pl.DataFrame, classes: Sequence[str], targets: Sequence[bool]) -> dict[str, float | None]:
-    return score_values(hierarchical_f1(*_positions(table, classes), targets), targets)
+def _score(table: pl.DataFrame, space: ClassSpace) -> dict[str, float | None]:
+    return score_values(hierarchical_f1(*_positions(table, space), space.targets), space.targets)
 
 
-def _ranking(table: pl.DataFrame, classes: Sequence[str], targets: Sequence[bool]) -> dict[str, Any]:
-    truth, predicted = _positions(table, classes)
-    proba = table.select(oof.proba_columns(len(classes))).to_numpy()
-    return ranking_figures(truth, predicted, proba, classes, targets)
+def _ranking(table: pl.DataFrame, space: ClassSpace) -> dict[str, Any]:
+    truth, predicted = _positions(table, space)
+    proba = table.select(oof.proba_columns(len(space.gestures))).to_numpy()
+    return ranking_figures(truth, predicted, proba, space)
 
 
-def _positions(table: pl.DataFrame, classes: Sequence[str]) -> tuple[Int64, Int64]:
-    truth, predicted = (oof.class_positions(table[column].to_list(), classes) for column in (TRUTH, GESTURE))
+def _positions(table: pl.DataFrame, space: ClassSpace) -> tuple[Int64, Int64]:
+    truth, predicted = (oof.class_positions(table[column].to_list(), space.gestures) for column in (TRUTH, GESTURE))
     return truth, predicted
 
 

@@ -422,7 +422,7 @@ def _finish(
     if labels is not None:
         table, of_join = with_labels(table, labels)
         warnings, source = [*warnings, *of_join], labels.ref.name
-    summary, of_score = scored(table, predictor.classes, predictor.targets, source=source)
+    summary, of_score = scored(table, predictor.space, source=source)
     warnings = [*warnings, *of_score]
     warn(warnings)
     submission = table.select(SEQUENCE_ID, GESTURE)

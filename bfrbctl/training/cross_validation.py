@@ -317,16 +317,14 @@ def fold_task(
     on_progress: OnProgress,
 ) -> FoldTask:
     """Part the sequences into those to learn from and those held out."""
-    gestures, targets = tuple(job.features.content["classes"]), job.features.content["targets"]
-    joint, labels = labelling(job, index)
-    gesture_of = joint.gesture_of if joint else tuple(range(len(gestures)))
+    space, labels = labelling(job, index)
     held = (index["fold"] == fold).to_numpy()
     fitted, held_out = np.flatnonzero(~held), np.flatnonzero(held)
     orientations, orientation = postures(index)
     return FoldTask(
         fold=fold,
-        classes=joint.names if joint else gestures,
-        targets=tuple(targets[gesture] for gesture in gesture_of),
+        classes=space.classes,
+        targets=space.class_targets,
         train=batch.take(fitted),
         train_labels=labels[fitted],
         valid=batch.take(held_out),
@@ -335,8 +333,8 @@ def fold_task(
         rate_hz=float(job.features.content["rate_hz"]),
         scratch=scratch,
         on_progress=on_progress,
-        gestures=gestures,
-        gesture_of=joint.gesture_of if joint else (),
+        gestures=space.gestures,
+        gesture_of=space.gesture_of if space.is_joint else (),
         orientations=orientations,
         train_orientation=None if orientation is None else orientation[fitted],
         keep_steps=job.keep_steps,

@@ -22,8 +22,9 @@ from bfrbctl.artefacts.folders import PART, Folder
 from bfrbctl.artefacts.outputs import Output
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.bootstrap import auc_intervals, score_intervals
+from bfrbctl.evaluation.classes import ClassSpace, gesture_space
 from bfrbctl.evaluation.in_sample import TRAINED_ON, training_digests
-from bfrbctl.evaluation.labels import JOINT_OOF, JointLabels, joint_labels
+from bfrbctl.evaluation.labels import JOINT_OOF, joint_labels
 from bfrbctl.evaluation.seed_predictions import SEEDS, seed_rows
 from bfrbctl.evaluation.selection import Curve, select_steps
 from bfrbctl.execution.cache import Cache
@@ -95,25 +96,23 @@ def _oof_files(
     rows = index.filter(pl.col("fold") == fold)
     probas = predict_scenarios(model, valid)
     files: dict[str, bytes | pl.DataFrame] = {}
-    joint, _ = labelling(job, index)
-    if joint:
+    space, _ = labelling(job, index)
+    if space.is_joint:
         files[_part(f"{prefix}joint", fold, "parquet")] = oof.oof_rows(rows, probas)
-        probas = {scenario: joint.gestures(proba) for scenario, proba in probas.items()}
+        probas = {scenario: space.gesture_proba(proba) for scenario, proba in probas.items()}
     files[_part(f"{prefix}oof", fold, "parquet")] = oof.oof_rows(rows, probas)
-    seeds = _each_seed(model, valid, joint)
+    seeds = _each_seed(model, valid, space)
     if seeds:
         content = seed_rows(rows[SEQUENCE_ID], seeds, job.features.content["classes"])
         files[_part(f"{prefix}seeds", fold, "parquet")] = content
     return files
 
 
-def _each_seed(model: FoldModel, valid: FeatureBatch, joint: JointLabels | None) -> list[dict[str, Float32]]:
+def _each_seed(model: FoldModel, valid: FeatureBatch, space: ClassSpace) -> list[dict[str, Float32]]:
     """Predict what was held out with the model of each seed by itself; nothing where there is one seed."""
     models = model.each_seed() if isinstance(model, OfSeeds) else ()
     probas = [predict_scenarios(one, valid) for one in models] if len(models) > 1 else []
-    if joint is None:
-        return probas
-    return [{name: joint.gestures(proba) for name, proba in each.items()} for each in probas]
+    return [{name: space.gesture_proba(proba) for name, proba in each.items()} for each in probas]
 
 
 def predict_scenarios(model: FoldModel, batch: FeatureBatch) -> dict[str, Float32]:
@@ -252,14 +251,13 @@ def _select(job: "CrossValidation", output: Output, folds: Sequence[int], index:
     rule = job.config.rule
     chosen = select_steps(curves, rule)
     _, batch = read_features(job.features, parts=job.kind.NEEDS, cache=Cache(job.cache_bytes, output.path))
-    joint, _ = labelling(job, index)
-    classes = joint.names if joint else tuple(job.features.content["classes"])
+    space, _ = labelling(job, index)
     for fold in folds:
         valid = batch.take(np.flatnonzero((index["fold"] == fold).to_numpy()))
         files = _StepFiles(output, fold)
-        scored = job.kind.load_step(files, chosen.folds[fold], classes=classes)
+        scored = job.kind.load_step(files, chosen.folds[fold], classes=space.classes)
         same = chosen.kept == chosen.folds[fold]
-        kept = scored if same else job.kind.load_step(files, chosen.kept, classes=classes)
+        kept = scored if same else job.kind.load_step(files, chosen.kept, classes=space.classes)
         output.publish(
             _selected(fold),
             {
@@ -283,7 +281,7 @@ def finish(job: "CrossValidation", output: Output, folds: Sequence[int], index: 
         steps = {str(fold): job.config.n_steps for fold in folds}
         selection = Selection("last", why_last(job, folds), job.config.STEP, "", "", job.config.n_steps, steps)
     prefix = _SELECTED if job.keep_steps else ""
-    joint, _ = labelling(job, index)
+    space, _ = labelling(job, index)
     table = _merged(output, f"{prefix}oof", folds).sort("scenario", SEQUENCE_ID)
     history = [row for fold in folds for row in fold_summary(output, fold)["history"]]
     summary = _summary(job, output, folds, table, prefix)
@@ -298,14 +296,14 @@ def finish(job: "CrossValidation", output: Output, folds: Sequence[int], index: 
         files[IMPORTANCE] = _importance_table(job.features, _merged(output, f"{prefix}importance", folds))
     if _all_have(output, f"{prefix}seeds", folds):
         files[SEEDS] = _merged(output, f"{prefix}seeds", folds).sort("scenario", "seed", SEQUENCE_ID)
-    if joint:
+    if space.is_joint:
         files[JOINT_OOF] = _merged(output, f"{prefix}joint", folds).sort("scenario", SEQUENCE_ID)
     output.publish(_TABLES, files)
     content = {key: job.features.content[key] for key in KEPT}
     return output.finish(
         {
             **content,
-            **({"joint": joint.as_content()} if joint else {}),
+            **space.joint_content(),
             "model": job.kind_name,
             "folds": list(folds),
             "features": job.features.config,
@@ -320,11 +318,11 @@ def _summary(
     job: "CrossValidation", output: Output, folds: Sequence[int], table: pl.DataFrame, prefix: str
 ) -> dict[str, Any]:
     """Give what metrics.json holds: scores with their intervals, and what each fold's model says of itself."""
-    classes, targets = job.features.content["classes"], job.features.content["targets"]
-    scenarios = oof.split_scenarios(table, classes)
-    summary = oof.summarise(scenarios, targets, classes)
-    summary["interval"] = score_intervals(scenarios, targets, seed=job.seed)
-    summary["auc_interval"] = auc_intervals(scenarios, classes, targets, seed=job.seed)
+    space = gesture_space(job.features.content)
+    scenarios = oof.split_scenarios(table, space.gestures)
+    summary = oof.summarise(scenarios, space)
+    summary["interval"] = score_intervals(scenarios, space, seed=job.seed)
+    summary["auc_interval"] = auc_intervals(scenarios, space, seed=job.seed)
     models = [
         parse_json(output.read(_part(f"{prefix}summary", fold, "json")), f"fold {fold}")["summary"] for fold in folds
     ]
@@ -340,12 +338,12 @@ def _all_have(output: Output, name: str, folds: Sequence[int]) -> bool:
     return all((output.path / _part(name, fold, "parquet")).exists() for fold in folds)
 
 
-def labelling(job: "CrossValidation", index: pl.DataFrame) -> tuple[JointLabels | None, Int64]:
-    """Give the joint labels, None where gestures are told apart alone, and the class of each sequence."""
-    classes = tuple(job.features.content["classes"])
+def labelling(job: "CrossValidation", index: pl.DataFrame) -> tuple[ClassSpace, Int64]:
+    """Give the classes that are trained, gestures or joint labels, and the class of each sequence."""
+    space = gesture_space(job.features.content)
     if job.labels == "joint":
-        return joint_labels(index, classes, what=str(job.features.path))
-    return None, oof.class_positions(index[GESTURE].to_list(), classes)
+        return joint_labels(index, space, what=str(job.features.path))
+    return space, oof.class_positions(index[GESTURE].to_list(), space.gestures)
 
 
 def as_csv(rows: Sequence[HistoryRow]) -> bytes:

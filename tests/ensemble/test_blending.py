@@ -26,6 +26,7 @@ from bfrbctl.ensemble.mixing import (
 from bfrbctl.errors import ArtefactError, DataError, UsageError
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.bootstrap import score_intervals
+from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.evaluation.metrics import hierarchical_f1, log_loss, score_proba
 from bfrbctl.evaluation.oof import OofScenario
 from bfrbctl.inspection import inspect
@@ -196,7 +197,7 @@ def test_two_groups_leave_none_to_choose_a_rule_by() -> None:
 
 def test_the_interval_holds_the_score() -> None:
     probas, part = members()
-    low, high = score_intervals({"all": part}, TARGETS, seed=0)["all"]
+    low, high = score_intervals({"all": part}, ClassSpace.of("abc", TARGETS), seed=0)["all"]
     assert low < score_proba(probas[0], part.truth, TARGETS).score < high
 
 

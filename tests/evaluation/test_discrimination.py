@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from bfrbctl.evaluation import discrimination
+from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.evaluation.discrimination import (
     auc,
     auc_by_group,
@@ -117,11 +118,11 @@ def test_the_auc_within_subjects_is_not_moved_by_how_they_differ() -> None:
 
 
 def test_of_two_classes_of_one_side_the_second_is_detected() -> None:
-    assert positive_side(["a", "b", "c"], [False] * 3) is None
-    assert positive_side(["a"], [True]) is None
-    name, side = positive_side(["a", "b"], [True, True]) or ("", np.array([]))
+    assert positive_side(ClassSpace.of("abc", [False] * 3)) is None
+    assert positive_side(ClassSpace.of("a", [True])) is None
+    name, side = positive_side(ClassSpace.of("ab", [True, True])) or ("", np.array([]))
     assert (name, side.tolist()) == ("b", [False, True])
-    name, side = positive_side(["a", "b"], [True, False]) or ("", np.array([]))
+    name, side = positive_side(ClassSpace.of("ab", [True, False])) or ("", np.array([]))
     assert (name, side.tolist()) == ("targets", [True, False])
 
 
@@ -129,8 +130,8 @@ def figures(truth: list[int], targets: list[bool]) -> dict[str, Any]:
     labels, rng = np.array(truth, dtype=np.int64), np.random.default_rng(0)
     proba = rng.dirichlet(np.ones(len(targets)), len(truth)).astype(np.float32)
     groups = np.arange(len(truth)) % 2
-    classes = [f"gesture {place}" for place in range(len(targets))]
-    return ranking_figures(labels, np.argmax(proba, axis=1), proba, classes, targets, groups=groups)
+    space = ClassSpace.of([f"gesture {place}" for place in range(len(targets))], targets)
+    return ranking_figures(labels, np.argmax(proba, axis=1), proba, space, groups=groups)
 
 
 @pytest.mark.parametrize("truth", [[0], [0, 0, 0], [0, 1, 2, 2, 1, 0]])

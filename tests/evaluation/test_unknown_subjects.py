@@ -11,7 +11,7 @@ from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.config import as_mapping
 from bfrbctl.ensemble.assignment import Assigner
 from bfrbctl.errors import DataError
-from bfrbctl.evaluation.labels import JointLabels
+from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.features import FeatureConfig, upside_down
 from bfrbctl.features.channels.canonical import canonical
 from bfrbctl.features.featurization import featurize
@@ -22,7 +22,7 @@ from bfrbctl.recordings.raw import find_splits
 from tests.conftest import train_toy
 from tests.raw_recordings import SMALL_LAYOUT, raw_frames, write_raw
 
-JOINT = JointLabels(("a | up", "b | up"), (0, 1))
+JOINT = ClassSpace.of(("a", "b"), (True, False)).refined(("a | up", "b | up"), (0, 1))
 TEST = raw_frames(subjects=2, repeats=1, labelled=False, seed=3)
 FIRST = pl.col("subject") == "SUBJ_000000"
 

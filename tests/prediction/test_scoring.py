@@ -64,7 +64,7 @@ def test_labels_score_a_test_split_by_sequence_id(
     assert {key: metrics[key] for key in expected} == folder.content["score"] == expected
     assert metrics["n_labelled"] == folder.content["n_labelled"] == 16
     proba = folder.read_parquet("predictions.parquet").select(oof.proba_columns(4)).to_numpy()
-    ranked = ranking_figures(*positions, proba, predictor.classes, predictor.targets)
+    ranked = ranking_figures(*positions, proba, predictor.space)
     assert {key: metrics[key] for key in ranked} == ranked
     assert metrics["headline"] == folder.content["headline"] == "score"
     rows = next(

@@ -11,6 +11,7 @@ from bfrbctl.artefacts.folders import Folder
 from bfrbctl.ensemble.blending import aligned_members
 from bfrbctl.errors import UsageError
 from bfrbctl.evaluation.bootstrap import Ranking, Scorer, Tally, auc_interval, drawn_scores, interval
+from bfrbctl.evaluation.classes import ClassSpace, gesture_space
 from bfrbctl.evaluation.discrimination import positive_side, ranking_figures
 from bfrbctl.evaluation.metrics import has_two_sides, hierarchical_f1, score_name
 from bfrbctl.evaluation.oof import OofScenario
@@ -33,13 +34,14 @@ def compare_view(folder: Folder, options: Options) -> View:
     other = options.other
     scenarios = max(scenarios_of(folder.content), scenarios_of(other.content), key=len)
     ours, theirs = ({name: table[name] for name in scenarios} for table in aligned_members([folder, other]))
-    targets, classes = folder.content["targets"], folder.content["classes"]
+    space = gesture_space(folder.content)
+    targets = space.targets
     seeds = [seed_scores(each, scenarios) for each in (folder, other)]
     rows, moves, facts = [], [], {"A": folder.path.name, "B": other.path.name}
     for scenario, verdict in zip(scenarios, for_each(scenarios, "verdict"), strict=True):
         a, b = ours[scenario], theirs[scenario]
         by_seed = [None if each is None else each[scenario] for each in seeds]
-        row, facts[verdict.replace(" ", "_")] = _compared(a, b, targets, by_seed, seed=options.seed)
+        row, facts[verdict.replace(" ", "_")] = _compared(a, b, space, by_seed, seed=options.seed)
         rows.append((scenario, *row))
         right_a, right_b = a.predicted == a.truth, b.predicted == b.truth
         both = [int(x.sum()) for x in (right_a & right_b, right_a & ~right_b, ~right_a & right_b, ~right_a & ~right_b)]
@@ -49,11 +51,11 @@ def compare_view(folder: Folder, options: Options) -> View:
     what = "scores" if has_two_sides(targets) else score_name(targets)
     tables = (
         Table(what, (*columns, *trained), tuple(rows)),
-        *_auc_table(ours, theirs, classes, targets, seed=options.seed),
-        *ranking_differences(*(_ranking(part, classes, targets) for part in (ours, theirs))),
+        *_auc_table(ours, theirs, space, seed=options.seed),
+        *ranking_differences(*(_ranking(part, space) for part in (ours, theirs))),
         Table("sequences", ("scenario", "both right", "only A right", "only B right", "both wrong"), tuple(moves)),
         *_seed_table(seeds, scenarios, score_name(targets)),
-        _class_differences(ours, theirs, classes, targets),
+        _class_differences(ours, theirs, space),
     )
     bars = Bars(
         "B - A, with 95 % interval by subject",
@@ -79,9 +81,9 @@ def seed_scores(folder: Folder, scenarios: Sequence[str]) -> SeedScores | None:
 
 
 def _compared(
-    a: OofScenario, b: OofScenario, targets: Sequence[bool], seeds: Sequence[Float64 | None], *, seed: int
+    a: OofScenario, b: OofScenario, space: ClassSpace, seeds: Sequence[Float64 | None], *, seed: int
 ) -> tuple[tuple[Any, ...], str]:
-    score_a, score_b, gains = _paired([Tally.of(part, targets) for part in (a, b)], seed)
+    score_a, score_b, gains = _paired([Tally.of(part, space) for part in (a, b)], seed)
     gain, (low, high) = score_b - score_a, interval(gains)
     wide = with_training(gain, (low, high), seeds)
     row = (score_a, score_b, gain, low, high, _share_ahead(gains), *(wide or (None, None)))
@@ -100,18 +102,16 @@ def _share_ahead(gains: Float64) -> float:
     return float(np.mean((gains > 0) + 0.5 * (gains == 0)))
 
 
-def _ranking(scenarios: Scenarios, classes: Sequence[str], targets: Sequence[bool]) -> dict[str, dict[str, Any]]:
+def _ranking(scenarios: Scenarios, space: ClassSpace) -> dict[str, dict[str, Any]]:
     return {
-        name: ranking_figures(part.truth, part.predicted, part.proba, classes, targets, groups=part.groups)
+        name: ranking_figures(part.truth, part.predicted, part.proba, space, groups=part.groups)
         for name, part in scenarios.items()
     }
 
 
-def _auc_table(
-    ours: Scenarios, theirs: Scenarios, classes: Sequence[str], targets: Sequence[bool], *, seed: int
-) -> list[Table]:
+def _auc_table(ours: Scenarios, theirs: Scenarios, space: ClassSpace, *, seed: int) -> list[Table]:
     """Compare the pooled AUC of what is to be detected, by the same draws as the scores."""
-    side = positive_side(classes, targets)
+    side = positive_side(space)
     rows = []
     for scenario in ours if side else ():
         rankings = [Ranking.of(part[scenario], side[1]) for part in (ours, theirs)]  # type: ignore[index]
@@ -204,8 +204,8 @@ def _notes(seeds: Sequence[SeedScores | None], folders: Sequence[Folder]) -> lis
     return notes
 
 
-def _class_differences(ours: Scenarios, theirs: Scenarios, classes: Sequence[str], targets: Sequence[bool]) -> Table:
-    tables = [by_class(part, classes, targets) for part in (ours, theirs)]
+def _class_differences(ours: Scenarios, theirs: Scenarios, space: ClassSpace) -> Table:
+    tables = [by_class(part, space) for part in (ours, theirs)]
     rows = []
     for row_a, row_b in zip(tables[0].rows, tables[1].rows, strict=True):
         cells: list[Any] = [row_a[0]]

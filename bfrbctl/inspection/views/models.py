@@ -15,7 +15,7 @@ from bfrbctl.ensemble.mixing import RULES, Mixture, decide
 from bfrbctl.errors import ArtefactError, DataError, UsageError, examples
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.bootstrap import score_intervals
-from bfrbctl.evaluation.labels import read_joint
+from bfrbctl.evaluation.classes import gesture_space, read_class_space
 from bfrbctl.evaluation.metrics import has_two_sides, headline, hierarchical_f1, score_column, score_name
 from bfrbctl.evaluation.oof import OofScenario
 from bfrbctl.features.folder import read_features
@@ -283,8 +283,7 @@ def _shap(folder: Folder, names: Sequence[str], table: pl.DataFrame, options: Op
 def _fold_shap(folder: Folder, prefix: str, batch: FeatureBatch) -> dict[str, float]:
     member = prefix.partition("fold-")[0]
     content = folder.read_json(f"{member.removesuffix('.')}.json")["content"] if member else folder.content
-    joint = read_joint(content, what=str(folder.path))
-    classes = joint.names if joint else tuple(folder.content["classes"])
+    classes = read_class_space(content, what=str(folder.path)).classes
     files = {name.removeprefix(prefix): folder.read(name) for name in folder.names(rf"{re.escape(prefix)}lgbm.*")}
     model: Any = kind_module("lgbm").load(files, classes=classes)
     if not batch.n_sequences:
@@ -338,7 +337,7 @@ def _intervals(folder: Folder, metrics: Mapping[str, Any], options: Options) -> 
     """Give the interval of each scenario's headline figure; earlier versions kept that of another where it differs."""
     if "headline" in metrics or has_two_sides(folder.content["targets"]):
         return dict(metrics["interval"])
-    return score_intervals(oof.read_oof(folder), folder.content["targets"], seed=options.seed)
+    return score_intervals(oof.read_oof(folder), gesture_space(folder.content), seed=options.seed)
 
 
 def _decoding(metrics: Mapping[str, Any], scenarios: Sequence[str], targets: Sequence[bool]) -> list[Table]:

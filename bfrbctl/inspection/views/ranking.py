@@ -1,10 +1,11 @@
 """How well probabilities rank sequences, as tables and a chart: AUC, average precision, operating points."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.evaluation.discrimination import Curve, curve, operating_points, positive_side, side_proba
 from bfrbctl.evaluation.oof import OofScenario
 from bfrbctl.inspection.figures import Lines, Series
@@ -132,9 +133,9 @@ def _pair(a: float | None, b: float | None) -> tuple[float | None, float | None,
     return a, b, None if a is None or b is None else b - a
 
 
-def roc_figure(scenarios: Mapping[str, OofScenario], classes: Sequence[str], targets: Sequence[bool]) -> list[Lines]:
+def roc_figure(scenarios: Mapping[str, OofScenario], space: ClassSpace) -> list[Lines]:
     """Draw the ROC curve of each scenario with its operating points; nothing where there are no two sides."""
-    side = positive_side(classes, targets)
+    side = positive_side(space)
     series: list[Series] = []
     for number, (scenario, part) in enumerate(scenarios.items()):
         found = curve(side[1][part.truth], side_proba(part.proba, side[1])) if side else None

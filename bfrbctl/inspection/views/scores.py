@@ -11,14 +11,13 @@ from bfrbctl.artefacts.folders import SEQUENCES, Folder
 from bfrbctl.errors import ArtefactError, DataError, examples
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.bootstrap import MEAN, auc_intervals, score_intervals
+from bfrbctl.evaluation.classes import ClassSpace, gesture_space
 from bfrbctl.evaluation.metrics import (
     class_figures,
     has_two_sides,
     hierarchical_f1,
     score_column,
     score_name,
-    scored_labels,
-    scored_names,
 )
 from bfrbctl.evaluation.oof import OofScenario
 from bfrbctl.features.folder import INDEX
@@ -49,20 +48,21 @@ def oof_view(folder: Folder, options: Options) -> View:
     """Show scores with intervals, by gesture, class, orientation, fold and subject, in every scenario that there is."""
     scenarios = read_scenarios(folder)
     part = scenarios[ALL_SENSORS]
-    classes, targets = folder.content["classes"], folder.content["targets"]
-    summary = oof.summarise(scenarios, targets, classes)
-    intervals = score_intervals(scenarios, targets, seed=options.seed)
+    space = gesture_space(folder.content)
+    targets = space.targets
+    summary = oof.summarise(scenarios, space)
+    intervals = score_intervals(scenarios, space, seed=options.seed)
     headline = score_name(targets)
     facts: dict[str, Any] = {headline: summary["score"]}
     facts[f"{headline}_low_95"], facts[f"{headline}_high_95"] = intervals[MEAN]
     facts |= {"sequences": len(part.truth), "subjects": part.keys.select(n_subjects()).item()}
-    gestures, merged = by_gesture(scenarios, classes, targets), by_class(scenarios, classes, targets)
+    gestures, merged = by_gesture(scenarios, space), by_class(scenarios, space)
     subjects = _by_subject(scenarios, targets)
     facts |= {"worst_gesture": gestures.rows[0][0], "worst_subject": subjects.rows[0][0] if subjects.rows else None}
     by_orientation, notes = _by_orientation(scenarios, targets, options)
     columns = ("fold", *score_columns(scenarios, targets))
     folds = Table("folds", columns, tuple(tuple(row.values()) for row in summary["folds"]))
-    ranking = ranking_tables(summary["scenarios"], auc_intervals(scenarios, classes, targets, seed=options.seed))
+    ranking = ranking_tables(summary["scenarios"], auc_intervals(scenarios, space, seed=options.seed))
     merged_classes = [merged] if has_two_sides(targets) else []
     tables = (
         _scores(summary, intervals, targets),
@@ -76,7 +76,7 @@ def oof_view(folder: Folder, options: Options) -> View:
     notes += _oof_notes(folder, scenarios, gestures, n_folds=len(folds.rows))
     figures: list[Figure] = [
         _gesture_bars(scenarios, gestures, merged, targets),
-        *roc_figure(scenarios, classes, targets),
+        *roc_figure(scenarios, space),
     ]
     figures += _subject_bars(scenarios, subjects, targets)
     figures += [_score_bars("by orientation", scenarios, table.rows, targets) for table in by_orientation]
@@ -113,21 +113,21 @@ def _scores(summary: Mapping[str, Any], intervals: Mapping[str, tuple[float, flo
     return Table("scores", columns, tuple(rows))
 
 
-def by_gesture(scenarios: Scenarios, classes: Sequence[str], targets: Sequence[bool]) -> Table:
+def by_gesture(scenarios: Scenarios, space: ClassSpace) -> Table:
     """Precision, recall and F1 of every gesture, those with the lowest F1 first; those never held out last."""
-    kinds = ["target" if target else "non-target" for target in targets]
+    kinds = ["target" if target else "non-target" for target in space.targets]
     pairs = {scenario: (part.truth, part.predicted) for scenario, part in scenarios.items()}
-    rows = _class_rows(pairs, classes, kinds)
+    rows = _class_rows(pairs, space.gestures, kinds)
     rows.sort(key=lambda row: (not row[2], sum(row[5::3]) if row[2] else 0.0, row[0]))
     columns = (GESTURE, "kind", "sequences", *for_each(scenarios, "precision", "recall", "F1"))
     return Table("gestures, worst first", columns, tuple(rows))
 
 
-def by_class(scenarios: Scenarios, classes: Sequence[str], targets: Sequence[bool]) -> Table:
+def by_class(scenarios: Scenarios, space: ClassSpace) -> Table:
     """Precision, recall and F1 of each class that the headline figure counts, scenarios side by side."""
-    names = scored_names(classes, targets)
+    names = space.scored_names
     pairs = {
-        scenario: (scored_labels(part.truth, targets), scored_labels(part.predicted, targets))
+        scenario: (space.scored_labels(part.truth), space.scored_labels(part.predicted))
         for scenario, part in scenarios.items()
     }
     rows = [(row[0], *row[2:]) for row in _class_rows(pairs, names, names)]
@@ -259,15 +259,15 @@ def read_index(folder: Folder) -> pl.DataFrame:
 def confusion_view(folder: Folder, _: Options) -> View:
     """Show the gestures that are confused, non-targets not merged."""
     scenarios = read_scenarios(folder)
-    classes, targets = folder.content["classes"], folder.content["targets"]
+    space = gesture_space(folder.content)
     tables, figures, facts = [], [], {}
     names = dict(zip(scenarios, for_each(scenarios, "right"), strict=True))
     for scenario, part in scenarios.items():
-        counts = confusion(part, len(classes))
+        counts = confusion(part, len(space.gestures))
         facts[names[scenario].replace(" ", "_")] = float(np.trace(counts) / counts.sum())
         title = f"most confused, {scenario}" if len(scenarios) > 1 else "most confused"
-        tables.append(_confused(counts, classes, targets, title=title))
-        figures.append(_confusion_figure(counts, classes, of_scenario("Confusion", scenario, scenarios)))
+        tables.append(_confused(counts, space, title=title))
+        figures.append(_confusion_figure(counts, space.gestures, of_scenario("Confusion", scenario, scenarios)))
     notes = () if any(table.rows for table in tables) else ("every sequence was recognised: nothing is confused",)
     return View(f"confusion of {folder.path.name}", facts, filled(*tables), notes, tuple(figures))
 
@@ -278,10 +278,10 @@ def confusion(part: OofScenario, n_classes: int) -> Int64:
     return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes).astype(np.int64)
 
 
-def _confused(counts: Int64, classes: Sequence[str], targets: Sequence[bool], *, title: str) -> Table:
+def _confused(counts: Int64, space: ClassSpace, *, title: str) -> Table:
     there = counts.sum(axis=1)
     rows = [
-        (classes[i], classes[j], int(counts[i, j]), float(counts[i, j] / there[i]), _cost(targets, i, j))
+        (space.gestures[i], space.gestures[j], int(counts[i, j]), float(counts[i, j] / there[i]), _cost(space, i, j))
         for i, j in zip(*np.nonzero(counts), strict=True)
         if i != j
     ]
@@ -290,9 +290,10 @@ def _confused(counts: Int64, classes: Sequence[str], targets: Sequence[bool], *,
     return Table(title, columns, tuple(rows), top=15)
 
 
-def _cost(targets: Sequence[bool], truth: int, predicted: int) -> str:
+def _cost(space: ClassSpace, truth: int, predicted: int) -> str:
     """Say what confusing one class with another is, where there are targets and non-targets."""
-    if not has_two_sides(targets):
+    targets = space.targets
+    if not space.has_two_sides:
         return "among gestures"
     if targets[truth] == targets[predicted]:
         return "among targets" if targets[truth] else "among non-targets (free)"
