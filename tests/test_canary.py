@@ -15,7 +15,8 @@ from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.config import as_mapping
 from bfrbctl.ensemble.assignment import assigned, joint_proba
 from bfrbctl.ensemble.blending import blend, joint_members
-from bfrbctl.ensemble.mixing import RULES, BlendConfig
+from bfrbctl.ensemble.decoding import RULES
+from bfrbctl.ensemble.mixing import BlendConfig
 from bfrbctl.evaluation import oof
 from bfrbctl.models.interface import kind_module
 from bfrbctl.training.cross_validation import CrossValidation, cross_validate

@@ -18,7 +18,8 @@ from bfrbctl import reprs
 from bfrbctl.artefacts.folders import SEQUENCES, Folder
 from bfrbctl.artefacts.outputs import Job
 from bfrbctl.ensemble.blending import read_mixtures
-from bfrbctl.ensemble.mixing import BlendConfig, nested
+from bfrbctl.ensemble.mixing import BlendConfig
+from bfrbctl.ensemble.nesting import nested
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.features.folder import read_features

@@ -5,7 +5,7 @@ folds - on other subjects where there is one fold only; the in-sample one stands
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,10 @@ from bfrbctl.artefacts.folders import Folder
 from bfrbctl.artefacts.outputs import Output
 from bfrbctl.config import as_mapping
 from bfrbctl.ensemble.assignment import joint_proba, score_orders
-from bfrbctl.ensemble.mixing import (
-    MIN_AUTO_GROUPS,
-    RULES,
-    BlendConfig,
-    Mixture,
-    decide,
-    fit_mixture,
-    nested,
-    nesting_groups,
-)
+from bfrbctl.ensemble.decoding import RULES, decide
+from bfrbctl.ensemble.fitting import fit_mixture
+from bfrbctl.ensemble.mixing import BlendConfig, Mixture
+from bfrbctl.ensemble.nesting import MIN_AUTO_GROUPS, nested, nesting_groups
 from bfrbctl.errors import ArtefactError, DataError, UsageError, examples
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.bootstrap import auc_intervals, score_intervals
@@ -34,6 +28,7 @@ from bfrbctl.evaluation.classes import ClassSpace, gesture_space, read_class_spa
 from bfrbctl.evaluation.labels import JOINT_OOF
 from bfrbctl.evaluation.metrics import hierarchical_f1, score_proba, score_values
 from bfrbctl.evaluation.oof import OofScenario
+from bfrbctl.reprs import short_repr
 from bfrbctl.schema import GESTURE, SCENARIOS, SEQUENCE_ID, SUBJECT
 
 WEIGHTS = "weights.json"
@@ -120,46 +115,71 @@ def blend(folders: Sequence[Folder], output: Output, config: BlendConfig) -> Fol
     UsageError
         When fixed weights do not name the members, or an assignment is asked for and no member has joint labels.
     """
-    names = member_names(folders)
-    tables = aligned_members(folders)
-    space = gesture_space(folders[0].content)
-    targets = space.targets
-    fixed = _fixed_weights(config, names)
-    nesting = _nesting(tables[0][SCENARIOS[0]])
+    names, tables, space = member_names(folders), aligned_members(folders), gesture_space(folders[0].content)
+    fixed, nesting = _fixed_weights(config, names), _nesting(tables[0][SCENARIOS[0]])
     joint, conditional = joint_members(folders, tables) if config.assign == "causal" else (space, {})
-    mixtures: dict[str, Mixture] = {}
-    honest: dict[str, OofScenario] = {}
-    scores: dict[str, Any] = {key: {} for key in ("optimistic", "rules", "assignment")}
-    scores["members"] = {name: {} for name in names}
-    for scenario in SCENARIOS:
-        probas = [table[scenario].proba for table in tables]
-        part, mixture, rules = _fit_scenario(probas, tables[0][scenario], targets, config, fixed=fixed)
-        mixtures[scenario], honest[scenario] = mixture, part
-        scores["rules"][scenario] = rules
-        scores["optimistic"][scenario] = score_values(_decided(mixture, probas, part, targets).score(targets), targets)
-        for name, member in zip(names, probas, strict=True):
-            scores["members"][name][scenario] = score_values(score_proba(member, part.truth, targets), targets)
-        if joint.is_joint:
-            joint_probas = joint_proba(part.proba, conditional[scenario], joint)
-            orders = score_orders(part, joint_probas, joint, seed=config.seed)
-            scores["assignment"][scenario] = {"orders": [score_values(score, targets) for score in orders]} | {
-                "score": float(np.mean([score.score for score in orders]))
-            }
-    scores["interval"] = score_intervals(honest, space, seed=config.seed)
-    scores["auc_interval"] = auc_intervals(honest, space, seed=config.seed)
-    summary = {**oof.summarise(honest, space), **scores, "nesting": nesting}
-    summary["best_member"] = max(names, key=lambda name: _mean_of(scores["members"][name]))
-    # The best member is chosen by the rows that it is scored on, the blend by others: the gain is rather too small.
-    summary["gain"] = summary["score"] - _mean_of(scores["members"][summary["best_member"]])
-    if joint.is_joint:
-        summary["assignment"]["score"] = _mean_of(scores["assignment"])
-        summary["assignment"]["gain"] = summary["assignment"]["score"] - summary["score"]
-    output.publish("blend", _blend_files(folders, names, mixtures, honest, summary=summary))
+    fits = {
+        scenario: _fit_scenario([table[scenario] for table in tables], space.targets, config, fixed=fixed)
+        for scenario in SCENARIOS
+    }
+    nested_parts = {scenario: fit.nested for scenario, fit in fits.items()}
+    summary: dict[str, Any] = {
+        **oof.summarise(nested_parts, space),
+        "optimistic": {scenario: fit.optimistic for scenario, fit in fits.items()},
+        "rules": {scenario: fit.rules for scenario, fit in fits.items()},
+        "assignment": _assignment_scores(nested_parts, joint, conditional, seed=config.seed),
+        "members": {name: _member_scores(table, space.targets) for name, table in zip(names, tables, strict=True)},
+        "interval": score_intervals(nested_parts, space, seed=config.seed),
+        "auc_interval": auc_intervals(nested_parts, space, seed=config.seed),
+        "nesting": nesting,
+    }
+    _add_gains(summary)
+    mixtures = {scenario: fit.mixture for scenario, fit in fits.items()}
+    output.publish("blend", _blend_files(folders, names, mixtures, nested_parts, summary=summary))
+    assignment = {**joint.joint_content(), "assign": config.assign} if joint.is_joint else {}
+    return output.finish({**_shared_content(folders), **assignment, "members": names, "score": summary["score"]})
+
+
+def _shared_content(folders: Sequence[Folder]) -> dict[str, Any]:
+    """Give the content that the members have in common, and the sensors that any of them uses."""
     kept = ("rate_hz", "thm", "tof", "classes", "targets", "n_folds", "prior")
     content = {key: folders[0].content[key] for key in kept}
-    layout = {key: sorted({n for folder in folders for n in folder.content[key]}) for key in ("thm", "tof")}
-    assignment = {**joint.joint_content(), "assign": config.assign} if joint.is_joint else {}
-    return output.finish({**content, **layout, **assignment, "members": names, "score": summary["score"]})
+    return content | {key: sorted({n for folder in folders for n in folder.content[key]}) for key in ("thm", "tof")}
+
+
+def _member_scores(table: Mapping[str, OofScenario], targets: Sequence[bool]) -> dict[str, dict[str, float | None]]:
+    return {
+        scenario: score_values(score_proba(table[scenario].proba, table[scenario].truth, targets), targets)
+        for scenario in SCENARIOS
+    }
+
+
+def _assignment_scores(
+    parts: Mapping[str, OofScenario], joint: ClassSpace, conditional: Mapping[str, Float32], *, seed: int
+) -> dict[str, Any]:
+    """Score the assignment of joint labels in each scenario, over orders of arrival; empty without joint labels."""
+    found = {}
+    for scenario, part in parts.items() if joint.is_joint else ():
+        orders = score_orders(part, joint_proba(part.proba, conditional[scenario], joint), joint, seed=seed)
+        found[scenario] = {
+            "orders": [score_values(score, joint.targets) for score in orders],
+            "score": float(np.mean([score.score for score in orders])),
+        }
+    return found
+
+
+def _add_gains(summary: dict[str, Any]) -> None:
+    """Add what the blend gains over its best member, and the assignment over the blend.
+
+    The best member is chosen by the rows that it is scored on, the blend by others: the gain is rather too small.
+    """
+    means = {name: _mean_of(scores) for name, scores in summary["members"].items()}
+    summary["best_member"] = max(means, key=lambda name: means[name])
+    summary["gain"] = summary["score"] - means[summary["best_member"]]
+    assignment = summary["assignment"]
+    if assignment:
+        assignment["score"] = _mean_of(assignment)
+        assignment["gain"] = assignment["score"] - summary["score"]
 
 
 def _nesting(part: OofScenario) -> dict[str, Any]:
@@ -199,33 +219,52 @@ def decoding_note(metrics: Mapping[str, Any]) -> str | None:
     )
 
 
+@dataclass(frozen=True)
+class _ScenarioFit:
+    """The blend of one scenario.
+
+    Parameters
+    ----------
+    nested
+        Predictions by what was fitted and chosen on the other groups.
+    mixture
+        Fitted on all groups, for new recordings.
+    rules
+        The scores of the decoding rules, and what was chosen.
+    optimistic
+        The score of `mixture` on the rows that it was fitted on.
+    """
+
+    nested: OofScenario
+    mixture: Mixture
+    rules: Mapping[str, Any]
+    optimistic: Mapping[str, float | None]
+
+    __repr__ = short_repr
+
+
 def _fit_scenario(
-    probas: Sequence[Float32],
-    part: OofScenario,
-    targets: Sequence[bool],
-    config: BlendConfig,
-    *,
-    fixed: Sequence[float] | None,
-) -> tuple[OofScenario, Mixture, dict[str, Any]]:
-    """Fit one scenario: its nested predictions, the mixture of all folds, and the summary of the decoding rules."""
+    members: Sequence[OofScenario], targets: Sequence[bool], config: BlendConfig, *, fixed: Sequence[float] | None
+) -> _ScenarioFit:
+    probas, part = [member.proba for member in members], members[0]
     held_out = nested(probas, part, targets, config, fixed=fixed)
     rule = held_out.kept_rule(part.truth, targets, config)
     mixture = fit_mixture(probas, part.truth, targets, config, fixed=fixed)
-    scores = {each: hierarchical_f1(part.truth, held_out.predicted[each], targets).score for each in RULES}
-    honest = OofScenario(part.keys, part.truth, held_out.proba, held_out.decided)
     rules = {
         "asked": config.decode,
         "chosen": rule,
         "threshold": mixture.threshold,
-        "scores": scores,
+        "scores": {each: hierarchical_f1(part.truth, held_out.predicted[each], targets).score for each in RULES},
         "by_group": {str(group): each for group, each in held_out.rules.items()},
     }
-    return honest, mixture if rule == "threshold" else replace(mixture, threshold=None), rules
-
-
-def _decided(mixture: Mixture, probas: Sequence[Float32], part: OofScenario, targets: Sequence[bool]) -> OofScenario:
-    proba = mixture.mix(probas)
-    return OofScenario(part.keys, part.truth, proba, decide(proba, targets, mixture.threshold))
+    kept = mixture if rule == "threshold" else replace(mixture, threshold=None)
+    in_sample = hierarchical_f1(part.truth, decide(kept.mix(probas), targets, kept.threshold), targets)
+    return _ScenarioFit(
+        nested=OofScenario(part.keys, part.truth, held_out.proba, held_out.decided),
+        mixture=kept,
+        rules=rules,
+        optimistic=score_values(in_sample, targets),
+    )
 
 
 def joint_members(
@@ -290,7 +329,7 @@ def _blend_files(
     folders: Sequence[Folder],
     names: Sequence[str],
     mixtures: Mapping[str, Mixture],
-    honest: Mapping[str, OofScenario],
+    nested_parts: Mapping[str, OofScenario],
     *,
     summary: Mapping[str, Any],
 ) -> dict[str, Content]:
@@ -311,7 +350,7 @@ def _blend_files(
         oof.oof_rows(part.keys, {scenario: part.proba}).with_columns(
             pl.Series(oof.DECIDED, classes[part.predicted], dtype=pl.String)
         )
-        for scenario, part in honest.items()
+        for scenario, part in nested_parts.items()
     ]
     files[oof.OOF] = pl.concat(rows).sort("scenario", SEQUENCE_ID)
     return files

@@ -20,6 +20,7 @@ from bfrbctl import features
 from bfrbctl.arrays.ragged import Bool, Float32, Int64
 from bfrbctl.artefacts.folders import MANIFEST, open_folder
 from bfrbctl.ensemble.assignment import Assigner, joint_proba
+from bfrbctl.ensemble.decoding import decide
 from bfrbctl.ensemble.members import (
     Member,
     kept_members,
@@ -30,7 +31,7 @@ from bfrbctl.ensemble.members import (
     predicted_space,
     read_layout,
 )
-from bfrbctl.ensemble.mixing import Mixture, decide
+from bfrbctl.ensemble.mixing import Mixture
 from bfrbctl.errors import ArtefactError, DataError
 from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.evaluation.in_sample import TrainedOn, read_trained_on

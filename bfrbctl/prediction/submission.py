@@ -3,7 +3,7 @@
 Inputs are read some thousand frames at a time, and each part is published when it is done, so that memory is bounded
 and a killed run can be continued. A sequence that cannot be used gets the class prior, and is reported. Batches
 are independent, so that workers can predict several at once: a worker gets the number of a dataset's frames file, or
-the path of a file into which recordings were put aside.
+the path of a temporary file that holds the recordings.
 """
 
 import logging
@@ -25,7 +25,7 @@ from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.metrics import Score
 from bfrbctl.execution.executor import SEQUENTIAL, Executor, n_workers, run_tasks
-from bfrbctl.prediction.batches import Batch, Stored, dataset_batch, put_aside
+from bfrbctl.prediction.batches import Batch, Stored, dataset_batch, store_batch
 from bfrbctl.prediction.predictor import Predictor
 from bfrbctl.prediction.scoring import TRAINED_SEQUENCE, TRAINED_SUBJECT, TRUTH, LabelTable, scored, warn, with_labels
 from bfrbctl.recordings.cleaning import CleanTable
@@ -51,7 +51,7 @@ _JOINT_PROBA = "spread"
 """Column of the parts, until joint labels are assigned: the probability of each of them."""
 
 OnFrames = Callable[[int], None]
-FramesSpec = tuple[Pinned, tuple[str, ...]]
+PinnedModel = tuple[Pinned, tuple[str, ...]]
 """How a worker opens the model: folder, members to leave out."""
 
 
@@ -300,33 +300,33 @@ def _predict_elsewhere(
     model, folder = open_folder(predictor.path).pinned(), output.path.absolute()
     executor.check_paths(folder, model, *{stored.place for stored in source.stored if isinstance(stored.place, Pinned)})
     spec = (model, predictor.left_out)
-    aside: dict[int, Path] = {}
+    temporary: dict[int, Path] = {}
 
-    def tasks() -> Iterator[tuple[int, Stored, FramesSpec]]:
+    def tasks() -> Iterator[tuple[int, Stored, PinnedModel]]:
         for number, batch in batches:
             if isinstance(batch, Batch):
-                aside[number] = temporary_path(folder / "batch.npz")
-                batch = put_aside(batch, aside[number])
+                temporary[number] = temporary_path(folder / "batch.npz")
+                batch = store_batch(batch, temporary[number])
             yield number, batch, spec
 
     made = run_tasks(_predict_stored, tasks(), executor=executor, n_tasks=source.n_batches, in_order=False)
     with closing(made):
         for number, rows, n_frames in made:
             output.publish(_part(number), {_part(number): rows})
-            if number in aside:
-                aside.pop(number).unlink()
+            if number in temporary:
+                temporary.pop(number).unlink()
             else:
                 on_frames(n_frames)
 
 
-def _predict_stored(number: int, stored: Stored, spec: FramesSpec) -> tuple[int, bytes, int]:
+def _predict_stored(number: int, stored: Stored, spec: PinnedModel) -> tuple[int, bytes, int]:
     """Predict a batch in a worker: its number, its rows as Parquet, its frames."""
     batch = stored.read()
     return number, parquet_bytes(_prediction_rows(batch, _predictor(spec))), batch.recordings.n_frames
 
 
 @lru_cache(maxsize=1)
-def _predictor(spec: FramesSpec) -> Predictor:
+def _predictor(spec: PinnedModel) -> Predictor:
     """Open a model once in a worker that predicts many batches: with just the members that the client uses."""
     model, left_out = spec
     return Predictor.open(model.open().path, expect_sha256=model.sha256, without=left_out, strict=True)

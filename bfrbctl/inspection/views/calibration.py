@@ -8,7 +8,9 @@ import numpy as np
 
 from bfrbctl.arrays.ragged import AnyArray, Float32, Int64
 from bfrbctl.artefacts.folders import Folder
-from bfrbctl.ensemble.mixing import BlendConfig, fit_temperature, nesting_groups, temper
+from bfrbctl.ensemble.fitting import fit_temperature
+from bfrbctl.ensemble.mixing import BlendConfig, temper
+from bfrbctl.ensemble.nesting import nesting_groups
 from bfrbctl.evaluation.metrics import log_loss
 from bfrbctl.evaluation.oof import OofScenario
 from bfrbctl.inspection.figures import Lines, Series
@@ -79,7 +81,7 @@ def _notes(part: OofScenario) -> tuple[str, ...]:
 def nested_temperature(part: OofScenario, epsilon: float) -> tuple[Float32, list[float]]:
     """Temper each fold with what fits the other folds best: probabilities, and the temperature of each fold.
 
-    Groups of subjects stand for folds where there is one fold only; see `mixing.nesting_groups`.
+    Groups of subjects stand for folds where there is one fold only; see `nesting.nesting_groups`.
     """
     alone = len(np.unique(part.folds)) == 1 and len(np.unique(part.groups)) == 1
     groups = part.folds if alone else nesting_groups(part)

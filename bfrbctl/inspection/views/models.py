@@ -11,7 +11,8 @@ from bfrbctl.arrays.ragged import Float32, Float64, Int64
 from bfrbctl.artefacts.files import parse_json
 from bfrbctl.artefacts.folders import Folder
 from bfrbctl.ensemble.blending import notes_of, read_mixtures
-from bfrbctl.ensemble.mixing import RULES, Mixture, decide
+from bfrbctl.ensemble.decoding import RULES, decide
+from bfrbctl.ensemble.mixing import Mixture
 from bfrbctl.errors import ArtefactError, DataError, UsageError, examples
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.bootstrap import score_intervals
