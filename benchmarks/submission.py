@@ -20,7 +20,7 @@ from measuring import header, parser, row, timed
 from bfrbctl.artefacts.folders import open_folder
 from bfrbctl.evaluation.bootstrap import score_intervals
 from bfrbctl.evaluation.oof import OofScenario, class_positions
-from bfrbctl.prediction.gateway import answering
+from bfrbctl.prediction.gateway import make_listener
 from bfrbctl.prediction.predictor import Predictor
 from bfrbctl.schema import ALL_SENSORS, GESTURE, IMU_ONLY, SCENARIOS, SEQUENCE_ID, SUBJECT
 
@@ -52,7 +52,7 @@ def imu_only(sequence: pl.DataFrame) -> pl.DataFrame:
 
 def answers(raw: Path, model: Path, n_people: int | None) -> pl.DataFrame:
     """Give each sequence to the gateway's function in both scenarios: sequence_id, subject, scenario, answer, ms."""
-    predict = answering(lambda: Predictor.open(model))
+    predict = make_listener(lambda: Predictor.open(model))
     predict.warm()  # type: ignore[attr-defined]
     rows = []
     for name, sequence, person in sequences(raw, n_people):

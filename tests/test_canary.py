@@ -15,7 +15,8 @@ from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.config import as_mapping
 from bfrbctl.ensemble.assignment import assigned, joint_proba
 from bfrbctl.ensemble.blending import blend, joint_members
-from bfrbctl.ensemble.mixing import RULES, BlendConfig
+from bfrbctl.ensemble.decoding import RULES
+from bfrbctl.ensemble.mixing import BlendConfig
 from bfrbctl.evaluation import oof
 from bfrbctl.models.interface import model_kind
 from bfrbctl.training.cross_validation import CrossValidation, cross_validate
@@ -106,10 +107,10 @@ def test_an_assignment_of_joint_labels_scores_chance(tmp_path: Path) -> None:
         features = features_of(LARGER_FOLDS, tmp_path / f"features-{seed}", seed)
         member = trained(features, tmp_path / f"joint-{seed}", "lgbm", labels="joint", **TREES)
         folder = blended([member], tmp_path / f"blend-{seed}", BlendConfig(assign="causal"))
-        joint, within = joint_members([member], [oof.read_oof(member)])
+        joint, conditional = joint_members([member], [oof.read_oof(member)])
         parts = {}
         for scenario, part in oof.read_oof(folder).items():
-            decided = assigned(part, joint_proba(part.proba, within[scenario], joint), joint, seed=0)
+            decided = assigned(part, joint_proba(part.proba, conditional[scenario], joint), joint, seed=0)
             parts[scenario] = replace(part, decided=decided)
         studies.append(parts)
     for figure in (macro_f1, score):

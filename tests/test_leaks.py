@@ -15,7 +15,7 @@ from bfrbctl.ensemble.assignment import assigned, joint_proba
 from bfrbctl.ensemble.blending import blend
 from bfrbctl.ensemble.mixing import BlendConfig
 from bfrbctl.evaluation import oof
-from bfrbctl.evaluation.labels import JointLabels
+from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.evaluation.oof import OofScenario
 from bfrbctl.features.folder import read_features
 from bfrbctl.inspection.views.calibration import nested_temperature
@@ -100,19 +100,19 @@ def test_a_blend_predicts_a_fold_without_its_labels(
     model_folders: tuple[Folder, Folder], tmp_path: Path, decode: Any, pooling: str
 ) -> None:
     others = tuple(relabelled(folder, tmp_path / folder.path.name) for folder in model_folders)
-    tables = []
+    predictions_of_fold = []
     for name, members in (("blend", model_folders), ("other", others)):
         with open_output(tmp_path / name, Job("blend", {})) as output:
             made = blend(members, output, BlendConfig(decode=decode, pooling=pooling))
-        tables.append(made.read_parquet(oof.OOF).filter(pl.col("fold") == HELD).drop("gesture"))
-    assert tables[0].equals(tables[1])
+        predictions_of_fold.append(made.read_parquet(oof.OOF).filter(pl.col("fold") == HELD).drop("gesture"))
+    assert predictions_of_fold[0].equals(predictions_of_fold[1])
 
 
-def test_an_assignment_predicts_without_labels() -> None:
-    part, joint, within = predictions()
+def test_an_assignment_does_not_use_labels() -> None:
+    part, joint, conditional = predictions()
     other = OofScenario(part.keys, lied(part.truth, np.ones(len(part.truth), bool), 2), part.proba)
-    by_gesture = joint_proba(part.proba, within, joint)
-    assert np.array_equal(assigned(part, by_gesture, joint, seed=1), assigned(other, by_gesture, joint, seed=1))
+    joint_probas = joint_proba(part.proba, conditional, joint)
+    assert np.array_equal(assigned(part, joint_probas, joint, seed=1), assigned(other, joint_probas, joint, seed=1))
 
 
 def test_the_temperature_of_a_fold_does_not_depend_on_its_labels() -> None:
@@ -124,7 +124,7 @@ def test_the_temperature_of_a_fold_does_not_depend_on_its_labels() -> None:
     assert temperatures[HELD] == others[HELD] and temperatures != others
 
 
-def predictions() -> tuple[OofScenario, JointLabels, np.ndarray]:
+def predictions() -> tuple[OofScenario, ClassSpace, np.ndarray]:
     """Random predictions of two gestures in two postures each."""
     rng = np.random.default_rng(0)
     subjects = np.arange(48) % 6
@@ -140,6 +140,6 @@ def predictions() -> tuple[OofScenario, JointLabels, np.ndarray]:
         }
     )
     first = rng.random((48, 2))
-    within = np.stack([first[:, 0], 1 - first[:, 0], first[:, 1], 1 - first[:, 1]], axis=1).astype(np.float32)
-    joint = JointLabels(("g0 | a", "g0 | b", "g1 | a", "g1 | b"), (0, 0, 1, 1))
-    return OofScenario(keys, truth.astype(np.int64), proba.astype(np.float32)), joint, within
+    conditional = np.stack([first[:, 0], 1 - first[:, 0], first[:, 1], 1 - first[:, 1]], axis=1).astype(np.float32)
+    joint = ClassSpace.of(("g0", "g1"), (True, False)).refined(("g0 | a", "g0 | b", "g1 | a", "g1 | b"), (0, 0, 1, 1))
+    return OofScenario(keys, truth.astype(np.int64), proba.astype(np.float32)), joint, conditional

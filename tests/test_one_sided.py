@@ -16,6 +16,7 @@ from bfrbctl.ensemble.blending import blend
 from bfrbctl.ensemble.mixing import BlendConfig
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.bootstrap import auc_intervals, score_intervals
+from bfrbctl.evaluation.classes import gesture_space
 from bfrbctl.inspection import Table, View, inspect, options_of
 from bfrbctl.inspection.figures import Bars, Lines
 from bfrbctl.inspection.report import write_report
@@ -25,7 +26,7 @@ NAME = "macro F1 over gestures"
 
 
 def rewritten(folder: Folder, path: Path, **content: Any) -> Folder:
-    """A folder of the same files, told other things of."""
+    """A folder of the same files with another manifest content."""
     metrics = content.pop("metrics", None)
     with open_output(path, Job(folder.kind, dict(folder.config))) as output:
         files = {name: folder.read(name) for name in folder.files}
@@ -49,20 +50,20 @@ def blended(model_folders: tuple[Folder, Folder], tmp_path_factory: pytest.TempP
 
 
 def test_metrics_name_the_headline_and_leave_empty_what_means_nothing(blended: dict[str, Folder]) -> None:
-    told = blended["blend"].read_json("metrics.json")
+    metrics = blended["blend"].read_json("metrics.json")
     part = oof.read_oof(blended["blend"])["all"]
-    assert told["headline"] == NAME
-    assert told["score"] == blended["blend"].content["score"]
-    assert told["interval"]["mean"] == list(
-        score_intervals(oof.read_oof(blended["blend"]), [False] * 4, seed=0)["mean"]
+    assert metrics["headline"] == NAME
+    assert metrics["score"] == blended["blend"].content["score"]
+    assert metrics["interval"]["mean"] == list(
+        score_intervals(oof.read_oof(blended["blend"]), gesture_space(blended["blend"].content), seed=0)["mean"]
     )
-    for figures in (told["scenarios"]["all"], told["optimistic"]["all"], told["members"]["soft"]["all"]):
+    for figures in (metrics["scenarios"]["all"], metrics["optimistic"]["all"], metrics["members"]["soft"]["all"]):
         assert (figures["binary_f1"], figures["macro_f1"]) == (None, None)
         assert figures["score"] == figures["gesture_macro_f1"] < 1
-    assert set(told["scenarios"]["all"]["f1"]) == set(blended["blend"].content["classes"])
-    assert told["scenarios"]["all"]["detection"] is None and told["auc_interval"] == {"all": None, "imu": None}
-    assert told["rules"]["all"]["threshold"] is None
-    assert told["scenarios"]["all"]["score"] == part.score([False] * 4).gesture_macro_f1
+    assert set(metrics["scenarios"]["all"]["f1"]) == set(blended["blend"].content["classes"])
+    assert metrics["scenarios"]["all"]["detection"] is None and metrics["auc_interval"] == {"all": None, "imu": None}
+    assert metrics["rules"]["all"]["threshold"] is None
+    assert metrics["scenarios"]["all"]["score"] == part.score([False] * 4).gesture_macro_f1
 
 
 def test_no_view_shows_a_bare_score(blended: dict[str, Folder], tmp_path: Path) -> None:
@@ -115,11 +116,11 @@ def test_the_commands_warn_and_name_the_headline(tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
         return result
 
-    told = json.loads(call("prepare", tmp_path / "raw", tmp_path / "data", "--folds", "2", "--json").stdout)
-    assert "column sequence_type is missing or empty" in told["warnings"][0]
+    shown = json.loads(call("prepare", tmp_path / "raw", tmp_path / "data", "--folds", "2", "--json").stdout)
+    assert "column sequence_type is missing or empty" in shown["warnings"][0]
     call("featurize", tmp_path / "data", tmp_path / "features", "--workers", "1", "-q")
     assert open_folder(tmp_path / "features").content["sequence_types"] == []
-    assert told["warnings"][0] in inspect("dataset", tmp_path / "data").notes
+    assert shown["warnings"][0] in inspect("dataset", tmp_path / "data").notes
     quick = ("--set", "n_rounds=2", "--set", "min_data_in_leaf=2", "--workers", "1")
     call("train", "lgbm", tmp_path / "features", tmp_path / "m", *quick)
     said = call("predict", tmp_path / "raw", tmp_path / "m", tmp_path / "p", "--split", "train").output
@@ -129,24 +130,28 @@ def test_the_commands_warn_and_name_the_headline(tmp_path: Path) -> None:
 
 
 def test_two_sides_are_ranked_in_every_view(blend_folder: Folder, model_folders: tuple[Folder, Folder]) -> None:
-    scenarios, content = oof.read_oof(blend_folder), blend_folder.content
-    told = blend_folder.read_json("metrics.json")
-    assert told["headline"] == "score"
-    bounds = auc_intervals(scenarios, content["classes"], content["targets"], seed=0)
-    assert told["auc_interval"] == {name: list(pair or ()) for name, pair in bounds.items()}
+    scenarios = oof.read_oof(blend_folder)
+    metrics = blend_folder.read_json("metrics.json")
+    assert metrics["headline"] == "score"
+    bounds = auc_intervals(scenarios, gesture_space(blend_folder.content), seed=0)
+    assert metrics["auc_interval"] == {name: list(pair or ()) for name, pair in bounds.items()}
     view = inspect("oof", blend_folder.path)
-    found = told["scenarios"]["all"]["detection"]
+    found = metrics["scenarios"]["all"]["detection"]
     detection = dict(zip(table(view, "detection").columns, table(view, "detection").rows[0], strict=True))
     assert detection["AUC"] == found["auc"] and detection["average precision"] == found["average_precision"]
     assert (detection["low 95"], detection["high 95"]) == bounds["all"]
-    within = found["auc_within_subjects"]
-    assert table(view, "AUC within subjects").rows[0][1:4] == (within["mean"], within["sd"], within["n_subjects"])
+    by_subject = found["auc_within_subjects"]
+    assert table(view, "AUC within subjects").rows[0][1:4] == (
+        by_subject["mean"],
+        by_subject["sd"],
+        by_subject["n_subjects"],
+    )
     assert [row[1] for row in table(view, "operating points imu").rows] == [
-        point["threshold"] for point in told["scenarios"]["imu"]["detection"]["operating_points"]
+        point["threshold"] for point in metrics["scenarios"]["imu"]["detection"]["operating_points"]
     ]
     gestures = table(view, "each gesture against the rest")
-    assert [row[0] for row in gestures.rows] == [*content["classes"], "mean"]
-    assert gestures.rows[-1][1] == told["scenarios"]["all"]["macro_auc"]
+    assert [row[0] for row in gestures.rows] == [*blend_folder.content["classes"], "mean"]
+    assert gestures.rows[-1][1] == metrics["scenarios"]["all"]["macro_auc"]
     chart = next(figure for figure in view.figures if isinstance(figure, Lines))
     assert chart.diagonal and [series.name for series in chart.series][:2] == [
         "all sensors",
@@ -157,6 +162,6 @@ def test_two_sides_are_ranked_in_every_view(blend_folder: Folder, model_folders:
     row = table(compared, "AUC, detection of targets").rows[0]
     assert row[2] == pytest.approx(found["auc"]) and row[3] == row[2] - row[1] and row[4] <= row[3] <= row[5]
     for_figure = {row[1]: row[3] for row in table(compared, "ranking").rows if row[0] == "all"}
-    assert for_figure["AUC, mean over gestures"] == told["scenarios"]["all"]["macro_auc"]
+    assert for_figure["AUC, mean over gestures"] == metrics["scenarios"]["all"]["macro_auc"]
     assert for_figure["average precision, detection"] == found["average_precision"]
     assert np.isfinite([row[3] for row in table(compared, "each gesture against the rest").rows]).all()

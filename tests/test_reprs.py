@@ -18,9 +18,10 @@ from bfrbctl import reprs
 from bfrbctl.artefacts.folders import SEQUENCES, Folder
 from bfrbctl.artefacts.outputs import Job
 from bfrbctl.ensemble.blending import read_mixtures
-from bfrbctl.ensemble.mixing import BlendConfig, nested
+from bfrbctl.ensemble.mixing import BlendConfig
+from bfrbctl.ensemble.nesting import nested
 from bfrbctl.evaluation import oof
-from bfrbctl.evaluation.labels import JointLabels
+from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.features.folder import read_features
 from bfrbctl.inspection import inspect
 from bfrbctl.models.keras.model import KerasFoldModel
@@ -89,12 +90,12 @@ def test_whatever_a_notebook_can_hold_is_a_few_lines(
         "recordings": recordings,
         "features": read_features(feature_folder),
         "predictor": predictor,
-        "answers": predictor.answer(recordings),
+        "predictions": predictor.predict_batch(recordings),
         "mixtures": read_mixtures(blend_folder),
         "oof": scenarios,
         "nested": nested([part.proba], part, predictor.targets, BlendConfig()),
         "views": [inspect(what, dataset_folder.path) for what in ("dataset", "folds", "sequence")],
-        "joint": JointLabels(tuple(f"gesture | posture | {n}" for n in range(102)), tuple(range(102))),
+        "classes": ClassSpace.of([f"gesture number {n}" for n in range(102)], [True] * 102),
         "job": Job("model", {f"setting_{n}": "x" * 500 for n in range(200)}, command=("word",) * 1000),
     }
     sizes = {path: len(repr(each)) for path, each in reachable(held, "", set())}
@@ -104,8 +105,8 @@ def test_whatever_a_notebook_can_hold_is_a_few_lines(
 
 def test_a_predictor_tells_what_it_is(blend_folder: Folder, model_folders: tuple[Folder, Folder]) -> None:
     text = " ".join(repr(Predictor.open(blend_folder.path)).split())
-    expected = (str(blend_folder.path), "kind='blend'", "'soft': 'toy'", "scenarios=('all', 'imu')", "rate_hz=10.0")
-    assert [each for each in expected if each not in text] == []
+    parts = (str(blend_folder.path), "kind='blend'", "'soft': 'toy'", "scenarios=('all', 'imu')", "rate_hz=10.0")
+    assert [each for each in parts if each not in text] == []
     assert "and 15 more" in text or "classes=(" in text
     assert "kind='model'" in repr(Predictor.open(model_folders[0].path))
 

@@ -63,11 +63,11 @@ predictor = Predictor.open(sys.argv[1])
 table = pl.read_parquet(sys.argv[2])
 some = clean_frames(table, None, layout=predictor.layout, rate_hz=predictor.rate_hz).batch
 batch = some.take(np.tile(np.arange(some.n_sequences), 6))
-predictor.answer(some)
+predictor.predict_batch(some)
 print("ready", flush=True)
 for _ in sys.stdin:
     began = time.perf_counter()
-    predictor.answer(batch)
+    predictor.predict_batch(batch)
     print(batch.n_sequences / (time.perf_counter() - began), flush=True)
 """
 ONE_CORE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS", "LOKY_MAX_CPU_COUNT"), "1")
@@ -190,20 +190,20 @@ def test_batch(benchmark: Any, study: FeatureGroup) -> None:
     some = clean_frames(table, people, layout=predictor.layout, rate_hz=predictor.rate_hz).batch
     plain = plain_ways(study, motion=False)(0)
     batch = some.take(np.tile(np.arange(some.n_sequences), 4))
-    predictor.answer(batch)
+    predictor.predict_batch(batch)
     times = []
     alone = []
     for _ in range(5):
         plain()
         alone += [seconds(plain) for _ in range(3)]
-        times.append(seconds(predictor.answer, batch))
+        times.append(seconds(predictor.predict_batch, batch))
     wall, cpu = np.median(times, axis=0)
     rate, five = batch.n_sequences / wall, float(np.median(alone, axis=0)[0])
     best, each = batch.n_sequences / min(times)[0], 1e3 * cpu / batch.n_sequences
     print(f"\nbatch of {batch.n_sequences}: {rate:.0f} sequences/s (best {best:.0f}), {each:.2f} ms of processor each;")
     print(f"model.predict of five for one: {1e3 * five:.0f} ms, in which a batch answers {rate * five:.0f}")
     benchmark.extra_info.update(sequences_per_second=round(rate), in_the_time_of_five_predicts=round(rate * five))
-    benchmark.pedantic(predictor.answer, args=(batch,), rounds=1)
+    benchmark.pedantic(predictor.predict_batch, args=(batch,), rounds=1)
 
 
 def test_batch_in_two_processes(benchmark: Any, study: FeatureGroup) -> None:

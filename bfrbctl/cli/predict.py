@@ -59,13 +59,13 @@ def predict(
     from bfrbctl.artefacts.journals import interrupted_run
     from bfrbctl.artefacts.outputs import Job, open_output
     from bfrbctl.prediction.predictor import Predictor
-    from bfrbctl.prediction.scoring import read_answers
+    from bfrbctl.prediction.scoring import read_labels
     from bfrbctl.prediction.submission import input_refs, open_input
     from bfrbctl.prediction.submission import predict as write_predictions
 
     begun = interrupted_run(out, "predictions", resume=output.resume)
     remembered, answers = remembered_path(begun, "answers", answers)
-    labels = read_answers(answers) if answers else None
+    labels = read_labels(answers) if answers else None
     split = begun.config.get("split") if split is None else split
     strict = bool(begun.config.get("strict") if strict is None else strict)
     without = list(begun.config.get("without", ())) if opening.without is None else opening.without
@@ -80,7 +80,7 @@ def predict(
         progress("predict", source.total, quiet=display.quiet, unit=source.unit, scale=source.scale) as advance,
     ):
         finished = write_predictions(
-            source, predictor, folder, strict=strict, answers=labels, executor=workers, on_frames=advance
+            source, predictor, folder, strict=strict, labels=labels, executor=workers, on_frames=advance
         )
     _show(finished, display)
 

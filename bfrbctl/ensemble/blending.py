@@ -5,7 +5,7 @@ folds - on other subjects where there is one fold only; the in-sample one stands
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,22 +17,18 @@ from bfrbctl.artefacts.folders import Folder
 from bfrbctl.artefacts.outputs import Output
 from bfrbctl.config import as_mapping
 from bfrbctl.ensemble.assignment import joint_proba, score_orders
-from bfrbctl.ensemble.mixing import (
-    MIN_AUTO_GROUPS,
-    RULES,
-    BlendConfig,
-    Mixture,
-    decide,
-    fit_mixture,
-    nested,
-    nesting_groups,
-)
+from bfrbctl.ensemble.decoding import RULES, decide
+from bfrbctl.ensemble.fitting import fit_mixture
+from bfrbctl.ensemble.mixing import BlendConfig, Mixture
+from bfrbctl.ensemble.nesting import MIN_AUTO_GROUPS, nested, nesting_groups
 from bfrbctl.errors import ArtefactError, DataError, UsageError, examples
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.bootstrap import auc_intervals, score_intervals
-from bfrbctl.evaluation.labels import JOINT_OOF, JointLabels, read_joint
+from bfrbctl.evaluation.classes import ClassSpace, gesture_space, read_class_space
+from bfrbctl.evaluation.labels import JOINT_OOF
 from bfrbctl.evaluation.metrics import hierarchical_f1, score_proba, score_values
 from bfrbctl.evaluation.oof import OofScenario
+from bfrbctl.reprs import short_repr
 from bfrbctl.schema import GESTURE, SCENARIOS, SEQUENCE_ID, SUBJECT
 
 WEIGHTS = "weights.json"
@@ -53,7 +49,7 @@ def member_names(folders: Sequence[Folder]) -> list[str]:
 
 
 def aligned_members(folders: Sequence[Folder]) -> list[dict[str, OofScenario]]:
-    """Read the members' out-of-fold predictions and see that they speak of the same thing.
+    """Read the members' out-of-fold predictions and check that they are of the same sequences and classes.
 
     Raises
     ------
@@ -119,49 +115,75 @@ def blend(folders: Sequence[Folder], output: Output, config: BlendConfig) -> Fol
     UsageError
         When fixed weights do not name the members, or an assignment is asked for and no member has joint labels.
     """
-    names = member_names(folders)
-    tables = aligned_members(folders)
-    targets, classes = folders[0].content["targets"], folders[0].content["classes"]
-    fixed = _fixed_weights(config, names)
-    nesting = _nesting(tables[0][SCENARIOS[0]])
-    joint, within = joint_members(folders, tables) if config.assign == "causal" else (None, {})
-    mixtures: dict[str, Mixture] = {}
-    honest: dict[str, OofScenario] = {}
-    told: dict[str, Any] = {key: {} for key in ("optimistic", "rules", "assignment")}
-    told["members"] = {name: {} for name in names}
-    for scenario in SCENARIOS:
-        probas = [table[scenario].proba for table in tables]
-        part, mixture, rules = _fit_scenario(probas, tables[0][scenario], targets, config, fixed=fixed)
-        mixtures[scenario], honest[scenario] = mixture, part
-        told["rules"][scenario] = rules
-        told["optimistic"][scenario] = score_values(_decided(mixture, probas, part, targets).score(targets), targets)
-        for name, member in zip(names, probas, strict=True):
-            told["members"][name][scenario] = score_values(score_proba(member, part.truth, targets), targets)
-        if joint:
-            spread = joint_proba(part.proba, within[scenario], joint)
-            scores = score_orders(part, spread, joint, targets, seed=config.seed)
-            told["assignment"][scenario] = {"orders": [score_values(score, targets) for score in scores]} | {
-                "score": float(np.mean([score.score for score in scores]))
-            }
-    told["interval"] = score_intervals(honest, targets, seed=config.seed)
-    told["auc_interval"] = auc_intervals(honest, classes, targets, seed=config.seed)
-    summary = {**oof.summarise(honest, targets, classes), **told, "nesting": nesting}
-    summary["best_member"] = max(names, key=lambda name: _mean_of(told["members"][name]))
-    # The best member is chosen by the rows that it is scored on, the blend by others: the gain is rather too small.
-    summary["gain"] = summary["score"] - _mean_of(told["members"][summary["best_member"]])
-    if joint:
-        summary["assignment"]["score"] = _mean_of(told["assignment"])
-        summary["assignment"]["gain"] = summary["assignment"]["score"] - summary["score"]
-    output.publish("blend", _blend_files(folders, names, mixtures, honest, summary=summary))
+    names, tables, space = member_names(folders), aligned_members(folders), gesture_space(folders[0].content)
+    fixed, nesting = _fixed_weights(config, names), _nesting(tables[0][SCENARIOS[0]])
+    joint, conditional = joint_members(folders, tables) if config.assign == "causal" else (space, {})
+    fits = {
+        scenario: _fit_scenario([table[scenario] for table in tables], space.targets, config, fixed=fixed)
+        for scenario in SCENARIOS
+    }
+    nested_parts = {scenario: fit.nested for scenario, fit in fits.items()}
+    summary: dict[str, Any] = {
+        **oof.summarise(nested_parts, space),
+        "optimistic": {scenario: fit.optimistic for scenario, fit in fits.items()},
+        "rules": {scenario: fit.rules for scenario, fit in fits.items()},
+        "assignment": _assignment_scores(nested_parts, joint, conditional, seed=config.seed),
+        "members": {name: _member_scores(table, space.targets) for name, table in zip(names, tables, strict=True)},
+        "interval": score_intervals(nested_parts, space, seed=config.seed),
+        "auc_interval": auc_intervals(nested_parts, space, seed=config.seed),
+        "nesting": nesting,
+    }
+    _add_gains(summary)
+    mixtures = {scenario: fit.mixture for scenario, fit in fits.items()}
+    output.publish("blend", _blend_files(folders, names, mixtures, nested_parts, summary=summary))
+    assignment = {**joint.joint_content(), "assign": config.assign} if joint.is_joint else {}
+    return output.finish({**_shared_content(folders), **assignment, "members": names, "score": summary["score"]})
+
+
+def _shared_content(folders: Sequence[Folder]) -> dict[str, Any]:
+    """Give the content that the members have in common, and the sensors that any of them uses."""
     kept = ("rate_hz", "thm", "tof", "classes", "targets", "n_folds", "prior")
     content = {key: folders[0].content[key] for key in kept}
-    layout = {key: sorted({n for folder in folders for n in folder.content[key]}) for key in ("thm", "tof")}
-    assignment = {"joint": joint.as_content(), "assign": config.assign} if joint else {}
-    return output.finish({**content, **layout, **assignment, "members": names, "score": summary["score"]})
+    return content | {key: sorted({n for folder in folders for n in folder.content[key]}) for key in ("thm", "tof")}
+
+
+def _member_scores(table: Mapping[str, OofScenario], targets: Sequence[bool]) -> dict[str, dict[str, float | None]]:
+    return {
+        scenario: score_values(score_proba(table[scenario].proba, table[scenario].truth, targets), targets)
+        for scenario in SCENARIOS
+    }
+
+
+def _assignment_scores(
+    parts: Mapping[str, OofScenario], joint: ClassSpace, conditional: Mapping[str, Float32], *, seed: int
+) -> dict[str, Any]:
+    """Score the assignment of joint labels in each scenario, over orders of arrival; empty without joint labels."""
+    found = {}
+    for scenario, part in parts.items() if joint.is_joint else ():
+        orders = score_orders(part, joint_proba(part.proba, conditional[scenario], joint), joint, seed=seed)
+        found[scenario] = {
+            "orders": [score_values(score, joint.targets) for score in orders],
+            "score": float(np.mean([score.score for score in orders])),
+        }
+    return found
+
+
+def _add_gains(summary: dict[str, Any]) -> None:
+    """Add what the blend gains over its best member, and the assignment over the blend.
+
+    The best member is chosen by the rows that it is scored on, the blend by others: the gain is rather too small.
+    """
+    means = {name: _mean_of(scores) for name, scores in summary["members"].items()}
+    summary["best_member"] = max(means, key=lambda name: means[name])
+    summary["gain"] = summary["score"] - means[summary["best_member"]]
+    assignment = summary["assignment"]
+    if assignment:
+        assignment["score"] = _mean_of(assignment)
+        assignment["gain"] = assignment["score"] - summary["score"]
 
 
 def _nesting(part: OofScenario) -> dict[str, Any]:
-    """Tell what the score is nested over: folds, or groups of the subjects of the one fold that was trained."""
+    """Describe what the score is nested over: folds, or groups of the subjects of the one fold that was trained."""
     groups = len(np.unique(nesting_groups(part)))
     return {"over": FOLDS if len(np.unique(part.folds)) > 1 else SUBJECTS, "groups": groups}
 
@@ -172,13 +194,13 @@ def notes_of(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def nesting_note(metrics: Mapping[str, Any]) -> str | None:
-    """Tell where the score of a blend is not nested over folds; None where it is."""
-    told = metrics.get("nesting")
-    if not isinstance(told, Mapping) or told.get("over") != SUBJECTS:
+    """Say where the score of a blend is not nested over folds; None where it is."""
+    nesting = metrics.get("nesting")
+    if not isinstance(nesting, Mapping) or nesting.get("over") != SUBJECTS:
         return None
     return (
-        f"the members were trained with one fold: the score is nested over {told.get('groups')} groups of its subjects,"
-        " and of this fold alone"
+        f"the members were trained with one fold: the score is nested over {nesting.get('groups')} groups of its "
+        "subjects, and is of this fold alone"
     )
 
 
@@ -197,39 +219,58 @@ def decoding_note(metrics: Mapping[str, Any]) -> str | None:
     )
 
 
+@dataclass(frozen=True)
+class _ScenarioFit:
+    """The blend of one scenario.
+
+    Parameters
+    ----------
+    nested
+        Predictions by what was fitted and chosen on the other groups.
+    mixture
+        Fitted on all groups, for new recordings.
+    rules
+        The scores of the decoding rules, and what was chosen.
+    optimistic
+        The score of `mixture` on the rows that it was fitted on.
+    """
+
+    nested: OofScenario
+    mixture: Mixture
+    rules: Mapping[str, Any]
+    optimistic: Mapping[str, float | None]
+
+    __repr__ = short_repr
+
+
 def _fit_scenario(
-    probas: Sequence[Float32],
-    part: OofScenario,
-    targets: Sequence[bool],
-    config: BlendConfig,
-    *,
-    fixed: Sequence[float] | None,
-) -> tuple[OofScenario, Mixture, dict[str, Any]]:
-    """Fit one scenario: its honest predictions, the mixture of all folds, and what became of the decoding rules."""
+    members: Sequence[OofScenario], targets: Sequence[bool], config: BlendConfig, *, fixed: Sequence[float] | None
+) -> _ScenarioFit:
+    probas, part = [member.proba for member in members], members[0]
     held_out = nested(probas, part, targets, config, fixed=fixed)
     rule = held_out.kept_rule(part.truth, targets, config)
     mixture = fit_mixture(probas, part.truth, targets, config, fixed=fixed)
-    scores = {each: hierarchical_f1(part.truth, held_out.predicted[each], targets).score for each in RULES}
-    honest = OofScenario(part.keys, part.truth, held_out.proba, held_out.decided)
     rules = {
         "asked": config.decode,
         "chosen": rule,
         "threshold": mixture.threshold,
-        "scores": scores,
+        "scores": {each: hierarchical_f1(part.truth, held_out.predicted[each], targets).score for each in RULES},
         "by_group": {str(group): each for group, each in held_out.rules.items()},
     }
-    return honest, mixture if rule == "threshold" else replace(mixture, threshold=None), rules
-
-
-def _decided(mixture: Mixture, probas: Sequence[Float32], part: OofScenario, targets: Sequence[bool]) -> OofScenario:
-    proba = mixture.mix(probas)
-    return OofScenario(part.keys, part.truth, proba, decide(proba, targets, mixture.threshold))
+    kept = mixture if rule == "threshold" else replace(mixture, threshold=None)
+    in_sample = hierarchical_f1(part.truth, decide(kept.mix(probas), targets, kept.threshold), targets)
+    return _ScenarioFit(
+        nested=OofScenario(part.keys, part.truth, held_out.proba, held_out.decided),
+        mixture=kept,
+        rules=rules,
+        optimistic=score_values(in_sample, targets),
+    )
 
 
 def joint_members(
     folders: Sequence[Folder], tables: Sequence[Mapping[str, OofScenario]]
-) -> tuple[JointLabels, dict[str, Float32]]:
-    """Give the joint labels of the members that have them, and, by scenario, P(joint label | gesture) out of fold.
+) -> tuple[ClassSpace, dict[str, Float32]]:
+    """Give the classes of the members with joint labels, and, by scenario, P(joint label | gesture) out of fold.
 
     The mean over those members: float32, (n_sequences, n_joint), rows as in `tables`.
 
@@ -240,8 +281,8 @@ def joint_members(
     DataError
         When two members have different ones.
     """
-    found = [(folder, read_joint(folder.content, what=str(folder.path))) for folder in folders]
-    having = [(folder, joint) for folder, joint in found if joint]
+    found = [(folder, read_class_space(folder.content, what=str(folder.path))) for folder in folders]
+    having = [(folder, space) for folder, space in found if space.is_joint]
     if not having:
         raise UsageError(
             "--assign causal: no member has joint labels", hint="train one with bfrbctl train lgbm --labels joint"
@@ -256,7 +297,7 @@ def joint_members(
             rows = table.filter(pl.col("scenario") == scenario).sort(SEQUENCE_ID)
             if not rows[SEQUENCE_ID].equals(tables[0][scenario].keys[SEQUENCE_ID]):
                 raise ArtefactError(f"{folder.path / JOINT_OOF}: its sequences are not those of {oof.OOF}")
-            parts[scenario].append(joint.within(rows.select(oof.proba_columns(len(joint.names))).to_numpy()))
+            parts[scenario].append(joint.conditional(rows.select(oof.proba_columns(len(joint.classes))).to_numpy()))
     return joint, {scenario: np.mean(values, axis=0, dtype=np.float32) for scenario, values in parts.items()}
 
 
@@ -288,7 +329,7 @@ def _blend_files(
     folders: Sequence[Folder],
     names: Sequence[str],
     mixtures: Mapping[str, Mixture],
-    honest: Mapping[str, OofScenario],
+    nested_parts: Mapping[str, OofScenario],
     *,
     summary: Mapping[str, Any],
 ) -> dict[str, Content]:
@@ -307,9 +348,9 @@ def _blend_files(
     classes = np.array(folders[0].content["classes"])
     rows = [
         oof.oof_rows(part.keys, {scenario: part.proba}).with_columns(
-            pl.Series(oof.ANSWER, classes[part.predicted], dtype=pl.String)
+            pl.Series(oof.DECIDED, classes[part.predicted], dtype=pl.String)
         )
-        for scenario, part in honest.items()
+        for scenario, part in nested_parts.items()
     ]
     files[oof.OOF] = pl.concat(rows).sort("scenario", SEQUENCE_ID)
     return files
@@ -323,12 +364,12 @@ def read_mixtures(folder: Folder) -> dict[str, Mixture]:
     ArtefactError
         When they are not one finite temperature above 0 and one weight a member, at least 0, that sum to 1.
     """
-    told = folder.read_json(WEIGHTS)
+    weights = folder.read_json(WEIGHTS)
     n_members = len(folder.content["members"])
     found = {}
     for scenario in SCENARIOS:
         try:
-            values = told["scenarios"][scenario]
+            values = weights["scenarios"][scenario]
             mixture = Mixture(
                 tuple(float(t) for t in values["temperatures"]),
                 tuple(float(w) for w in values["weights"]),
@@ -337,7 +378,7 @@ def read_mixtures(folder: Folder) -> dict[str, Mixture]:
                 None if values.get("threshold") is None else float(values["threshold"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{folder.path / WEIGHTS}: does not tell the weights of scenario {scenario}") from error
+            raise ArtefactError(f"{folder.path / WEIGHTS}: has no sound weights of scenario {scenario}") from error
         numbers = np.array([*mixture.temperatures, *mixture.weights, mixture.epsilon])
         sound = (
             len(mixture.temperatures) == len(mixture.weights) == n_members
@@ -349,6 +390,8 @@ def read_mixtures(folder: Folder) -> dict[str, Mixture]:
             and mixture.pooling in ("arithmetic", "logarithmic")
         )
         if not sound:
-            raise ArtefactError(f"{folder.path / WEIGHTS}: weights or temperatures of scenario {scenario} cannot be")
+            raise ArtefactError(
+                f"{folder.path / WEIGHTS}: weights or temperatures of scenario {scenario} are out of range"
+            )
         found[scenario] = mixture
     return found

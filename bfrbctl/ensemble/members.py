@@ -15,7 +15,7 @@ from bfrbctl.config import from_mapping
 from bfrbctl.ensemble.blending import read_mixtures
 from bfrbctl.ensemble.mixing import Mixture
 from bfrbctl.errors import ArtefactError, MissingLibraryError, UsageError
-from bfrbctl.evaluation.labels import JointLabels, read_joint
+from bfrbctl.evaluation.classes import ClassSpace, gesture_space, read_class_space
 from bfrbctl.features import FeatureConfig
 from bfrbctl.models.interface import Ensemble, model_kind
 from bfrbctl.recordings.dataset import FeatureBatch
@@ -43,8 +43,8 @@ class Member:
         Which sensors it was trained on.
     needs
         Which parts of a FeatureBatch it reads.
-    joint
-        Its classes, where they are finer than gestures.
+    space
+        Its classes: gestures, or joint labels.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Member:
     config: FeatureConfig
     layout: SensorLayout
     needs: frozenset[str]
-    joint: JointLabels | None = None
+    space: ClassSpace
 
     __repr__ = short_repr
 
@@ -62,13 +62,13 @@ class Member:
         return self.ensemble.predict_proba(batch)
 
 
-def layout_told(content: Mapping[str, Any]) -> SensorLayout:
+def read_layout(content: Mapping[str, Any]) -> SensorLayout:
     """Read which sensors a model or blend was trained on."""
     return SensorLayout(thm=tuple(map(int, content["thm"])), tof=tuple(map(int, content["tof"])))
 
 
 def kept_members(folder: Folder, without: frozenset[str], *, strict: bool) -> dict[int, str]:
-    """Choose the members that can and shall be used: number -> name."""
+    """Choose the members that can be used and are not left out: number -> name."""
     names = list(map(str, folder.content["members"])) if folder.kind == "blend" else []
     unknown = sorted(without - set(names))
     if unknown:
@@ -94,14 +94,14 @@ def names_left_out(folder: Folder, kept: Mapping[int, str]) -> tuple[str, ...]:
     return tuple(str(name) for number, name in enumerate(names) if number not in kept)
 
 
-def _unusable(told: Mapping[str, Any]) -> str:
+def _unusable(member: Mapping[str, Any]) -> str:
     """Say why a member's library cannot be imported; empty where it can."""
     try:
-        model_kind(str(told["content"]["model"]))
+        model_kind(str(member["content"]["model"]))
     except MissingLibraryError as error:
         return f"{error.what}; {error.hint}"
     except (KeyError, TypeError) as error:
-        raise ArtefactError(f"a member does not tell its kind of model ({error})") from error
+        raise ArtefactError(f"a member's manifest lacks its kind of model ({error})") from error
     return ""
 
 
@@ -114,28 +114,31 @@ def mixtures_of(folder: Folder, kept: Mapping[int, str]) -> dict[str, Mixture]:
     scenarios = scenarios_of(folder.content)
     for scenario in scenarios:
         weights = zip(kept.values(), left[scenario].weights, strict=True)
-        told = ", ".join(f"{name} {weight:.3f}" for name, weight in weights)
+        now = ", ".join(f"{name} {weight:.3f}" for name, weight in weights)
         where = f" (scenario {scenario})" if len(scenarios) > 1 else ""
-        _log.warning("%s: weights are now %s%s", folder.path, told, where)
+        _log.warning("%s: weights are now %s%s", folder.path, now, where)
     return left
 
 
 def member_contents(folder: Folder, kept: Mapping[int, str]) -> list[Mapping[str, Any]]:
-    """Give what the manifest of each member that was kept tells; of a model by itself its own."""
+    """Give the manifest content of each member that was kept; of a model by itself its own."""
     if folder.kind == "model":
         return [folder.content]
     return [folder.read_json(f"member-{number}.json")["content"] for number in kept]
 
 
-def assigned_labels(folder: Folder, members: Sequence[Member]) -> JointLabels | None:
-    """Read which joint labels the blend assigns; None where the members that have them were left out."""
-    joint = read_joint(folder.content, what=str(folder.path / MANIFEST))
-    if joint is None or any(member.joint == joint for member in members):
-        return joint
+def predicted_space(folder: Folder, members: Sequence[Member]) -> ClassSpace:
+    """Read the gestures of a model or blend, with the joint labels that a blend assigns where a member has them."""
+    gestures = gesture_space(folder.content)
+    if folder.kind == "model":
+        return gestures
+    space = read_class_space(folder.content, what=str(folder.path / MANIFEST))
+    if not space.is_joint or any(member.space == space for member in members):
+        return space
     if len(members) == len(folder.content["members"]):
         raise ArtefactError(f"{folder.path / MANIFEST}: assigns joint labels that no member has")
     _log.warning("%s: no member with joint labels is left, nothing is assigned to wearers", folder.path)
-    return None
+    return gestures
 
 
 def open_members(folder: Folder, kept: Mapping[int, str]) -> Iterator[Member]:
@@ -144,16 +147,15 @@ def open_members(folder: Folder, kept: Mapping[int, str]) -> Iterator[Member]:
         yield _member(folder, folder.path.name, folder.content, prefix="")
         return
     for number, name in kept.items():
-        told = folder.read_json(f"member-{number}.json")
-        if told["content"]["classes"] != folder.content["classes"]:
+        member = folder.read_json(f"member-{number}.json")
+        if member["content"]["classes"] != folder.content["classes"]:
             raise ArtefactError(f"{folder.path}: member {name} has other classes than the blend")
-        yield _member(folder, name, told["content"], prefix=f"member-{number}.")
+        yield _member(folder, name, member["content"], prefix=f"member-{number}.")
 
 
 def _member(folder: Folder, name: str, content: Mapping[str, Any], *, prefix: str) -> Member:
     kind = model_kind(str(content["model"]))
-    joint = read_joint(content, what=str(folder.path / MANIFEST))
-    classes = joint.names if joint else tuple(map(str, content["classes"]))
+    space = read_class_space(content, what=str(folder.path / MANIFEST))
     models = []
     for fold in content["folds"]:
         start = f"{prefix}fold-{int(fold)}."
@@ -161,7 +163,7 @@ def _member(folder: Folder, name: str, content: Mapping[str, Any], *, prefix: st
         if not files:
             raise ArtefactError(f"{folder.path}: has no model of fold {fold} of {name}")
         try:
-            models.append(kind.load(files, classes=classes))
+            models.append(kind.load(files, classes=space.classes))
         except ArtefactError as error:
             raise ArtefactError(f"{folder.path / start}*: {error.what}", hint=error.hint) from error
     if not models:
@@ -169,4 +171,4 @@ def _member(folder: Folder, name: str, content: Mapping[str, Any], *, prefix: st
     known = FeatureConfig.model_fields
     settings = {key: value for key, value in content["features"].items() if key in known}
     config = from_mapping(FeatureConfig, settings, str(folder.path / MANIFEST))
-    return Member(name, kind.name, kind.ensemble(models), config, layout_told(content), kind.needs, joint)
+    return Member(name, kind.name, kind.ensemble(models), config, read_layout(content), kind.needs, space)

@@ -1,4 +1,4 @@
-"""Drawing whole subjects with replacement: how far a score would move if other people had taken part."""
+"""Drawing whole subjects with replacement: how far a score would move with other subjects."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 
 from bfrbctl.arrays.ragged import Bool, Float64, Int64
+from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.evaluation.discrimination import positive_side, side_proba
-from bfrbctl.evaluation.metrics import has_two_sides, scored_labels, scored_names
 from bfrbctl.evaluation.oof import OofScenario
 from bfrbctl.reprs import short_repr
 
@@ -20,24 +20,24 @@ _BLOCK = 1 << 20
 
 
 class Scorer(Protocol):
-    """A figure of the sequences of some subjects, for any drawing of these."""
+    """A figure of the sequences of some subjects, for any bootstrap draw of these subjects."""
 
     @property
     def n_subjects(self) -> int:
         """How many subjects there are to draw from."""
 
     def scores(self, times: Int64) -> Float64:
-        """Score drawings: times is (n_draws, n_subjects), how often each subject counts; float64 (n_draws,)."""
+        """Score draws: times is (n_draws, n_subjects), how often each subject counts; float64 (n_draws,)."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What the headline score counts, by subject, so that a drawing of subjects is a product of matrices.
+    """What the headline score counts, by subject, so that scoring a draw of subjects is a product of matrices.
 
     Parameters
     ----------
     hits, totals
-        float64, (n_subjects, n_scored): right ones, and truth + predicted, of each target and the merged non-target;
+        float64, (n_subjects, n_scored): correct ones, and truth + predicted, of each target and the merged non-target;
         of each gesture where all are of one side.
     binary
         float64, (n_subjects, 2): the same two of target or not; None where all are of one side.
@@ -55,23 +55,23 @@ class Tally:
         return len(self.hits)
 
     @classmethod
-    def of(cls, part: OofScenario, targets: Sequence[bool]) -> "Tally":
-        """Count the answers of one scenario."""
-        flags, group, predicted = np.asarray(targets, dtype=np.bool_), part.groups, part.predicted
+    def of(cls, part: OofScenario, space: ClassSpace) -> "Tally":
+        """Count the predictions of one scenario."""
+        flags, group, predicted = np.asarray(space.targets, dtype=np.bool_), part.groups, part.predicted
         n_groups, binary = int(group.max()) + 1, None
-        if has_two_sides(targets):
+        if space.has_two_sides:
             binary = np.zeros((n_groups, 2))
             np.add.at(binary[:, 0], group, flags[part.truth] & flags[predicted])
             np.add.at(binary[:, 1], group, flags[part.truth].astype(float) + flags[predicted])
-        scored_truth, scored = scored_labels(part.truth, targets), scored_labels(predicted, targets)
-        hits, totals = np.zeros((2, n_groups, len(scored_names([""] * len(flags), targets))))
+        scored_truth, scored = space.scored_labels(part.truth), space.scored_labels(predicted)
+        hits, totals = np.zeros((2, n_groups, len(space.scored_names)))
         np.add.at(hits, (group, scored_truth), scored_truth == scored)
         np.add.at(totals, (group, scored_truth), 1.0)
         np.add.at(totals, (group, scored), 1.0)
         return cls(hits, totals, binary)
 
     def scores(self, times: Int64) -> Float64:
-        """Score drawings: times is (n_draws, n_subjects), how often each subject counts; float64 (n_draws,)."""
+        """Score draws: times is (n_draws, n_subjects), how often each subject counts; float64 (n_draws,)."""
         hits, totals = times @ self.hits, times @ self.totals
         with np.errstate(invalid="ignore", divide="ignore"):
             macro = np.nanmean(np.where(totals > 0, 2 * hits / totals, np.nan), axis=1)
@@ -84,7 +84,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Sequences in the order of what is to tell two sides apart, for the pooled AUC of drawings of subjects.
+    """Sequences sorted by the probability of the positive side, for the pooled AUC of draws of subjects.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ class Ranking:
         return cls(part.groups[order], side[part.truth][order], starts)
 
     def scores(self, times: Int64) -> Float64:
-        """Give the AUC of drawings, (n_draws, n_subjects): float64 (n_draws,), NaN where one side is not drawn."""
+        """Give the AUC of draws, (n_draws, n_subjects): float64 (n_draws,), NaN where one side is not drawn."""
         return np.array([self._auc(row) for row in times], dtype=np.float64)
 
     def _auc(self, times: Int64) -> float:
@@ -134,7 +134,7 @@ def drawn_scores(scorers: Sequence[Scorer], seed: int) -> list[Float64]:
 
     Returns
     -------
-    float64, (1000,), for each scorer; the same drawing stands at the same place in all.
+    float64, (1000,), for each scorer; the same draw stands at the same place in all.
     """
     n_subjects, rng = scorers[0].n_subjects, np.random.default_rng(seed)
     n_rows = max(_BLOCK // n_subjects, 1)
@@ -153,36 +153,36 @@ def interval(values: Float64) -> tuple[float, float]:
 
 
 def auc_interval(values: Float64) -> tuple[float, float] | None:
-    """Give the middle 95 % of the AUC, or of differences, of drawings; those with one side alone are left out.
+    """Give the middle 95 % of the AUC, or of differences, over draws; draws with one side only are left out.
 
-    None where no drawing has both sides.
+    None where no draw has both sides.
     """
     known = values[~np.isnan(values)]
     return interval(known) if known.size else None
 
 
 def score_intervals(
-    scenarios: Mapping[str, OofScenario], targets: Sequence[bool], *, seed: int
+    scenarios: Mapping[str, OofScenario], space: ClassSpace, *, seed: int
 ) -> dict[str, tuple[float, float]]:
     """Give the 95 % interval of the headline score of each scenario and, as `mean`, of their mean.
 
-    All of them come from the same drawings of subjects, so that the interval of the mean is that of one figure and not
-    of two independent ones.
+    All of them come from the same draws of subjects, so that the interval of the mean is that of one figure and not of
+    two independent ones.
     """
-    tallies = {scenario: Tally.of(part, targets) for scenario, part in scenarios.items()}
+    tallies = {scenario: Tally.of(part, space) for scenario, part in scenarios.items()}
     scores = dict(zip(tallies, drawn_scores(list(tallies.values()), seed), strict=True))
     scores[MEAN] = np.mean(list(scores.values()), axis=0)
     return {name: interval(values) for name, values in scores.items()}
 
 
 def auc_intervals(
-    scenarios: Mapping[str, OofScenario], classes: Sequence[str], targets: Sequence[bool], *, seed: int
+    scenarios: Mapping[str, OofScenario], space: ClassSpace, *, seed: int
 ) -> dict[str, tuple[float, float] | None]:
-    """Give the 95 % interval of the pooled AUC of `detection` of each scenario, from the drawings of the score's.
+    """Give the 95 % interval of the pooled AUC of `detection` of each scenario, from the same draws as the score.
 
-    None where there is nothing to tell apart, see `positive_side`.
+    None where there are no two sides, see `positive_side`.
     """
-    side = positive_side(classes, targets)
+    side = positive_side(space)
     if side is None:
         return dict.fromkeys(scenarios)
     rankings = [Ranking.of(part, side[1]) for part in scenarios.values()]

@@ -1,7 +1,7 @@
 """How well probabilities rank sequences, whatever threshold is set: AUC, average precision, operating points.
 
 The definitions are those of scikit-learn's `roc_auc_score`, `average_precision_score` and `roc_curve`; here the AUC of
-all subjects apart takes one sort, so that it costs no more than the pooled one.
+every subject comes from one sort, so that it costs no more than the pooled one.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from bfrbctl.arrays.ragged import AnyArray, Bool, Float64, Int64
-from bfrbctl.evaluation.metrics import gesture_figures, has_two_sides
+from bfrbctl.evaluation.classes import ClassSpace
+from bfrbctl.evaluation.metrics import gesture_figures
 from bfrbctl.reprs import short_repr
 
 TARGETS = "targets"
@@ -23,22 +24,22 @@ ALARM_LIMITS = (1, 2, 5, 10, 20)
 Figures = dict[str, Any]
 
 
-def positive_side(classes: Sequence[str], targets: Sequence[bool]) -> tuple[str, Bool] | None:
-    """Choose what is to be detected: the targets; of two classes of one side, the second.
+def positive_side(space: ClassSpace) -> tuple[str, Bool] | None:
+    """Choose what is to be detected: the targets; of two gestures of one side, the second.
 
     Returns
     -------
-    Its name, and bool (n_classes,): which classes belong to it. None where there are no two sides: more than two
-    classes, or one, all of them targets or none of them.
+    Its name, and bool (n_gestures,): which gestures belong to it. None where there are no two sides: more than two
+    gestures, or one, all of them targets or none of them.
 
     Examples
     --------
-    >>> positive_side(["rest", "scratch"], [False, False])
+    >>> positive_side(ClassSpace.of(["rest", "scratch"], [False, False]))
     ('scratch', array([False,  True]))
     """
-    if has_two_sides(targets):
-        return TARGETS, np.asarray(targets, dtype=np.bool_)
-    return (classes[1], np.array([False, True])) if len(classes) == 2 else None
+    if space.has_two_sides:
+        return TARGETS, np.asarray(space.targets, dtype=np.bool_)
+    return (space.gestures[1], np.array([False, True])) if len(space.gestures) == 2 else None
 
 
 def side_proba(proba: AnyArray, side: Bool) -> Float64:
@@ -93,7 +94,7 @@ def auc(truth: Bool, values: AnyArray) -> float | None:
     return None if np.isnan(found) else found
 
 
-def auc_within(truth: Bool, values: AnyArray, groups: Int64) -> Figures | None:
+def auc_within_subjects(truth: Bool, values: AnyArray, groups: Int64) -> Figures | None:
     """Average the AUC within subjects, over the subjects that have both sides.
 
     Returns
@@ -104,8 +105,8 @@ def auc_within(truth: Bool, values: AnyArray, groups: Int64) -> Figures | None:
     each = each[~np.isnan(each)]
     if not each.size:
         return None
-    spread = float(np.std(each, ddof=1)) if each.size > 1 else None
-    return {"mean": float(each.mean()), "sd": spread, "n_subjects": int(each.size)}
+    deviation = float(np.std(each, ddof=1)) if each.size > 1 else None
+    return {"mean": float(each.mean()), "sd": deviation, "n_subjects": int(each.size)}
 
 
 # ----------------------------------------------------------------------------------------------------------- curve
@@ -113,7 +114,7 @@ def auc_within(truth: Bool, values: AnyArray, groups: Int64) -> Figures | None:
 
 @dataclass(frozen=True)
 class Curve:
-    """What is found and what is a false alarm at every threshold: value >= threshold counts as positive.
+    """Detections and false alarms at every threshold: value >= threshold counts as positive.
 
     Parameters
     ----------
@@ -216,21 +217,20 @@ def ranking_figures(
     truth: Int64,
     predicted: Int64,
     proba: AnyArray,
-    classes: Sequence[str],
-    targets: Sequence[bool],
+    space: ClassSpace,
     *,
     groups: Int64 | None = None,
 ) -> Figures:
-    """Tell how well probabilities rank sequences, and how every gesture is recognised; JSON values only.
+    """Measure how well probabilities rank sequences, and how every gesture is recognised; JSON values only.
 
     Parameters
     ----------
     truth, predicted
-        int64, (n_sequences,): positions in the class list.
+        int64, (n_sequences,): positions of gestures.
     proba
-        float, (n_sequences, n_classes).
-    classes, targets
-        Names and flags, one a class.
+        float, (n_sequences, n_gestures).
+    space
+        The gestures.
     groups
         int64, (n_sequences,): the subject of each sequence; None where they are not known.
 
@@ -240,14 +240,14 @@ def ranking_figures(
     precision against the rest by the gesture's own probability, None where it or the rest is absent; `macro_auc`,
     `macro_average_precision` and `macro_auc_within_subjects`, their means over the gestures.
     """
-    each = [_ranked(truth == place, proba[:, place], groups) for place in range(len(classes))]
-    pairs = zip(gesture_figures(truth, predicted, classes).items(), each, strict=True)
-    within = [found["auc_within_subjects"] for found in each]
+    each = [_ranked(truth == place, proba[:, place], groups) for place in range(len(space.gestures))]
+    pairs = zip(gesture_figures(truth, predicted, space.gestures).items(), each, strict=True)
+    by_subject = [found["auc_within_subjects"] for found in each]
     return {
-        "detection": _detection(truth, proba, positive_side(classes, targets), groups),
+        "detection": _detection(truth, proba, positive_side(space), groups),
         "macro_auc": _mean([found["auc"] for found in each]),
         "macro_average_precision": _mean([found["average_precision"] for found in each]),
-        "macro_auc_within_subjects": _mean([found and found["mean"] for found in within]),
+        "macro_auc_within_subjects": _mean([found and found["mean"] for found in by_subject]),
         "gestures": {
             name: {**found, "auc": ranked["auc"], "average_precision": ranked["average_precision"]}
             for (name, found), ranked in pairs
@@ -259,12 +259,12 @@ def _ranked(positive: Bool, values: AnyArray, groups: Int64 | None) -> Figures:
     return {
         "auc": auc(positive, values),
         "average_precision": average_precision(positive, values),
-        "auc_within_subjects": None if groups is None else auc_within(positive, values, groups),
+        "auc_within_subjects": None if groups is None else auc_within_subjects(positive, values, groups),
     }
 
 
 def _detection(truth: Int64, proba: AnyArray, side: tuple[str, Bool] | None, groups: Int64 | None) -> Figures | None:
-    """Tell how well one side is told from the other; None where there are no two, among classes or sequences."""
+    """Measure how well one side is detected; None where there are no two sides, among classes or sequences."""
     if side is None:
         return None
     positive, values = side[1][truth], side_proba(proba, side[1])

@@ -1,8 +1,8 @@
-"""What a model was trained on, kept in its folder as digests: to name a score on the same recordings as in-sample.
+"""What a model was trained on, kept in its folder as digests: to mark a score on the same recordings as in-sample.
 
 A digest stands for a subject, or for a sequence: its subject, its id and its number of frames. No name is kept. Names
-can be guessed, though: who may see the folder and knows a name can check whether it was there, as with
-`oof.parquet`, which names all sequences.
+can be guessed, though: a reader of the folder who knows a name can check whether it was used, as with `oof.parquet`,
+which names all sequences.
 """
 
 import hashlib
@@ -73,20 +73,20 @@ def read_trained_on(contents: Sequence[Mapping[str, Any]], what: str) -> Trained
 
     Returns
     -------
-    None when one of them does not tell, as those of earlier versions do not.
+    None when one of them has no digests, as those of earlier versions.
 
     Raises
     ------
     ArtefactError
-        When what is told cannot be digests.
+        When an entry is not a text of digests.
     """
     if any(TRAINED_ON not in content for content in contents):
         return None
     found: dict[str, set[str]] = {"sequences": set(), "subjects": set()}
     for content in contents:
-        told = content[TRAINED_ON]
+        entry = content[TRAINED_ON]
         for key, digests in found.items():
-            text = told.get(key) if isinstance(told, dict) else None
+            text = entry.get(key) if isinstance(entry, dict) else None
             if not isinstance(text, str) or len(text) % _DIGITS or not re.fullmatch(r"[0-9a-f]*", text):
                 raise ArtefactError(f"{what}: {TRAINED_ON} has no digests of {key}", hint="make the folder again")
             digests.update(text[place : place + _DIGITS] for place in range(0, len(text), _DIGITS))

@@ -13,7 +13,7 @@ import numpy as np
 from bfrbctl.arrays.ragged import AnyArray, Bool, Float64, Int64
 from bfrbctl.errors import examples
 from bfrbctl.reprs import short_repr
-from bfrbctl.schema import NON_TARGET, NON_TARGET_TYPE, SEQUENCE_TYPE, TARGET_TYPE
+from bfrbctl.schema import NON_TARGET_TYPE, SEQUENCE_TYPE, TARGET_TYPE
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Score:
         Mean F1 over the targets and the merged non-target class.
     score
         The headline: mean of the two, the competition metric; where all classes are targets or none is, these two say
-        nothing, and it is `gesture_macro_f1`. `score_name` tells which.
+        nothing, and it is `gesture_macro_f1`. `score_name` names it.
     gesture_macro_f1
-        Mean F1 over all gestures, non-targets apart.
+        Mean F1 over all gestures, each non-target a class of its own.
     """
 
     binary_f1: float
@@ -43,7 +43,7 @@ COMPETITION_SCORE, GESTURE_SCORE = "score", "macro F1 over gestures"
 
 
 def has_two_sides(targets: Sequence[bool]) -> bool:
-    """Whether there are both targets and non-targets, so that telling them apart means something."""
+    """Whether there are both targets and non-targets, so that target or not can be scored."""
     return 0 < sum(map(bool, targets)) < len(targets)
 
 
@@ -67,7 +67,7 @@ def score_values(score: Score, targets: Sequence[bool]) -> dict[str, float | Non
 def headline(values: Mapping[str, Any], targets: Sequence[bool]) -> float:
     """Read the headline figure from the figures of a score in metrics.json.
 
-    Folders of earlier versions tell a competition score there where all classes are of one side.
+    Folders of earlier versions hold a competition score there where all classes are of one side.
     """
     return float(values["score" if has_two_sides(targets) else "gesture_macro_f1"])
 
@@ -117,15 +117,8 @@ def merged_labels(labels: Int64, targets: Sequence[bool]) -> Int64:
     return np.asarray(lookup[labels], dtype=np.int64)
 
 
-def scored_names(classes: Sequence[str], targets: Sequence[bool]) -> list[str]:
-    """Name what the headline figure counts: the targets and the merged non-target class; else all gestures."""
-    if not has_two_sides(targets):
-        return list(classes)
-    return [*(name for name, target in zip(classes, targets, strict=True) if target), NON_TARGET]
-
-
 def scored_labels(labels: Int64, targets: Sequence[bool]) -> Int64:
-    """Give int64, (n_sequences,): positions among `scored_names` of labels that are positions in the class list."""
+    """Give int64, (n_sequences,): positions among what the headline score counts: merged where there are two sides."""
     return merged_labels(labels, targets) if has_two_sides(targets) else labels
 
 
@@ -174,14 +167,14 @@ class ClassFigures:
 def class_figures(truth: Int64, predicted: Int64, n_classes: int) -> ClassFigures:
     """Give precision, recall, F1 and support of each class; both are int64, (n_sequences,), 0..n_classes-1."""
     hits = np.bincount(truth[truth == predicted], minlength=n_classes)
-    answered, support = np.bincount(predicted, minlength=n_classes), np.bincount(truth, minlength=n_classes)
+    n_predicted, support = np.bincount(predicted, minlength=n_classes), np.bincount(truth, minlength=n_classes)
     with np.errstate(invalid="ignore"):
-        precision, recall = hits / answered, hits / support
+        precision, recall = hits / n_predicted, hits / support
     return ClassFigures(precision, recall, f1_by_class(truth, predicted, n_classes), support.astype(np.int64))
 
 
 def gesture_figures(truth: Int64, predicted: Int64, classes: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
-    """Precision, recall, F1 and support of every gesture, non-targets apart; None where a figure is not defined."""
+    """Give precision, recall, F1 and support of every gesture, non-targets not merged; None where not defined."""
     found = class_figures(truth, predicted, len(classes))
     columns = {name: getattr(found, name).tolist() for name in ("precision", "recall", "f1", "support")}
     return {

@@ -1,8 +1,8 @@
 """Out-of-fold predictions: a table joined by sequence_id, never by position.
 
 Columns: sequence_id, subject, fold, scenario (all | imu), gesture, p_0 ... p_<n-1> in the order of the class list, and,
-of blends, answer: the gesture by the blend's decoding rule. Each labelled sequence of the folds done appears exactly
-once a scenario.
+of blends, answer: the gesture that the blend's decoding rule predicts. Each labelled sequence of the folds done appears
+exactly once a scenario.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,7 @@ import polars as pl
 from bfrbctl.arrays.ragged import Float32, Int64
 from bfrbctl.artefacts.folders import Folder
 from bfrbctl.errors import ArtefactError, examples
+from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.evaluation.discrimination import ranking_figures
 from bfrbctl.evaluation.metrics import (
     COMPETITION_SCORE,
@@ -25,14 +26,14 @@ from bfrbctl.evaluation.metrics import (
     log_loss,
     score_name,
     score_values,
-    scored_labels,
-    scored_names,
 )
 from bfrbctl.reprs import short_repr
 from bfrbctl.schema import GESTURE, SCENARIOS, SEQUENCE_ID, SUBJECT
 
 OOF = "oof.parquet"
-ANSWER = "answer"
+DECIDED = "answer"
+"""Column of a blend: the gesture by its decoding rule."""
+
 KEYS = (SEQUENCE_ID, SUBJECT, "fold", "scenario", GESTURE)
 
 
@@ -54,7 +55,7 @@ class OofScenario:
     proba
         float32, (n_sequences, n_classes).
     decided
-        int64, (n_sequences,): positions of the gestures answered, where that is not the most probable one (blends
+        int64, (n_sequences,): positions of the predicted gestures, where these are not the most probable ones (blends
         with a threshold); None otherwise.
     """
 
@@ -67,11 +68,11 @@ class OofScenario:
 
     @property
     def predicted(self) -> Int64:
-        """int64, (n_sequences,): positions of the gestures answered."""
+        """int64, (n_sequences,): positions of the predicted gestures."""
         return np.argmax(self.proba, axis=1).astype(np.int64) if self.decided is None else self.decided
 
     def score(self, targets: Sequence[bool], *, fold: int | None = None) -> Score:
-        """Score the gestures answered, of one fold or of all."""
+        """Score the predicted gestures, of one fold or of all."""
         held = slice(None) if fold is None else self.folds == fold
         return hierarchical_f1(self.truth[held], self.predicted[held], targets)
 
@@ -97,7 +98,7 @@ class OofScenario:
 
 
 def oof_rows(index: pl.DataFrame, probas: Mapping[str, Float32]) -> pl.DataFrame:
-    """Lay out-of-fold predictions out.
+    """Make the table of out-of-fold predictions.
 
     Parameters
     ----------
@@ -138,7 +139,7 @@ def read_oof(folder: Folder) -> dict[str, OofScenario]:
 
 
 def split_scenarios(table: pl.DataFrame, classes: Sequence[str], *, what: str = OOF) -> dict[str, OofScenario]:
-    """Check an out-of-fold table and give its scenarios apart; ArtefactError as in `read_oof`."""
+    """Check an out-of-fold table and split it by scenario; ArtefactError as in `read_oof`."""
     names = proba_columns(len(classes))
     found = {}
     for scenario in SCENARIOS:
@@ -146,7 +147,7 @@ def split_scenarios(table: pl.DataFrame, classes: Sequence[str], *, what: str = 
         twice = rows.filter(pl.col(SEQUENCE_ID).is_duplicated())[SEQUENCE_ID].unique().sort().to_list()
         if twice:
             raise ArtefactError(f"{what}: sequence {examples(twice)} is there twice in scenario {scenario}")
-        for column in (GESTURE, ANSWER) if ANSWER in rows.columns else (GESTURE,):
+        for column in (GESTURE, DECIDED) if DECIDED in rows.columns else (GESTURE,):
             strange = rows.filter(~pl.col(column).is_in(list(classes)))[column].unique().to_list()
             if strange or rows[column].null_count():
                 raise ArtefactError(f"{what}: {column} {examples(strange or ['null'])} is not among its classes")
@@ -154,7 +155,7 @@ def split_scenarios(table: pl.DataFrame, classes: Sequence[str], *, what: str = 
         if not np.all(np.isfinite(proba)) or np.any(np.abs(proba.sum(axis=1) - 1) > 1e-3) or np.any(proba < 0):
             raise ArtefactError(f"{what}: has probabilities that are not finite or do not sum to 1")
         truth = class_positions(rows[GESTURE].to_list(), classes)
-        decided = class_positions(rows[ANSWER].to_list(), classes) if ANSWER in rows.columns else None
+        decided = class_positions(rows[DECIDED].to_list(), classes) if DECIDED in rows.columns else None
         found[scenario] = OofScenario(rows.select(SEQUENCE_ID, SUBJECT, "fold", GESTURE), truth, proba, decided)
     ids = {scenario: part.keys[SEQUENCE_ID] for scenario, part in found.items()}
     if not all(ids[scenario].equals(ids[SCENARIOS[0]]) for scenario in SCENARIOS) or not len(ids[SCENARIOS[0]]):
@@ -174,31 +175,32 @@ def class_positions(gestures: Sequence[str], classes: Sequence[str]) -> Int64:
     return np.array([position[gesture] for gesture in gestures], dtype=np.int64)
 
 
-def summarise(scenarios: Mapping[str, OofScenario], targets: Sequence[bool], classes: Sequence[str]) -> dict[str, Any]:
+def summarise(scenarios: Mapping[str, OofScenario], space: ClassSpace) -> dict[str, Any]:
     """Score out-of-fold predictions in both scenarios, overall, by fold and by class; JSON values only."""
-    told: dict[str, Any] = {"scenarios": {}, "folds": []}
+    targets = space.targets
+    summary: dict[str, Any] = {"scenarios": {}, "folds": []}
     for scenario, part in scenarios.items():
-        told["scenarios"][scenario] = {
+        summary["scenarios"][scenario] = {
             **score_values(part.score(targets), targets),
             "log_loss": log_loss(part.proba, part.truth),
             "n_sequences": len(part.truth),
-            "f1": class_f1(part, targets, classes),
-            **ranking_figures(part.truth, part.predicted, part.proba, classes, targets, groups=part.groups),
+            "f1": class_f1(part, space),
+            **ranking_figures(part.truth, part.predicted, part.proba, space, groups=part.groups),
         }
     for fold in sorted(set(scenarios[SCENARIOS[0]].folds.tolist())):
         row: dict[str, Any] = {"fold": fold}
         for scenario, part in scenarios.items():
             row[scenario] = part.score(targets, fold=fold).score
-        told["folds"].append(row)
-    told["score"] = mean_score([told["scenarios"][scenario]["score"] for scenario in scenarios])
-    told["headline"] = score_name(targets)
-    return told
+        summary["folds"].append(row)
+    summary["score"] = mean_score([summary["scenarios"][scenario]["score"] for scenario in scenarios])
+    summary["headline"] = score_name(targets)
+    return summary
 
 
-def class_f1(part: OofScenario, targets: Sequence[bool], classes: Sequence[str]) -> dict[str, float | None]:
-    """F1 of each of the `scored_names`; None where one is absent altogether."""
-    names = scored_names(classes, targets)
-    values = f1_by_class(scored_labels(part.truth, targets), scored_labels(part.predicted, targets), len(names))
+def class_f1(part: OofScenario, space: ClassSpace) -> dict[str, float | None]:
+    """Give the F1 of each of `space.scored_names`; None where one is absent altogether."""
+    names = space.scored_names
+    values = f1_by_class(space.scored_labels(part.truth), space.scored_labels(part.predicted), len(names))
     return {name: None if np.isnan(value) else float(value) for name, value in zip(names, values, strict=True)}
 
 
@@ -208,9 +210,9 @@ def mean_score(scores: Sequence[float]) -> float:
 
 
 def score_line(summary: Mapping[str, Any], scenarios: Sequence[str] = SCENARIOS) -> str:
-    """Tell the headline figures in one line: the score with its interval, and each scenario where there are several."""
-    told = {name: summary["scenarios"][name] for name in scenarios}
-    parts = [f"{name} {values['score']:.4f}" for name, values in told.items()] if len(told) > 1 else []
+    """Write the headline figures in a line: the score with its interval, and each scenario where there are several."""
+    figures = {name: summary["scenarios"][name] for name in scenarios}
+    parts = [f"{name} {values['score']:.4f}" for name, values in figures.items()] if len(figures) > 1 else []
     if "interval" in summary:
         low, high = summary["interval"]["mean"]
         parts.insert(0, f"95 % by subject {low:.4f} to {high:.4f}")
@@ -219,5 +221,5 @@ def score_line(summary: Mapping[str, Any], scenarios: Sequence[str] = SCENARIOS)
     line = f"{name} {summary['score']:.4f}{about}"
     if name == GESTURE_SCORE:
         return line
-    gestures = [f"{values['gesture_macro_f1']:.4f}" for values in told.values()]
+    gestures = [f"{values['gesture_macro_f1']:.4f}" for values in figures.values()]
     return f"{line}; macro F1 over all gestures {' / '.join(gestures)}"

@@ -1,7 +1,7 @@
-"""What the model of each seed answered by itself, on the sequences that its fold held out.
+"""What the model of each seed predicts by itself, on the sequences that its fold held out.
 
 A fold's model averages networks or boosters that differ in their seed alone. How much those differ from each other
-tells how far training again would move a score, which predictions of the average do not.
+shows how far training again would move a score; predictions of the average do not show it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,14 @@ from bfrbctl.reprs import short_repr
 from bfrbctl.schema import ALL_SENSORS, SCENARIOS, SEQUENCE_ID
 
 SEEDS = "seeds.parquet"
-"""Columns: sequence_id, scenario, seed (0..n_seeds-1), answer (a gesture)."""
+"""Columns: sequence_id, scenario, seed (0..n_seeds-1), answer (the predicted gesture)."""
 
 _TYPES = {SEQUENCE_ID: pl.String(), "scenario": pl.String(), "seed": pl.Int32(), "answer": pl.String()}
 
 
 @dataclass(frozen=True)
 class SeedPredictions:
-    """Answers of each seed.
+    """Predictions of each seed.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class SeedPredictions:
 
 
 def seed_rows(ids: pl.Series, probas: Sequence[Mapping[str, Float32]], classes: Sequence[str]) -> pl.DataFrame:
-    """Lay the answers of a fold out.
+    """Make the table of the predictions of a fold.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def seed_rows(ids: pl.Series, probas: Sequence[Mapping[str, Float32]], classes: 
 
 
 def read_seed_predictions(folder: Folder) -> SeedPredictions | None:
-    """Read the answers of each seed of a model; None where the folder has none, or of one seed.
+    """Read the predictions of each seed of a model; None where the folder has none, or of one seed.
 
     Raises
     ------
@@ -87,6 +87,6 @@ def read_seed_predictions(folder: Folder) -> SeedPredictions | None:
         pairs = ((seed, sequence_id) for seed in seeds for sequence_id in ids)
         if rows.height != len(seeds) * len(ids) or rows.select("seed", SEQUENCE_ID).rows() != list(pairs):
             raise ArtefactError(f"{what}: its sequences are not those of the predictions", hint="train it again")
-        answers = class_positions(rows["answer"].to_list(), folder.content["classes"])
-        predicted[scenario] = answers.reshape(len(seeds), len(ids))
+        positions = class_positions(rows["answer"].to_list(), folder.content["classes"])
+        predicted[scenario] = positions.reshape(len(seeds), len(ids))
     return SeedPredictions(part.truth, predicted)

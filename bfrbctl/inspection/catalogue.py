@@ -1,7 +1,7 @@
-"""Which views there are, of which kinds of folder, and how one is made.
+"""The views that there are, the kinds of folder that each reads, and how one is made.
 
-Every view opens the folder through `folders.open_folder`, so that it says what is wrong before it shows anything, and
-works on what is there: a view that needs something the folder does not have says what is missing and why.
+Every view opens the folder through `folders.open_folder`, so that it reports damage before it shows anything. A view
+that needs something the folder does not have says what is missing and why.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +57,7 @@ def inspect(what: str, path: Path, options: Options | None = None) -> View:
     if is_unfinished(path) and what in UNFINISHED:
         try:
             return _unfinished_view(what, named(path), options or Options())
-        except ArtefactError:  # a fold, or all of the run, may have been finished just now; damage is there again
+        except ArtefactError:  # a fold, or the whole run, may have finished just now; damage is found again
             if is_unfinished(path):
                 return _unfinished_view(what, named(path), options or Options())
     view = view_of(what, open_folder(named(path), *VIEWS[what][0]), options or Options())
@@ -102,11 +102,11 @@ CONTENT: Mapping[str, tuple[str, ...]] = {
     "blend": (*_MODEL_CONTENT, "members"),
     "predictions": ("classes", "targets", "n_problems"),
 }
-"""Kind of folder -> what its manifest must tell for the views."""
+"""Kind of folder -> what its manifest must hold for the views."""
 
 
 def check_manifest(folder: Folder) -> None:
-    """See that the manifest tells what the views need.
+    """Check that the manifest holds what the views need.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def options_of(
     sample: int = 200,
     inputs: Sequence[Path] = (),
 ) -> Options:
-    """Open the further folders that a view is told of.
+    """Open the further folders that a view reads.
 
     Raises
     ------

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Sequence
 from html import escape
 
-from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Ranges, Series, told
+from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Ranges, Series, describe
 
 WIDTH = 440
 """Width of a figure in its own units; a character of its labels is 11 units high, so that it can be read on a phone."""
@@ -97,7 +97,7 @@ def drawn(figure: Figure, *, titled: bool = True) -> str:
     top = 0 if titled else _TITLE
     head = (
         f'<svg class="figure" xmlns="http://www.w3.org/2000/svg" viewBox="0 {_n(top)} {_n(width)} {_n(height - top)}" '
-        f'role="img"><title>{clean(figure.title)}</title><desc>{clean(told(figure))}</desc>'
+        f'role="img"><title>{clean(figure.title)}</title><desc>{clean(describe(figure))}</desc>'
     )
     return f"{head}{body}</svg>"
 
@@ -112,7 +112,9 @@ def standalone(figures: Sequence[Figure]) -> str:
     parts, top, width = [], 0.0, max(width_of(figure) for figure in figures)
     for figure in figures:
         body, _, height = _whole(figure)
-        parts.append(f'<g transform="translate(0 {_n(top)})" role="img"><desc>{clean(told(figure))}</desc>{body}</g>')
+        parts.append(
+            f'<g transform="translate(0 {_n(top)})" role="img"><desc>{clean(describe(figure))}</desc>{body}</g>'
+        )
         top += height + 10
     size = f'width="{_n(2 * width)}" height="{_n(2 * top)}" viewBox="0 0 {_n(width)} {_n(top)}"'
     head = f'<svg class="figure" xmlns="http://www.w3.org/2000/svg" {size}><style>{STYLE}</style>'
@@ -209,7 +211,7 @@ def _two_lines(text: str, width: float) -> tuple[str, str]:
 
 
 def ticks(low: float, high: float, n: int = 5) -> list[float]:
-    """Give round numbers between two bounds: about n of them, 1, 2 or 5 apart times a power of ten.
+    """Give round numbers between two bounds: about n of them, in steps of 1, 2 or 5 times a power of ten.
 
     >>> ticks(0, 1)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -400,8 +402,8 @@ def _ranges(figure: Ranges) -> tuple[str, float, float]:
 def _matrix(figure: Matrix) -> tuple[str, float, float]:
     left = 14 + min(max(map(_width, figure.rows), default=1.0), 200)
     longest = max((len(text) for row in figure.texts for text in row), default=1)
-    spread = min(56.0, (WIDTH - left - 8) / max(len(figure.columns), 1))
-    cell = max(22.0, longest * _CHARACTER + 6, spread)
+    even = min(56.0, (WIDTH - left - 8) / max(len(figure.columns), 1))
+    cell = max(22.0, longest * _CHARACTER + 6, even)
     upright = max((len(label) for label in figure.columns), default=1) * _CHARACTER + 6 <= cell
     tall = 14.0 if upright else min(max(len(label) for label in figure.columns) * _CHARACTER, 190) + 8
     top = 44 + tall
@@ -453,7 +455,7 @@ def _images(figure: Images) -> tuple[str, float, float]:
 
 
 def _image(pixels: Sequence[float | None], x: float, y: float, size: float) -> str:
-    """Draw one image: pixels of one of 16 shades share a path; grey is not measured, empty is nothing seen."""
+    """Draw one image: pixels of one of 16 shades share a path; grey is not measured, empty is no return."""
     side = math.isqrt(len(pixels))
     shades: dict[int, list[str]] = {}
     for number, value in enumerate(pixels):

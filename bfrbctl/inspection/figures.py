@@ -1,4 +1,4 @@
-"""Figures as data, and in words: every figure has a text alternative that tells what can be seen in it."""
+"""Figures as data, and in words: every figure has a text alternative that describes it."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class Series:
     colour
         Which of the eight colours; lines of one colour belong together.
     dashed
-        Whether the line is dashed, so that two of a colour can be told apart without it.
+        Whether the line is dashed, so that two lines can share a colour.
     """
 
     name: str
@@ -119,7 +119,7 @@ class Images:
     rows, columns
         Labels.
     images
-        images[row][column][pixel]: 0..1, darker is larger, None not measured, -1 nothing seen; square, row-major.
+        images[row][column][pixel]: 0..1, darker is larger, None not measured, -1 no return; square, row-major.
     """
 
     title: str
@@ -159,8 +159,8 @@ class Ranges:
 Figure = Lines | Bars | Matrix | Images | Ranges
 
 
-def told(figure: Figure) -> str:
-    """Tell in words what can be seen in a figure."""
+def describe(figure: Figure) -> str:
+    """Describe in words what a figure shows."""
     match figure:
         case Lines():
             lines = []

@@ -1,4 +1,4 @@
-"""What a view may be told beside the folder it looks into."""
+"""Settings of a view, and the further folders that it reads."""
 
 from dataclasses import dataclass
 from pathlib import Path

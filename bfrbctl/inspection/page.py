@@ -1,7 +1,7 @@
 """The page that a report is: one HTML file without network access, for screens light and dark, phones and paper.
 
 A content security policy admits this style sheet and this script, by their digests, and nothing else. Every text from
-data is escaped. Nothing in the page tells when it was made: the same views give the same bytes.
+data is escaped. Nothing in the page depends on when it was made: the same views give the same bytes.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""Everything there is to see in a folder, as one page."""
+"""All views of a folder, as one page."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,8 +83,8 @@ def write_report(
     OutputError
         When the file exists or cannot be written.
     UsageError
-        When the name is not that of an HTML file, or the file would lie in the folder, which then would not be what
-        its manifest tells.
+        When the name is not that of an HTML file, or the file would lie in the folder, which then would not match
+        its manifest.
     """
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(
@@ -119,11 +119,11 @@ def check_outside(output: Path, folder: Path) -> None:
     parent = output.resolve().parent
     if parent == folder.resolve():
         raise UsageError(
-            f"{output}: lies in the folder that is looked into, which then would not be what its manifest tells",
+            f"{output}: lies in the folder that is inspected, which then would not match its manifest",
             hint="write it beside the folder",
         )
     if any((parent / name).is_file() for name in (MANIFEST, JOURNAL)) and kind_there(parent):
         raise UsageError(
-            f"{output}: lies in a {kind_there(parent)} folder, which then would not be what its manifest tells",
+            f"{output}: lies in a {kind_there(parent)} folder, which then would not match its manifest",
             hint="write it beside that folder",
         )

@@ -1,4 +1,4 @@
-"""What there is to see in a folder, as data: facts, tables, figures, and notes on what is missing."""
+"""What a folder holds, as data: facts, tables, figures, and notes on what is missing."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ class Table:
     columns
         Their names.
     rows
-        All rows, most telling first.
+        All rows, the most important first.
     top
-        How many of them people are shown; scripts get all.
+        How many of them the terminal shows; --json has all.
     """
 
     title: str
@@ -44,14 +44,14 @@ class Table:
 
     @property
     def shown(self) -> tuple[tuple[Any, ...], ...]:
-        """The rows that people are shown."""
+        """The rows that the terminal shows."""
         return self.rows[: self.top]
 
     @property
     def caption(self) -> str:
         """The title, and how many rows there are where not all are shown."""
         more = len(self.rows) > self.top
-        return f"{self.title} ({self.top} of {len(self.rows)}; --json tells all)" if more else self.title
+        return f"{self.title} ({self.top} of {len(self.rows)}; --json has all)" if more else self.title
 
     def is_numeric(self, position: int) -> bool:
         """Whether a column holds numbers alone."""
@@ -60,7 +60,7 @@ class Table:
 
 @dataclass(frozen=True)
 class View:
-    """What there is to see in a folder.
+    """What a folder holds.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def filled(*tables: Table) -> tuple[Table, ...]:
 
 
 def cell_text(value: Any) -> str:
-    """Write a cell or fact for people; characters that could steer a terminal are replaced.
+    """Write a cell or fact as text; characters that could steer a terminal are replaced.
 
     >>> cell_text(0.12345), cell_text(0.00001), cell_text(1234567.5), cell_text(None), cell_text(True)
     ('0.1235', '1e-05', '1234568', '-', 'yes')

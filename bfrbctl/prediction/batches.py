@@ -18,7 +18,7 @@ _ARRAYS = ("offsets", "acc", "rot", "thm", "tof", "demographics")
 
 @dataclass(frozen=True)
 class Batch:
-    """Some recordings of an input, with what is known of them.
+    """Some recordings of an input, with their labels and problems.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Stored:
     Parameters
     ----------
     place
-        A prepared dataset, or a file that `put_aside` wrote.
+        A prepared dataset, or a file that `store_batch` wrote.
     file
         Number of the dataset's frames file.
     split
@@ -58,7 +58,7 @@ class Stored:
     def read(self) -> Batch:
         """Read the batch; ArtefactError when the dataset is not what it was."""
         if isinstance(self.place, Path):
-            return _read_aside(self.place)
+            return _read_stored(self.place)
         dataset = self.place.open()
         return dataset_batch(dataset, dataset.read_together(SEQUENCES), self.file, self.split)
 
@@ -70,7 +70,7 @@ def dataset_batch(dataset: Folder, sequences: pl.DataFrame, number: int, split: 
     return Batch(recordings, rows.select(SEQUENCE_ID, GESTURE), [])
 
 
-def put_aside(batch: Batch, path: Path) -> Stored:
+def store_batch(batch: Batch, path: Path) -> Stored:
     """Write a batch into a file for another process to read; OutputError when it cannot be written."""
     recordings = batch.recordings
     about = {
@@ -87,7 +87,7 @@ def put_aside(batch: Batch, path: Path) -> Stored:
     return Stored(path)
 
 
-def _read_aside(path: Path) -> Batch:
+def _read_stored(path: Path) -> Batch:
     with np.load(path, allow_pickle=False) as arrays:
         about = parse_json(arrays["about"].tobytes(), str(path))
         recordings = RecordingBatch(

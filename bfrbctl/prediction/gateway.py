@@ -1,4 +1,4 @@
-"""The competition's gateway: one sequence a call, answered with the name of a gesture, whatever comes.
+"""The competition's gateway: one sequence a call; the response is the name of a gesture, whatever comes.
 
 Source of the protocol: the competition's `kaggle_evaluation` package, which Kaggle provides in its notebooks; it is no
 dependency of ours. Listeners are registered by the function's `__name__`, which must be "predict".
@@ -23,21 +23,21 @@ RERUN = "KAGGLE_IS_COMPETITION_RERUN"
 _SERVER_MODULE = "kaggle_evaluation.cmi_inference_server"
 _log = logging.getLogger("bfrbctl.kaggle")
 
-Answer = Callable[[pl.DataFrame, pl.DataFrame], str]
+Listener = Callable[[pl.DataFrame, pl.DataFrame], str]
 
 
-def answering(open_predictor: Callable[[], Predictor]) -> Answer:
+def make_listener(open_predictor: Callable[[], Predictor]) -> Listener:
     """Make the function that the gateway calls.
 
     Parameters
     ----------
     open_predictor
-        Opens the model; called once, at the first sequence, unless the answer's `warm` was called before.
+        Opens the model; called once, at the first sequence, unless the listener's `warm` was called before.
 
     Returns
     -------
     A function named `predict`. It never raises for a sequence: when one fails inside, the failure is logged with its
-    sequence_id and the gesture most frequent in training is the answer.
+    sequence_id, and the response is the gesture most frequent in training.
     """
     opened: list[tuple[Predictor, Assigner | None]] = []
 
@@ -52,7 +52,7 @@ def answering(open_predictor: Callable[[], Predictor]) -> Answer:
         try:
             return model.predict(sequence, demographics, assigner=assigner)
         except (Exception, pl.exceptions.PanicException):  # polars' panics are no Exception
-            _log.exception("sequence %s failed and is answered with the most frequent gesture", _name(sequence))
+            _log.exception("sequence %s failed: the response is the most frequent gesture", _name(sequence))
             return model.classes[int(np.argmax(model.prior))]
 
     predict.warm = warm  # type: ignore[attr-defined]
@@ -102,17 +102,17 @@ def serve(
             f"{len(data_paths)} data paths, expected test.csv and test_demographics.csv",
             hint=f"give both with --data-paths, or set {RERUN} as the competition does",
         )
-    answer = answering(lambda: Predictor.open(path, expect_sha256=expect_sha256, without=without))
+    listener = make_listener(lambda: Predictor.open(path, expect_sha256=expect_sha256, without=without))
     try:
-        server = import_module(_SERVER_MODULE).CMIInferenceServer(answer)
+        server = import_module(_SERVER_MODULE).CMIInferenceServer(listener)
     except ModuleNotFoundError as error:
         raise UsageError(
             f"{_SERVER_MODULE.split('.')[0]} is not installed: Kaggle provides it in the competition's notebooks",
             hint="add the competition as input of the notebook, or use bfrbctl predict elsewhere",
         ) from error
-    answer.warm()  # type: ignore[attr-defined]
+    listener.warm()  # type: ignore[attr-defined]
     gc.collect()
-    gc.freeze()  # what libraries made stays anyway; looking through it again takes longer than an answer
+    gc.freeze()  # what libraries made stays anyway; a further garbage collection takes longer than a prediction
     if rerun:
         server.serve()
     else:

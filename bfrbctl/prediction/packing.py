@@ -1,7 +1,7 @@
 """Pack a model or blend for the competition: a flat folder that `kaggle datasets create -p` uploads as it is.
 
 The folder stays what it was - manifest and digest included, so that every command opens it - and has beside it what a
-notebook without internet needs: the wheel of this very bfrbctl, a `submission.py` that installs it and answers the
+notebook without internet needs: the wheel of this very bfrbctl, a `submission.py` that installs it and serves the
 gateway, a README, and `dataset-metadata.json` for Kaggle. `pack.json` lists them with their digests; `submission.py`
 pins the digests of the wheel and of the model. The same model packed by the same version gives the same bytes.
 """
@@ -127,7 +127,7 @@ def pack(folder: Folder, output: Output, config: PackConfig) -> Folder:
     Raises
     ------
     ArtefactError
-        When a file of the model is not what its manifest tells.
+        When a file of the model does not match its manifest.
     UsageError
         When this bfrbctl is neither installed nor run from a checkout, so that there is no wheel to make.
     """
@@ -141,13 +141,13 @@ def pack(folder: Folder, output: Output, config: PackConfig) -> Folder:
         SUBMISSION: submission.encode(),
         README: _readme(folder, config, wheel_name).encode(),
     }
-    told = {
+    content = {
         "kind": "pack",
         "artefact": folder.sha256,
         "bfrbctl": __version__,
         "files": {name: vars(_entry(content)) for name, content in sorted(beside.items())},
     }
-    output.publish("pack", {**beside, METADATA: _metadata(config), PACK: encode_json(sealed(told))})
+    output.publish("pack", {**beside, METADATA: _metadata(config), PACK: encode_json(sealed(content))})
     return output.finish_copy(read_regular(folder.path / MANIFEST, limit=MAX_JSON_BYTES))
 
 
@@ -181,8 +181,8 @@ def _readme(folder: Folder, config: PackConfig, wheel_name: str) -> str:
     members = ", ".join(content["members"]) if folder.kind == "blend" else content["model"]
     score, targets = content.get("score"), content["targets"]
     if isinstance(score, float) and not has_two_sides(targets):  # earlier versions keep another figure there
-        told = folder.read_json(METRICS)["scenarios"]
-        score = oof.mean_score([headline(told[scenario], targets) for scenario in SCENARIOS])
+        scenarios = folder.read_json(METRICS)["scenarios"]
+        score = oof.mean_score([headline(scenarios[scenario], targets) for scenario in SCENARIOS])
     values = {
         "TITLE": config.title,
         "SLUG": config.slug,
@@ -191,7 +191,7 @@ def _readme(folder: Folder, config: PackConfig, wheel_name: str) -> str:
         "MEMBERS": members,
         "N_CLASSES": str(len(content["classes"])),
         "SCORE_NAME": score_name(targets),
-        "SCORE": f"{score:.4f}" if isinstance(score, float) else "not told",
+        "SCORE": f"{score:.4f}" if isinstance(score, float) else "not known",
         "WHEEL_NAME": wheel_name,
         "MODEL_DIGEST": folder.sha256,
         "VERSION": __version__,
@@ -200,13 +200,13 @@ def _readme(folder: Folder, config: PackConfig, wheel_name: str) -> str:
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
-    """Put values for their names in angle brackets; values may come from strangers and are not looked into again."""
+    """Put values for their names in angle brackets; values may come from strangers and are not substituted again."""
     return re.sub(r"<<([A-Z_]+)>>", lambda match: values[match[1]], text)
 
 
 _SUBMISSION_TEXT = """# <<TITLE>>
 #
-# Answers the competition's gateway with the model beside this file. In a notebook that has the competition and this
+# Serves the competition's gateway with the model beside this file. In a notebook that has the competition and this
 # dataset as inputs, internet off:
 #
 #     %run /kaggle/input/<<SLUG>>/submission.py
@@ -257,7 +257,7 @@ if __name__ == "__main__":
 
 _README_TEXT = """# <<TITLE>>
 
-A <<KIND>> of bfrbctl <<VERSION>> that tells <<N_CLASSES>> gestures apart, packed for Kaggle.
+A <<KIND>> of bfrbctl <<VERSION>> that recognises <<N_CLASSES>> gestures, packed for Kaggle.
 
 | | |
 |---|---|
@@ -266,11 +266,11 @@ A <<KIND>> of bfrbctl <<VERSION>> that tells <<N_CLASSES>> gestures apart, packe
 | out-of-fold <<SCORE_NAME>> | <<SCORE>> |
 | digest | `<<MODEL_DIGEST>>` |
 
-In a notebook of the competition, with internet off and this dataset as an input, one line answers the gateway:
+In a notebook of the competition, with internet off and this dataset as an input, one line serves the gateway:
 
     %run /kaggle/input/<<SLUG>>/submission.py
 
-It installs `<<WHEEL_NAME>>` offline and opens the model only if both have the digests that `submission.py` tells. In
+It installs `<<WHEEL_NAME>>` offline and opens the model only if both have the digests that `submission.py` lists. In
 Python, where bfrbctl is installed:
 
     from bfrbctl import Predictor

@@ -20,20 +20,21 @@ from bfrbctl import features
 from bfrbctl.arrays.ragged import Bool, Float32, Int64
 from bfrbctl.artefacts.folders import MANIFEST, open_folder
 from bfrbctl.ensemble.assignment import Assigner, joint_proba
+from bfrbctl.ensemble.decoding import decide
 from bfrbctl.ensemble.members import (
     Member,
-    assigned_labels,
     kept_members,
-    layout_told,
     member_contents,
     mixtures_of,
     names_left_out,
     open_members,
+    predicted_space,
+    read_layout,
 )
-from bfrbctl.ensemble.mixing import Mixture, decide
+from bfrbctl.ensemble.mixing import Mixture
 from bfrbctl.errors import ArtefactError, DataError
+from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.evaluation.in_sample import TrainedOn, read_trained_on
-from bfrbctl.evaluation.labels import JointLabels
 from bfrbctl.features import FeatureConfig
 from bfrbctl.recordings.dataset import FeatureBatch, RecordingBatch
 from bfrbctl.recordings.preparation import clean_frames
@@ -42,16 +43,16 @@ from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, SEQUENCE_ID, SensorLayout
 
 _log = logging.getLogger("bfrbctl.prediction")
 
-_PIECE = 512
-"""Recordings worked on at once: bounds memory; in pieces of a quarter of it features take a quarter longer."""
+_CHUNK = 512
+"""Recordings worked on at once: bounds memory; in chunks of a quarter of it features take a quarter longer."""
 
 Features = Mapping[tuple[FeatureConfig, SensorLayout], FeatureBatch]
 """What members read, by the settings and sensors that they share."""
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a model says of some recordings.
+class Predictions:
+    """What a model predicts of some recordings.
 
     Parameters
     ----------
@@ -59,59 +60,63 @@ class Answers:
         float32, (n_sequences, n_classes): probability of every gesture; rows sum to 1.
     positions
         int64, (n_sequences,): the gesture by the decoding rule.
-    spread
+    joint_proba
         float32, (n_sequences, n_joint): probability of every joint label, of blends that assign them; None otherwise.
     """
 
     proba: Float32
     positions: Int64
-    spread: Float32 | None = None
+    joint_proba: Float32 | None = None
 
     __repr__ = short_repr
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model or blend, ready to answer.
+    """A model or blend, ready to predict.
 
     Parameters
     ----------
     path
         Its folder.
-    classes
-        Gesture names; the columns of every proba.
-    targets
-        One flag a class.
+    space
+        The gestures; with joint labels where the blend assigns each of them to a wearer at most once (`oof-blend
+        --assign causal`).
     rate_hz
         Frames a second of the recordings it was trained on.
     layout
         All sensors that any member uses.
     prior
-        float32, (n_classes,): share of every gesture in training; the answer where nothing was measured.
+        float32, (n_classes,): share of every gesture in training; predicted where nothing was measured.
     members
         The models.
     mixtures
         Scenario -> how the members are put together; None for a model by itself.
-    assigns
-        The joint labels that the blend assigns to each wearer at most once (`oof-blend --assign causal`); None where
-        it does not.
     left_out
         Members of the blend that are not used here.
     trained_on
-        The sequences and subjects that any member was trained on; None where a member does not tell.
+        The sequences and subjects that any member was trained on; None where a member does not list them.
     """
 
     path: Path
-    classes: tuple[str, ...]
-    targets: tuple[bool, ...]
+    space: ClassSpace
     rate_hz: float
     layout: SensorLayout
     prior: Float32
     members: tuple[Member, ...]
     mixtures: Mapping[str, Mixture] | None = field(repr=False)
-    assigns: JointLabels | None = None
     left_out: tuple[str, ...] = ()
     trained_on: TrainedOn | None = field(default=None, repr=False)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Gesture names; the columns of every proba."""
+        return self.space.gestures
+
+    @property
+    def targets(self) -> tuple[bool, ...]:
+        """One flag a gesture."""
+        return self.space.targets
 
     def __repr__(self) -> str:
         scenarios = tuple(self.mixtures or ())
@@ -126,7 +131,7 @@ class Predictor:
             "rate_hz": self.rate_hz,
             "thm": self.layout.thm,
             "tof": self.layout.tof,
-            "assigns": self.assigns is not None,
+            "assigns": self.space.is_joint,
         }
         return written("Predictor", values)
 
@@ -146,7 +151,7 @@ class Predictor:
         path
             The folder.
         expect_sha256
-            The digest that it must have (`Folder.sha256`, as `bfrbctl pack` tells it); any when None.
+            The digest that it must have (`Folder.sha256`, as `bfrbctl pack` shows it); any when None.
         without
             Members of a blend to leave out; the weights of the others are scaled up to sum to 1, which is logged.
         strict
@@ -166,14 +171,12 @@ class Predictor:
             members = tuple(open_members(folder, kept))
             predictor = cls(
                 path=folder.path,
-                classes=tuple(map(str, content["classes"])),
-                targets=tuple(map(bool, content["targets"])),
+                space=predicted_space(folder, members),
                 rate_hz=float(content["rate_hz"]),
-                layout=layout_told(content),
+                layout=read_layout(content),
                 prior=np.asarray(content["prior"], dtype=np.float32),
                 members=members,
                 mixtures=mixtures_of(folder, kept) if folder.kind == "blend" else None,
-                assigns=assigned_labels(folder, members) if folder.kind == "blend" else None,
                 left_out=names_left_out(folder, kept),
                 trained_on=read_trained_on(member_contents(folder, kept), str(folder.path / MANIFEST)),
             )
@@ -189,13 +192,13 @@ class Predictor:
             member.ensemble.warm()
         return predictor
 
-    def answer(self, batch: RecordingBatch) -> Answers:
-        """Give probabilities and gestures.
+    def predict_batch(self, batch: RecordingBatch) -> Predictions:
+        """Predict probabilities and gestures.
 
         Parameters
         ----------
         batch
-            Recordings; sensors that the model does not know are ignored, those it knows and the batch lacks are
+            Recordings. Sensors that the model does not use are ignored; those that it uses and the batch lacks count as
             missing.
 
         Raises
@@ -206,12 +209,14 @@ class Predictor:
         self.expect_rate(batch.rate_hz)
         if not batch.n_sequences:
             nothing = np.zeros((0, len(self.classes)), dtype=np.float32)
-            return Answers(nothing, np.zeros(0, dtype=np.int64), self._spread(nothing, [nothing] * len(self.members)))
+            return Predictions(
+                nothing, np.zeros(0, dtype=np.int64), self._joint_proba(nothing, [nothing] * len(self.members))
+            )
         imu_only = batch.conform(self.layout).is_imu_only()
-        told = self._told(batch, imu_only)
-        probas = [m.joint.gestures(proba) if m.joint else proba for m, proba in zip(self.members, told, strict=True)]
+        members = self._member_probas(batch, imu_only)
+        probas = [m.space.gesture_proba(proba) for m, proba in zip(self.members, members, strict=True)]
         if self.mixtures is None:
-            return Answers(probas[0], decide(probas[0], self.targets, None))
+            return Predictions(probas[0], decide(probas[0], self.targets, None))
         mixture = self.mixtures[ALL_SENSORS]
         mixed = mixture.mix(probas)
         positions = decide(mixed, self.targets, mixture.threshold)
@@ -219,64 +224,68 @@ class Predictor:
             mixture = self.mixtures[IMU_ONLY]
             mixed[imu_only] = mixture.mix([proba[imu_only] for proba in probas])
             positions[imu_only] = decide(mixed[imu_only], self.targets, mixture.threshold)
-        return Answers(mixed, positions, self._spread(mixed, told))
+        return Predictions(mixed, positions, self._joint_proba(mixed, members))
 
     def expect_rate(self, rate_hz: float) -> None:
-        """See that recordings have the rate of those of the training; DataError when they do not."""
+        """Check that recordings have the rate of those of the training; DataError when they do not."""
         if rate_hz != self.rate_hz:
             raise DataError(
                 f"the recordings have {rate_hz:g} frames a second, {self.path} was trained on {self.rate_hz:g}",
                 hint="resample them, or train on recordings of that rate",
             )
 
-    def _told(self, batch: RecordingBatch, imu_only: Bool) -> list[Float32]:
-        """Ask every member, of so many recordings at a time; IMU-only ones last, as each kind is best computed alone.
+    def _member_probas(self, batch: RecordingBatch, imu_only: Bool) -> list[Float32]:
+        """Predict with every member, a chunk of recordings at a time; IMU-only ones last, as each kind is faster alone.
 
-        How they are cut depends on nothing but their number and kind.
+        The chunks depend on the number and kind of the recordings only.
         """
-        n_pieces = -(-batch.n_sequences // _PIECE)
-        if n_pieces == 1:
-            return self._asked(self._features(batch))
+        n_chunks = -(-batch.n_sequences // _CHUNK)
+        if n_chunks == 1:
+            return self._chunk_probas(self._features(batch))
         order = np.argsort(imu_only, kind="stable")
-        parts = [self._asked(computed) for computed in self._features_ahead(batch, np.array_split(order, n_pieces))]
+        parts = [
+            self._chunk_probas(computed) for computed in self._features_ahead(batch, np.array_split(order, n_chunks))
+        ]
         back = np.argsort(order)
         return [np.concatenate(of_member)[back] for of_member in zip(*parts, strict=True)]
 
-    def _asked(self, computed: Features) -> list[Float32]:
+    def _chunk_probas(self, computed: Features) -> list[Float32]:
         return [member.predict_proba(computed[member.config, member.layout]) for member in self.members]
 
-    def _features_ahead(self, batch: RecordingBatch, pieces: Sequence[Int64]) -> Iterator[Features]:
-        """Give the features of each piece; those of the next are computed meanwhile, as they keep one core only."""
+    def _features_ahead(self, batch: RecordingBatch, chunks: Sequence[Int64]) -> Iterator[Features]:
+        """Give the features of each chunk; those of the next are computed meanwhile, on one core."""
 
         def computed(chosen: Int64) -> Features:
             return self._features(batch.take(chosen))
 
         if joblib.cpu_count() == 1:
-            yield from map(computed, pieces)
+            yield from map(computed, chunks)
             return
         with ThreadPoolExecutor(1) as beside:
-            ahead = beside.submit(computed, pieces[0])
-            for following in pieces[1:]:
+            ahead = beside.submit(computed, chunks[0])
+            for following in chunks[1:]:
                 done, ahead = ahead, beside.submit(computed, following)
                 yield done.result()
             yield ahead.result()
 
-    def _spread(self, mixed: Float32, told: Sequence[Float32]) -> Float32 | None:
-        """Spread the blend's probabilities over joint labels as the members that have them do, on average."""
-        joint = self.assigns
-        if joint is None or not len(mixed):
-            return None if joint is None else np.zeros((0, len(joint.names)), dtype=np.float32)
-        within = [joint.within(each) for member, each in zip(self.members, told, strict=True) if member.joint]
-        return joint_proba(mixed, np.mean(within, axis=0, dtype=np.float32), joint)
+    def _joint_proba(self, mixed: Float32, members: Sequence[Float32]) -> Float32 | None:
+        """Divide the blend's probabilities among joint labels as the members that have them do, on average."""
+        if not self.space.is_joint:
+            return None
+        if not len(mixed):
+            return np.zeros((0, len(self.space.classes)), dtype=np.float32)
+        pairs = zip(self.members, members, strict=True)
+        conditional = [self.space.conditional(each) for member, each in pairs if member.space.is_joint]
+        return joint_proba(mixed, np.mean(conditional, axis=0, dtype=np.float32), self.space)
 
     def new_assigner(self) -> Assigner | None:
         """Give the memory of a serving run, for `predict` and `predict_many`; None where the blend assigns nothing."""
-        return Assigner(self.assigns) if self.assigns else None
+        return Assigner(self.space) if self.space.is_joint else None
 
     def predict_many(
         self, frames: Any, demographics: Any = None, *, assigner: Assigner | None = None
     ) -> dict[str, str]:
-        """Answer each sequence of a table.
+        """Predict the gesture of each sequence of a table.
 
         Parameters
         ----------
@@ -286,19 +295,21 @@ class Predictor:
         demographics
             polars or pandas table with one row a subject; None when unknown.
         assigner
-            From `new_assigner`: what it remembers of each wearer is used and added to, in the order of the sequences.
+            From `new_assigner`: its memory of each wearer is used and extended, in the order of the sequences.
 
         Returns
         -------
         sequence_id -> gesture. A sequence that cannot be used gets the gesture most frequent in training.
         """
-        cleaned = clean_frames(as_polars(frames), _people(demographics), layout=self.layout, rate_hz=self.rate_hz)
-        answers = self.answer(cleaned.batch)
-        best = answers.positions.tolist()
-        if assigner is not None and answers.spread is not None:
-            best = assigner.answers(cleaned.batch.subjects, answers.spread, otherwise=answers.positions)
+        cleaned = clean_frames(
+            as_polars(frames), _demographics_table(demographics), layout=self.layout, rate_hz=self.rate_hz
+        )
+        found = self.predict_batch(cleaned.batch)
+        best = found.positions.tolist()
+        if assigner is not None and found.joint_proba is not None:
+            best = assigner.assign_all(cleaned.batch.subjects, found.joint_proba, otherwise=found.positions)
         for fault in cleaned.faults:
-            _log.warning("sequence %s %s; answered with the most frequent gesture", fault.sequence_id, fault.what)
+            _log.warning("sequence %s %s; the most frequent gesture is predicted", fault.sequence_id, fault.what)
         ids = [*cleaned.batch.sequence_ids, *(fault.sequence_id for fault in cleaned.faults)]
         best = [*best, *([int(np.argmax(self.prior))] * len(cleaned.faults))]
         return {name: self.classes[position] for name, position in zip(ids, best, strict=True)}
@@ -324,19 +335,21 @@ class Predictor:
             When the recordings have another rate than those of the training, or no table is given.
         """
         if isinstance(frames, RecordingBatch):
-            ids, proba = list(frames.sequence_ids), self.answer(frames).proba
+            ids, proba = list(frames.sequence_ids), self.predict_batch(frames).proba
         else:
-            cleaned = clean_frames(as_polars(frames), _people(demographics), layout=self.layout, rate_hz=self.rate_hz)
+            cleaned = clean_frames(
+                as_polars(frames), _demographics_table(demographics), layout=self.layout, rate_hz=self.rate_hz
+            )
             for fault in cleaned.faults:
-                _log.warning("sequence %s %s; given the shares of training", fault.sequence_id, fault.what)
+                _log.warning("sequence %s %s; the shares of training are predicted", fault.sequence_id, fault.what)
             ids = [*cleaned.batch.sequence_ids, *(fault.sequence_id for fault in cleaned.faults)]
             shares = np.repeat(self.prior[np.newaxis], len(cleaned.faults), axis=0)
-            proba = np.concatenate([self.answer(cleaned.batch).proba, shares])
+            proba = np.concatenate([self.predict_batch(cleaned.batch).proba, shares])
         table = pl.DataFrame(np.ascontiguousarray(proba), schema=list(self.classes), orient="row")
         return table.insert_column(0, pl.Series(SEQUENCE_ID, ids, dtype=pl.String))
 
     def predict(self, sequence: Any, demographics: Any = None, *, assigner: Assigner | None = None) -> str:
-        """Answer one sequence: the call that the competition's gateway makes.
+        """Predict the gesture of one sequence: the call that the competition's gateway makes.
 
         Parameters
         ----------
@@ -356,10 +369,10 @@ class Predictor:
         DataError
             When the table has frames of several sequences.
         """
-        answers = self.predict_many(sequence, demographics, assigner=assigner)
-        if len(answers) > 1:
-            raise DataError(f"{len(answers)} sequences, expected one", hint="use predict_many for several")
-        return next(iter(answers.values()), self.classes[int(np.argmax(self.prior))])
+        gestures = self.predict_many(sequence, demographics, assigner=assigner)
+        if len(gestures) > 1:
+            raise DataError(f"{len(gestures)} sequences, expected one", hint="use predict_many for several")
+        return next(iter(gestures.values()), self.classes[int(np.argmax(self.prior))])
 
     def _features(self, batch: RecordingBatch) -> Features:
         """Compute each distinct set of features once, with all parts that its members read."""
@@ -384,5 +397,5 @@ def as_polars(table: Any) -> pl.DataFrame:
     raise DataError(f"expected a polars or pandas table, got {type(table).__name__}")
 
 
-def _people(demographics: Any) -> pl.DataFrame | None:
+def _demographics_table(demographics: Any) -> pl.DataFrame | None:
     return None if demographics is None else as_polars(demographics)

@@ -1,7 +1,7 @@
-"""Score predictions against the gestures that were really made: those in the input, or a table of answers.
+"""Score predictions against the true labels: those in the input, or a table of labels.
 
-Predictions and answers are joined by sequence_id. What is left out of a score is counted and told: sequences without
-an answer, answers without a prediction, gestures that the model does not know.
+Predictions and labels are joined by sequence_id. What is left out of a score is counted and reported: sequences without
+a label, labels without a prediction, gestures that the model does not know.
 """
 
 import logging
@@ -16,6 +16,7 @@ from bfrbctl.arrays.ragged import Int64
 from bfrbctl.artefacts.folders import InputRef, input_file_ref
 from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.evaluation import oof
+from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.evaluation.discrimination import ranking_figures
 from bfrbctl.evaluation.metrics import hierarchical_f1, score_name, score_values
 from bfrbctl.reprs import short_repr
@@ -24,13 +25,13 @@ from bfrbctl.schema import GESTURE, SEQUENCE_ID
 _log = logging.getLogger("bfrbctl.prediction")
 
 TRUTH = "truth"
-SEEN_SEQUENCE, SEEN_SUBJECT = "seen_sequence", "seen_subject"
+TRAINED_SEQUENCE, TRAINED_SUBJECT = "seen_sequence", "seen_subject"
 """Columns of a predictions table: whether training used the sequence, or another one of its subject; null unknown."""
 
 
 @dataclass(frozen=True)
-class AnswerTable:
-    """Answers of a file.
+class LabelTable:
+    """True labels of a file.
 
     Parameters
     ----------
@@ -46,11 +47,11 @@ class AnswerTable:
     __repr__ = short_repr
 
 
-def read_answers(path: Path) -> AnswerTable:
+def read_labels(path: Path) -> LabelTable:
     """Read a CSV or Parquet table with the columns sequence_id and gesture; other columns are not read.
 
     Rows that repeat a sequence with the same gesture count once (a table of frames will do); sequences with a null
-    gesture have no answer.
+    gesture have no label.
 
     Raises
     ------
@@ -69,7 +70,7 @@ def read_answers(path: Path) -> AnswerTable:
         if missing:
             raise DataError(
                 f"{path}: lacks column {examples(missing)}; it has {examples(list(there))}",
-                hint="answers need one row a sequence with the columns sequence_id and gesture",
+                hint="labels need one row a sequence with the columns sequence_id and gesture",
             )
         columns = [SEQUENCE_ID, GESTURE]
         if suffix == ".parquet":
@@ -90,108 +91,106 @@ def read_answers(path: Path) -> AnswerTable:
             hint="keep the right one of each",
         )
     if not known.height:
-        raise DataError(f"{path}: has no answer", hint="give the table with a gesture for each sequence")
-    return AnswerTable(known, ref)
+        raise DataError(f"{path}: has no label", hint="give the table with a gesture for each sequence")
+    return LabelTable(known, ref)
 
 
-def with_answers(predictions: pl.DataFrame, answers: AnswerTable) -> tuple[pl.DataFrame, list[str]]:
-    """Replace the truth of predictions by answers of a file; gives warnings, too.
+def with_labels(predictions: pl.DataFrame, labels: LabelTable) -> tuple[pl.DataFrame, list[str]]:
+    """Replace the truth of predictions by the labels of a file; also gives warnings.
 
     Raises
     ------
     DataError
-        When the file answers no sequence of the predictions.
+        When the file has no label for any sequence of the predictions.
     """
-    truth = answers.table.rename({GESTURE: TRUTH})
+    truth = labels.table.rename({GESTURE: TRUTH})
     joined = predictions.drop(TRUTH).join(truth, on=SEQUENCE_ID, how="left", maintain_order="left")
-    unanswered = joined.filter(pl.col(TRUTH).is_null())[SEQUENCE_ID].to_list()
+    unlabelled = joined.filter(pl.col(TRUTH).is_null())[SEQUENCE_ID].to_list()
     extra = truth.join(predictions, on=SEQUENCE_ID, how="anti", maintain_order="left")[SEQUENCE_ID].to_list()
-    if len(unanswered) == joined.height:
+    if len(unlabelled) == joined.height:
         raise DataError(
-            f"{answers.ref.name}: answers none of the {joined.height} sequences predicted; it knows {examples(extra)}, "
-            f"predicted are {examples(unanswered)}",
+            f"{labels.ref.name}: has no label for any of the {joined.height} predicted sequences; it knows "
+            f"{examples(extra)}, predicted are {examples(unlabelled)}",
             hint="the predictions are kept: --resume with --answers of this input scores them",
         )
     warnings = []
-    if unanswered:
+    if unlabelled:
         warnings.append(
-            f"{answers.ref.name}: has no answer for {len(unanswered)} of {joined.height} sequences "
-            f"({examples(unanswered)}): they are not scored"
+            f"{labels.ref.name}: has no label for {len(unlabelled)} of {joined.height} sequences "
+            f"({examples(unlabelled)}): they are not scored"
         )
     if extra:
         warnings.append(
-            f"{answers.ref.name}: {len(extra)} answers are of sequences that were not predicted ({examples(extra)})"
+            f"{labels.ref.name}: {len(extra)} labels are of sequences that were not predicted ({examples(extra)})"
         )
     return joined, warnings
 
 
-def scored(
-    table: pl.DataFrame, classes: Sequence[str], targets: Sequence[bool], *, source: str
-) -> tuple[dict[str, Any] | None, list[str]]:
-    """Score predictions by the gestures that were really made.
+def scored(table: pl.DataFrame, space: ClassSpace, *, source: str) -> tuple[dict[str, Any] | None, list[str]]:
+    """Score predictions against their true labels.
 
     Parameters
     ----------
     table
         sequence_id, gesture, truth (null: unknown), p_0 ..., and whether training used the sequence or its subject.
-    classes, targets
-        Gestures that the model knows, and one flag each.
+    space
+        Gestures that the model knows.
     source
-        What the labels come from, to be told.
+        Where the labels come from, for metrics.json.
 
     Returns
     -------
-    What metrics.json tells - the scores, how many sequences they are of, and how many of these are in-sample - or None
+    What metrics.json holds - the scores, how many sequences they are of, and how many of these are in-sample - or None
     where there is nothing to score; and warnings.
     """
     labelled = table.drop_nulls(TRUTH)
-    known = labelled.filter(pl.col(TRUTH).is_in(list(classes)))
-    strange = labelled.filter(~pl.col(TRUTH).is_in(list(classes)))
+    known = labelled.filter(pl.col(TRUTH).is_in(list(space.gestures)))
+    strange = labelled.filter(~pl.col(TRUTH).is_in(list(space.gestures)))
     warnings = []
     if strange.height:
         names = strange[TRUTH].unique().sort().to_list()
         warnings.append(
             f"{source}: {strange.height} of {labelled.height} sequences have a gesture that the model does not know "
-            f"({examples(names)}): they are not scored, though every answer to them is wrong"
+            f"({examples(names)}): they are not scored, though every prediction of them is wrong"
         )
     if not known.height:
         return None, warnings
-    told: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "n_labelled": known.height,
-        **_score(known, classes, targets),
-        "headline": score_name(targets),
-        **_ranking(known, classes, targets),
+        **_score(known, space),
+        "headline": score_name(space.targets),
+        **_ranking(known, space),
         "labels": source,
         "n_unknown_gesture": strange.height,
         "in_sample": _in_sample(known),
     }
-    new = known.filter(~pl.col(SEEN_SEQUENCE))
+    new = known.filter(~pl.col(TRAINED_SEQUENCE))
     if 0 < new.height < known.height:
-        told["score_of_new_sequences"] = _score(new, classes, targets)
-    warnings += [line for line in (in_sample_line(told["in_sample"], known.height),) if line]
-    return told, warnings
+        summary["score_of_new_sequences"] = _score(new, space)
+    warnings += [line for line in (in_sample_line(summary["in_sample"], known.height),) if line]
+    return summary, warnings
 
 
-def _score(table: pl.DataFrame, classes: Sequence[str], targets: Sequence[bool]) -> dict[str, float | None]:
-    return score_values(hierarchical_f1(*_positions(table, classes), targets), targets)
+def _score(table: pl.DataFrame, space: ClassSpace) -> dict[str, float | None]:
+    return score_values(hierarchical_f1(*_positions(table, space), space.targets), space.targets)
 
 
-def _ranking(table: pl.DataFrame, classes: Sequence[str], targets: Sequence[bool]) -> dict[str, Any]:
-    truth, answered = _positions(table, classes)
-    proba = table.select(oof.proba_columns(len(classes))).to_numpy()
-    return ranking_figures(truth, answered, proba, classes, targets)
+def _ranking(table: pl.DataFrame, space: ClassSpace) -> dict[str, Any]:
+    truth, predicted = _positions(table, space)
+    proba = table.select(oof.proba_columns(len(space.gestures))).to_numpy()
+    return ranking_figures(truth, predicted, proba, space)
 
 
-def _positions(table: pl.DataFrame, classes: Sequence[str]) -> tuple[Int64, Int64]:
-    truth, answered = (oof.class_positions(table[column].to_list(), classes) for column in (TRUTH, GESTURE))
-    return truth, answered
+def _positions(table: pl.DataFrame, space: ClassSpace) -> tuple[Int64, Int64]:
+    truth, predicted = (oof.class_positions(table[column].to_list(), space.gestures) for column in (TRUTH, GESTURE))
+    return truth, predicted
 
 
 def _in_sample(table: pl.DataFrame) -> dict[str, int | None]:
     """Count the sequences that training used, and those of subjects that it used; None where that is not known."""
     return {
         key: None if table[column].null_count() else int(table[column].sum())
-        for key, column in (("sequences", SEEN_SEQUENCE), ("of_known_subjects", SEEN_SUBJECT))
+        for key, column in (("sequences", TRAINED_SEQUENCE), ("of_known_subjects", TRAINED_SUBJECT))
     }
 
 
@@ -205,7 +204,7 @@ def in_sample_line(counts: Mapping[str, int | None], n_scored: int) -> str:
     """
     sequences, known = counts["sequences"], counts["of_known_subjects"]
     if sequences is None or known is None:
-        return "whether the score is in-sample is not known: the model does not tell what it was trained on"
+        return "whether the score is in-sample is not known: the model has no record of what it was trained on"
     every = f"all {n_scored}"
     if sequences:
         count = every if sequences == n_scored else f"{sequences} of {n_scored}"

@@ -1,9 +1,9 @@
 """Predict whole inputs: raw files or a prepared dataset in, predictions and a submission out.
 
 Inputs are read some thousand frames at a time, and each part is published when it is done, so that memory is bounded
-and a killed run can be continued. A sequence that cannot be used is answered with the class prior, and told. Batches
-know nothing of each other, so that a crew can predict several at once: it gets the number of a dataset's frames file,
-or the path of a file into which recordings were put aside.
+and a killed run can be continued. A sequence that cannot be used gets the class prior, and is reported. Batches
+are independent, so that workers can predict several at once: a worker gets the number of a dataset's frames file, or
+the path of a temporary file that holds the recordings.
 """
 
 import logging
@@ -20,14 +20,14 @@ import polars as pl
 from bfrbctl.artefacts.files import Content, decode_parquet, encode_json, parquet_bytes, temporary_path
 from bfrbctl.artefacts.folders import MANIFEST, PART, SEQUENCES, Folder, InputRef, Pinned, open_folder
 from bfrbctl.artefacts.outputs import Output
-from bfrbctl.ensemble.members import layout_told
+from bfrbctl.ensemble.members import read_layout
 from bfrbctl.errors import DataError, UsageError, examples
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.metrics import Score
 from bfrbctl.execution.executor import SEQUENTIAL, Executor, n_workers, run_tasks
-from bfrbctl.prediction.batches import Batch, Stored, dataset_batch, put_aside
+from bfrbctl.prediction.batches import Batch, Stored, dataset_batch, store_batch
 from bfrbctl.prediction.predictor import Predictor
-from bfrbctl.prediction.scoring import SEEN_SEQUENCE, SEEN_SUBJECT, TRUTH, AnswerTable, scored, warn, with_answers
+from bfrbctl.prediction.scoring import TRAINED_SEQUENCE, TRAINED_SUBJECT, TRUTH, LabelTable, scored, warn, with_labels
 from bfrbctl.recordings.cleaning import CleanTable
 from bfrbctl.recordings.frames_files import live_sensors
 from bfrbctl.recordings.preparation import PrepareConfig, cleaned_tables, split_refs
@@ -47,9 +47,11 @@ _FEW_BATCHES = 4
 _WORKER_BYTES = 1 << 31
 """Memory that a worker may need: a batch of the study's frames with all features, and a blend of five folds each."""
 
-_SPREAD = "spread"
+_JOINT_PROBA = "spread"
+"""Column of the parts, until joint labels are assigned: the probability of each of them."""
+
 OnFrames = Callable[[int], None]
-FramesSpec = tuple[Pinned, tuple[str, ...]]
+PinnedModel = tuple[Pinned, tuple[str, ...]]
 """How a worker opens the model: folder, members to leave out."""
 
 
@@ -62,12 +64,12 @@ class Input:
     total
         Bytes to read (raw) or frames (prepared), for progress.
     unit, scale
-        How to tell that amount: `MB` of a million bytes, or `frames`.
+        The unit of that amount: `MB` of a million bytes, or `frames`.
     batches
         Reads it, some thousand frames at a time; calls its first argument with the amount done. The second is
         whether to bring scattered rows together first; without, raw.Unsorted may be raised on the way.
     n_batches
-        How many there will be, about.
+        About how many there will be.
     layout
         Which thermopiles and ToF sensors it has.
     stored
@@ -98,7 +100,7 @@ def open_input(path: Path, predictor: Predictor, *, split: str | None = None) ->
     path
         A prepared dataset, the study's folder, or a raw file.
     predictor
-        Tells the rate of raw recordings.
+        Has the rate of raw recordings.
     split
         `train` or `test`; when None: test where there is one, else train.
 
@@ -144,7 +146,7 @@ def _prepared_input(dataset: Folder, split: str | None) -> Input:
             on_frames(batch.recordings.n_frames)
 
     stored = tuple(Stored(dataset.pinned(), number, chosen) for number in files)
-    layout = layout_told(dataset.content)
+    layout = read_layout(dataset.content)
     return Input(int(wanted["n_frames"].sum()), "frames", 1.0, batches, len(files), layout, stored)
 
 
@@ -177,7 +179,7 @@ def sensor_warnings(layout: SensorLayout, predictor: Predictor, *, live: set[str
     if lacking and not model & given:
         warnings.append(
             f"the input has none of the {len(model)} sensors beside the IMU that the model was trained with "
-            f"({examples(lacking)}): it answers by the IMU alone, as well as its IMU-only score tells"
+            f"({examples(lacking)}): it predicts by the IMU alone, as well as its IMU-only score says"
         )
     elif lacking:
         warnings.append(
@@ -203,7 +205,7 @@ def predict(
     output: Output,
     *,
     strict: bool = False,
-    answers: AnswerTable | None = None,
+    labels: LabelTable | None = None,
     executor: Executor = SEQUENTIAL,
     on_frames: OnFrames | None = None,
 ) -> Folder:
@@ -218,19 +220,19 @@ def predict(
     output
         The predictions folder, opened by `outputs.open_output`.
     strict
-        Whether an unusable sequence is an error; otherwise it is answered with the class prior and told in
+        Whether an unusable sequence is an error; otherwise it gets the class prior and is listed in
         problems.parquet.
-    answers
-        What was really made, to score against; None takes the labels in the input, where there are any.
-    crew
-        Who predicts the batches.
+    labels
+        True labels to score against; None takes the labels in the input, where there are any.
+    executor
+        Where the batches are predicted.
     on_frames
         Called with the amount done since the last call.
 
     Raises
     ------
     DataError
-        When the input is broken, a sequence comes twice, or (strict) cannot be used; when no sequence is answered.
+        When the input is broken, a sequence comes twice, or (strict) cannot be used; when no sequence has a label.
     """
     run = partial(_predict_parts, source, predictor, output, strict=strict, executor=executor)
     try:
@@ -247,7 +249,7 @@ def predict(
         output.refuse_input(error)
         raise
     warnings = sensor_warnings(source.layout, predictor, live=source.live)
-    return _finish(table, predictor, output, answers=answers, warnings=warnings)
+    return _finish(table, predictor, output, labels=labels, warnings=warnings)
 
 
 def _predict_parts(
@@ -298,33 +300,33 @@ def _predict_elsewhere(
     model, folder = open_folder(predictor.path).pinned(), output.path.absolute()
     executor.check_paths(folder, model, *{stored.place for stored in source.stored if isinstance(stored.place, Pinned)})
     spec = (model, predictor.left_out)
-    aside: dict[int, Path] = {}
+    temporary: dict[int, Path] = {}
 
-    def tasks() -> Iterator[tuple[int, Stored, FramesSpec]]:
+    def tasks() -> Iterator[tuple[int, Stored, PinnedModel]]:
         for number, batch in batches:
             if isinstance(batch, Batch):
-                aside[number] = temporary_path(folder / "batch.npz")
-                batch = put_aside(batch, aside[number])
+                temporary[number] = temporary_path(folder / "batch.npz")
+                batch = store_batch(batch, temporary[number])
             yield number, batch, spec
 
     made = run_tasks(_predict_stored, tasks(), executor=executor, n_tasks=source.n_batches, in_order=False)
     with closing(made):
         for number, rows, n_frames in made:
             output.publish(_part(number), {_part(number): rows})
-            if number in aside:
-                aside.pop(number).unlink()
+            if number in temporary:
+                temporary.pop(number).unlink()
             else:
                 on_frames(n_frames)
 
 
-def _predict_stored(number: int, stored: Stored, spec: FramesSpec) -> tuple[int, bytes, int]:
+def _predict_stored(number: int, stored: Stored, spec: PinnedModel) -> tuple[int, bytes, int]:
     """Predict a batch in a worker: its number, its rows as Parquet, its frames."""
     batch = stored.read()
     return number, parquet_bytes(_prediction_rows(batch, _predictor(spec))), batch.recordings.n_frames
 
 
 @lru_cache(maxsize=1)
-def _predictor(spec: FramesSpec) -> Predictor:
+def _predictor(spec: PinnedModel) -> Predictor:
     """Open a model once in a worker that predicts many batches: with just the members that the client uses."""
     model, left_out = spec
     return Predictor.open(model.open().path, expect_sha256=model.sha256, without=left_out, strict=True)
@@ -344,13 +346,13 @@ def _refuse_problems(batch: Batch) -> None:
 
 
 def _prediction_rows(batch: Batch, predictor: Predictor) -> pl.DataFrame:
-    answers = predictor.answer(batch.recordings)
+    found = predictor.predict_batch(batch.recordings)
     n_problems = len(batch.problems)
-    everything = np.concatenate([answers.proba, np.tile(predictor.prior, (n_problems, 1))]).astype(np.float32)
-    best = [*answers.positions.tolist(), *([int(np.argmax(predictor.prior))] * n_problems)]
+    everything = np.concatenate([found.proba, np.tile(predictor.prior, (n_problems, 1))]).astype(np.float32)
+    best = [*found.positions.tolist(), *([int(np.argmax(predictor.prior))] * n_problems)]
     ids = [*batch.labels[SEQUENCE_ID].to_list(), *(name for name, _ in batch.problems)]
     truth = [*batch.labels[GESTURE].to_list(), *([None] * n_problems)]
-    seen = _seen(batch, predictor, n_problems)
+    in_training = _in_training(batch, predictor, n_problems)
     notes: list[str | None] = [*([None] * batch.labels.height), *(what for _, what in batch.problems)]
     targets = np.array(predictor.targets, dtype=np.bool_)
     front = {
@@ -362,47 +364,50 @@ def _prediction_rows(batch: Batch, predictor: Predictor) -> pl.DataFrame:
     back = {
         TRUTH: pl.Series(truth, dtype=pl.String),
         "problem": pl.Series(notes, dtype=pl.String),
-        **{name: pl.Series(found, dtype=pl.Boolean) for name, found in seen.items()},
+        **{name: pl.Series(flags, dtype=pl.Boolean) for name, flags in in_training.items()},
     }
     table = pl.DataFrame({**front, **columns, **back})
-    if answers.spread is None:
+    if found.joint_proba is None:
         return table
-    unknown = np.full((n_problems, answers.spread.shape[1]), np.nan, dtype=np.float32)
+    unknown = np.full((n_problems, found.joint_proba.shape[1]), np.nan, dtype=np.float32)
     subjects = [*batch.recordings.subjects, *([None] * n_problems)]
     return table.with_columns(
-        pl.Series(SUBJECT, subjects, dtype=pl.String), pl.Series(_SPREAD, np.concatenate([answers.spread, unknown]))
+        pl.Series(SUBJECT, subjects, dtype=pl.String),
+        pl.Series(_JOINT_PROBA, np.concatenate([found.joint_proba, unknown])),
     )
 
 
-def _seen(batch: Batch, predictor: Predictor, n_problems: int) -> dict[str, list[bool | None]]:
+def _in_training(batch: Batch, predictor: Predictor, n_problems: int) -> dict[str, list[bool | None]]:
     """Say of each recording whether training used it, and whether it used its subject; None where that is unknown.
 
     The sequences that cannot be used come last; no training can have used them.
     """
     recordings, known = batch.recordings, predictor.trained_on
     if known is None:
-        return dict.fromkeys((SEEN_SEQUENCE, SEEN_SUBJECT), [None] * (recordings.n_sequences + n_problems))
+        return dict.fromkeys((TRAINED_SEQUENCE, TRAINED_SUBJECT), [None] * (recordings.n_sequences + n_problems))
     unused = [False] * n_problems
     lengths = np.diff(recordings.offsets).tolist()
     rows = zip(recordings.subjects, recordings.sequence_ids, lengths, strict=True)
     return {
-        SEEN_SEQUENCE: [*(known.has_sequence(*row) for row in rows), *unused],
-        SEEN_SUBJECT: [*(known.has_subject(subject) for subject in recordings.subjects), *unused],
+        TRAINED_SEQUENCE: [*(known.has_sequence(*row) for row in rows), *unused],
+        TRAINED_SUBJECT: [*(known.has_subject(subject) for subject in recordings.subjects), *unused],
     }
 
 
 def _assigned(table: pl.DataFrame, predictor: Predictor) -> pl.DataFrame:
-    """Let no joint label be answered twice for one wearer, in the order of the input, where the blend says so."""
+    """Assign each joint label at most once to a wearer, in the order of the input, where the blend does so."""
     assigner = predictor.new_assigner()
     if assigner is None:
         return table
     n_unknown = table[SUBJECT].null_count() - table["problem"].count()
     if n_unknown:
-        _log.warning("%d sequences have no subject: each is answered by itself, nothing is assigned to them", n_unknown)
+        _log.warning(
+            "%d sequences have no subject: each is predicted by itself, nothing is assigned to them", n_unknown
+        )
     before = oof.class_positions(table[GESTURE].to_list(), predictor.classes)
-    after = assigner.answers(table[SUBJECT].to_list(), table[_SPREAD].to_numpy(), otherwise=before)
+    after = assigner.assign_all(table[SUBJECT].to_list(), table[_JOINT_PROBA].to_numpy(), otherwise=before)
     names = pl.Series(GESTURE, [predictor.classes[position] for position in after], dtype=pl.String)
-    return table.drop(SUBJECT, _SPREAD).with_columns(names)
+    return table.drop(SUBJECT, _JOINT_PROBA).with_columns(names)
 
 
 def _finish(
@@ -410,20 +415,20 @@ def _finish(
     predictor: Predictor,
     output: Output,
     *,
-    answers: AnswerTable | None,
+    labels: LabelTable | None,
     warnings: list[str],
 ) -> Folder:
     source = "the labels in the input"
-    if answers is not None:
-        table, of_join = with_answers(table, answers)
-        warnings, source = [*warnings, *of_join], answers.ref.name
-    told, of_score = scored(table, predictor.classes, predictor.targets, source=source)
+    if labels is not None:
+        table, of_join = with_labels(table, labels)
+        warnings, source = [*warnings, *of_join], labels.ref.name
+    summary, of_score = scored(table, predictor.space, source=source)
     warnings = [*warnings, *of_score]
     warn(warnings)
     submission = table.select(SEQUENCE_ID, GESTURE)
     problems = table.drop_nulls("problem").select(SEQUENCE_ID, "problem")
     files: dict[str, Content] = {
-        "predictions.parquet": table.drop("problem", TRUTH, SEEN_SEQUENCE, SEEN_SUBJECT),
+        "predictions.parquet": table.drop("problem", TRUTH, TRAINED_SEQUENCE, TRAINED_SUBJECT),
         "submission.parquet": submission,
         "submission.csv": submission.write_csv().encode(),
         "problems.parquet": problems,
@@ -435,11 +440,11 @@ def _finish(
         "n_problems": problems.height,
         "warnings": warnings,
     }
-    if answers is not None:
-        content["answers"] = vars(answers.ref)
-    if told is not None:
-        content["score"] = {name: told[name] for name in Score.__dataclass_fields__}
-        content |= {name: told[name] for name in ("headline", "n_labelled", "in_sample")}
-        files[METRICS] = encode_json(told)
+    if labels is not None:
+        content["answers"] = vars(labels.ref)
+    if summary is not None:
+        content["score"] = {name: summary[name] for name in Score.__dataclass_fields__}
+        content |= {name: summary[name] for name in ("headline", "n_labelled", "in_sample")}
+        files[METRICS] = encode_json(summary)
     output.publish("tables", files)
     return output.finish(content)

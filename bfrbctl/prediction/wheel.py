@@ -15,10 +15,10 @@ from bfrbctl.errors import UsageError
 
 _PACKAGE = Path(__file__).parent.parent
 _CHARTS = re.compile(r"resvg[-_]py\b")
-"""Only `inspect --plot FILE.png` needs it: what serves a model shall not have to have it."""
+"""Only `inspect --plot FILE.png` needs it: a serving process does without."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The earliest time that a zip archive can tell: a wheel's bytes must not depend on when it was made."""
+"""The earliest time that a zip archive can hold: a wheel's bytes must not depend on when it was made."""
 
 
 def build_wheel() -> tuple[str, bytes]:
@@ -27,7 +27,7 @@ def build_wheel() -> tuple[str, bytes]:
     Returns
     -------
     Its file name and its bytes: the modules as they lie here, with metadata from the checkout's pyproject.toml or from
-    the installed package. Nothing in it tells when or where it was made.
+    the installed package. Nothing in it depends on when or where it was made.
 
     Raises
     ------
@@ -78,9 +78,9 @@ def _about() -> tuple[bytes, bytes]:
             "bfrbctl is neither installed nor run from a checkout, so its wheel cannot be made",
             hint="install it with pip",
         ) from error
-    told = installed.metadata
+    metadata = installed.metadata
     needed = [line for line in installed.requires or () if "extra ==" not in line]
-    return _fields(told["Summary"], told["Requires-Python"], needed), _licence(installed)
+    return _fields(metadata["Summary"], metadata["Requires-Python"], needed), _licence(installed)
 
 
 def _fields(summary: str, python: str, needed: Sequence[str]) -> bytes:
@@ -101,6 +101,6 @@ def _licence(installed: Distribution) -> bytes:
     found = [path for path in installed.files or () if path.name == "LICENSE" and ".dist-info" in str(path.parent)]
     if not found:
         raise UsageError(
-            "the installed bfrbctl has lost its licence, so its wheel cannot be made", hint="install it anew"
+            "the installed bfrbctl has lost its licence, so its wheel cannot be made", hint="install it again"
         )
     return Path(str(installed.locate_file(found[0]))).read_bytes()

@@ -274,8 +274,8 @@ def fold_task(
     fitted, held_out = np.flatnonzero(~held), np.flatnonzero(held)
     return FoldTask(
         fold=fold,
-        classes=data.classes,
-        targets=data.targets,
+        classes=data.space.classes,
+        targets=data.space.class_targets,
         train=batch.take(fitted),
         train_labels=data.labels[fitted],
         valid=batch.take(held_out),
@@ -284,8 +284,8 @@ def fold_task(
         rate_hz=float(job.features.content["rate_hz"]),
         scratch=scratch,
         on_progress=on_progress,
-        gestures=data.gestures,
-        gesture_of=data.joint.gesture_of if data.joint else (),
+        gestures=data.space.gestures,
+        gesture_of=data.space.gesture_of if data.space.is_joint else (),
         orientations=data.orientations,
         train_orientation=None if data.orientation is None else data.orientation[fitted],
         keep_steps=job.keep_steps,

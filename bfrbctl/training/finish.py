@@ -80,11 +80,11 @@ def finish(job: CrossValidation, output: Output, data: LabelledSequences, record
     return output.finish(
         {
             **kept_content(job),
-            **({"joint": data.joint.as_content()} if data.joint else {}),
+            **data.space.joint_content(),
             "model": job.kind.name,
             "folds": list(records),
             "features": job.features.config,
-            "prior": _prior(table, data.gestures),
+            "prior": _prior(table, data.space.gestures),
             "score": summary["score"],
             TRAINED_ON: training_digests(data.index),
         }
@@ -99,11 +99,10 @@ def _summary(
     selection: Selection,
 ) -> dict[str, Any]:
     """Give what metrics.json holds: scores with their intervals, and what each fold's model says of itself."""
-    classes, targets = data.gestures, data.gesture_targets
-    scenarios = oof.split_scenarios(table, classes)
-    summary = oof.summarise(scenarios, targets, classes)
-    summary["interval"] = score_intervals(scenarios, targets, seed=job.seed)
-    summary["auc_interval"] = auc_intervals(scenarios, classes, targets, seed=job.seed)
+    scenarios = oof.split_scenarios(table, data.space.gestures)
+    summary = oof.summarise(scenarios, data.space)
+    summary["interval"] = score_intervals(scenarios, data.space, seed=job.seed)
+    summary["auc_interval"] = auc_intervals(scenarios, data.space, seed=job.seed)
     summary["models"] = [{"fold": record.fold, **record.summary} for record in records]
     summary["selection"] = asdict(selection)
     return summary

@@ -90,9 +90,9 @@ class FoldRecord:
         found = {}
         for scenario in scenarios:
             part = self.predictions.oof.filter(scenario=scenario)
-            truth = oof.class_positions(part[GESTURE].to_list(), data.gestures)
-            proba = part.select(oof.proba_columns(len(data.gestures))).to_numpy()
-            found[scenario] = score_proba(proba, truth, data.gesture_targets).score
+            truth = oof.class_positions(part[GESTURE].to_list(), data.space.gestures)
+            proba = part.select(oof.proba_columns(len(data.space.gestures))).to_numpy()
+            found[scenario] = score_proba(proba, truth, data.space.targets).score
         return found
 
 
@@ -166,15 +166,13 @@ def predict_fold(data: LabelledSequences, fold: int, model: FoldModel, valid: Fe
     seeds = [_of_gestures(data, predict_scenarios(one, valid)) for one in models] if len(models) > 1 else []
     return FoldPredictions(
         oof=oof.oof_rows(rows, _of_gestures(data, probas)),
-        joint=oof.oof_rows(rows, probas) if data.joint else None,
-        seeds=seed_rows(rows[SEQUENCE_ID], seeds, data.gestures) if seeds else None,
+        joint=oof.oof_rows(rows, probas) if data.space.is_joint else None,
+        seeds=seed_rows(rows[SEQUENCE_ID], seeds, data.space.gestures) if seeds else None,
     )
 
 
 def _of_gestures(data: LabelledSequences, probas: dict[str, Float32]) -> dict[str, Float32]:
-    if data.joint is None:
-        return probas
-    return {scenario: data.joint.gestures(proba) for scenario, proba in probas.items()}
+    return {scenario: data.space.gesture_proba(proba) for scenario, proba in probas.items()}
 
 
 def predict_scenarios(model: FoldModel, batch: FeatureBatch) -> dict[str, Float32]:

@@ -7,7 +7,8 @@ import polars as pl
 from bfrbctl.arrays.ragged import Bool, Int64
 from bfrbctl.artefacts.folders import Folder
 from bfrbctl.evaluation import oof
-from bfrbctl.evaluation.labels import JointLabels, Sort, joint_labels, postures
+from bfrbctl.evaluation.classes import ClassSpace, gesture_space
+from bfrbctl.evaluation.labels import Sort, joint_labels, postures
 from bfrbctl.reprs import short_repr
 from bfrbctl.schema import GESTURE
 
@@ -20,14 +21,10 @@ class LabelledSequences:
     ----------
     index
         One row a sequence.
-    gestures
-        Names of the gestures.
-    gesture_targets
-        One flag a gesture: is it a target?
-    joint
-        The joint labels; None where gestures are the classes.
+    space
+        The classes: gestures, or joint labels.
     labels
-        int64, (n_sequences,): position of each sequence's class in `classes`.
+        int64, (n_sequences,): position of each sequence's class in `space.classes`.
     orientations
         Names of the postures.
     orientation
@@ -35,26 +32,12 @@ class LabelledSequences:
     """
 
     index: pl.DataFrame
-    gestures: tuple[str, ...]
-    gesture_targets: tuple[bool, ...]
-    joint: JointLabels | None
+    space: ClassSpace
     labels: Int64
     orientations: tuple[str, ...]
     orientation: Int64 | None
 
     __repr__ = short_repr
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes: joint labels, or gestures."""
-        return self.joint.names if self.joint else self.gestures
-
-    @property
-    def targets(self) -> tuple[bool, ...]:
-        """One flag a class."""
-        if self.joint is None:
-            return self.gesture_targets
-        return tuple(self.gesture_targets[gesture] for gesture in self.joint.gesture_of)
 
     def held_out(self, fold: int) -> Bool:
         """Give the sequences of a fold: bool, (n_sequences,)."""
@@ -78,17 +61,15 @@ def labelled_sequences(features: Folder, index: pl.DataFrame, labels: Sort) -> L
     DataError
         When joint labels are asked for and a sequence's posture or first behaviour is not known.
     """
-    gestures = tuple(features.content["classes"])
+    space = gesture_space(features.content)
     if labels == "joint":
-        joint, positions = joint_labels(index, gestures, what=str(features.path))
+        space, positions = joint_labels(index, space, what=str(features.path))
     else:
-        joint, positions = None, oof.class_positions(index[GESTURE].to_list(), gestures)
+        positions = oof.class_positions(index[GESTURE].to_list(), space.gestures)
     names, orientation = postures(index)
     return LabelledSequences(
         index=index,
-        gestures=gestures,
-        gesture_targets=tuple(features.content["targets"]),
-        joint=joint,
+        space=space,
         labels=positions,
         orientations=names,
         orientation=orientation,

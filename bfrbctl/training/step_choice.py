@@ -135,9 +135,9 @@ def select(
     for fold in records:
         valid = batch.take(np.flatnonzero(data.held_out(fold)))
         files = _StepFiles(output, fold)
-        scored = job.kind.load_step(files, chosen.folds[fold], classes=data.classes)
+        scored = job.kind.load_step(files, chosen.folds[fold], classes=data.space.classes)
         same = chosen.kept == chosen.folds[fold]
-        kept = scored if same else job.kind.load_step(files, chosen.kept, classes=data.classes)
+        kept = scored if same else job.kind.load_step(files, chosen.kept, classes=data.space.classes)
         predictions = predict_fold(data, fold, scored, valid)
         selected[fold] = FoldRecord(fold, predictions, importance_of(kept, fold), kept.summary)
         output.publish(selected_name(fold), TrainedFold(selected[fold], model_files(kept, fold)).files(_SELECTED))

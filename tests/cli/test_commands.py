@@ -103,7 +103,7 @@ def test_predict_scores_against_answers(run, base: Path, tmp_path: Path) -> None
     code, out, _ = run(*words, "--json", "--force")
     found = json.loads(out)
     assert (code, found["answers"]["name"]) == (0, "answers.csv")
-    assert "answers.csv: has no answer for 4 of 16 sequences" in found["warnings"][0]
+    assert "answers.csv: has no label for 4 of 16 sequences" in found["warnings"][0]
     code, _, err = run(*words[:-1], tmp_path / "none.csv", "--force")
     assert (code, "none.csv: cannot be read" in err) == (3, True)
     code, out, _ = run("predict", base / "raw", base / "blend", tmp_path / "t", "--split", "train")

@@ -40,7 +40,7 @@ def test_a_sequence_is_drawn_in_the_terminal_and_into_a_file(run: Run, dataset_f
     assert "thm_2" in out
     assert "█" in out
     names = {node.text for node in ET.parse(plot).iter() if node.tag.endswith("text")}
-    assert {"Acceleration", "What the ToF sensors see", "tof_1"} <= names
+    assert {"Acceleration", "Images of the ToF sensors", "tof_1"} <= names
 
 
 def test_a_plot_that_cannot_be_is_refused_before_the_work(run: Run, dataset_folder: Folder, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_an_artefact_is_told_where_its_inputs_lie(
 ) -> None:
     alone = shutil.copytree(feature_folder.path, tmp_path / "features")
     code, out, _ = run("artefact", alone)
-    assert (code, "--inputs DIR tells where it is" in out) == (0, True)
+    assert (code, "with --inputs DIR" in out) == (0, True)
     code, out, _ = run("artefact", alone, "--inputs", tmp_path, "--inputs", dataset_folder.path, "--json")
     assert code == 0
     assert "not found beside it" not in out

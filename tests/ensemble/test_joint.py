@@ -84,9 +84,9 @@ def test_a_joint_model_tells_gestures_as_any_other(members: tuple[Folder, Folder
 
 
 def test_the_assignment_is_scored_over_three_orders(assigning: Folder) -> None:
-    told = assigning.read_json("metrics.json")["assignment"]
-    assert all(len(told[scenario]["orders"]) == 3 for scenario in ("all", "imu"))
-    assert told["gain"] == pytest.approx(told["score"] - assigning.read_json("metrics.json")["score"])
+    scores = assigning.read_json("metrics.json")["assignment"]
+    assert all(len(scores[scenario]["orders"]) == 3 for scenario in ("all", "imu"))
+    assert scores["gain"] == pytest.approx(scores["score"] - assigning.read_json("metrics.json")["score"])
 
 
 def test_prediction_in_the_order_of_the_input_equals_serving_in_that_order(
@@ -96,13 +96,13 @@ def test_prediction_in_the_order_of_the_input_equals_serving_in_that_order(
     source = open_input(raw, predictor)
     with open_output(tmp_path / "out", Job("predictions", {})) as output:
         written = predict(source, predictor, output).read_parquet("submission.parquet")
-    people = read_demographics(raw / "train_demographics.csv")
-    answer = gateway.answering(lambda: predictor)
+    demographics = read_demographics(raw / "train_demographics.csv")
+    listener = gateway.make_listener(lambda: predictor)
     frames = raw_frames(subjects=6)
     for name, given in written.sort("sequence_id").iter_rows():
-        assert answer(frames.filter(sequence_id=name), people) == given
-    served = [answer(frames.filter(sequence_id=name), people) for name in written["sequence_id"]]
-    assert set(served) <= set(assigning.content["classes"]), "beyond its joint labels a wearer is still answered"
+        assert listener(frames.filter(sequence_id=name), demographics) == given
+    served = [listener(frames.filter(sequence_id=name), demographics) for name in written["sequence_id"]]
+    assert set(served) <= set(assigning.content["classes"]), "beyond its joint labels a gesture is still predicted"
 
 
 @pytest.mark.parametrize("unknown", ["no column", "null", "empty"])
@@ -119,7 +119,7 @@ def test_people_without_a_name_are_answered_as_if_each_were_alone(assigning: Fol
     assert list(predictor.predict_many(anonymous, assigner=predictor.new_assigner()).values()) == together
 
 
-def test_a_file_of_people_without_a_name_is_answered_and_that_is_told(
+def test_subjects_without_a_name_are_predicted_and_a_warning_says_so(
     assigning: Folder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     predictor = Predictor.open(assigning.path)
@@ -132,7 +132,7 @@ def test_a_file_of_people_without_a_name_is_answered_and_that_is_told(
     assert dict(made.read_parquet("submission.parquet").iter_rows()) == predictor.predict_many(frames)
 
 
-def test_without_memory_the_decoding_rule_answers(assigning: Folder) -> None:
+def test_without_memory_the_decoding_rule_predicts(assigning: Folder) -> None:
     predictor = Predictor.open(assigning.path)
     frames = raw_frames(subjects=1)
     one_by_one = [predictor.predict(part) for part in frames.partition_by("sequence_id", maintain_order=True)]

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from bfrbctl.evaluation import discrimination
+from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.evaluation.discrimination import (
     auc,
     auc_by_group,
-    auc_within,
+    auc_within_subjects,
     average_precision,
     curve,
     operating_points,
@@ -110,18 +111,18 @@ def test_constant_scores_rank_nothing() -> None:
 def test_the_auc_within_subjects_is_not_moved_by_how_they_differ() -> None:
     truth = np.array([False, True, False, True, True, False])
     values, groups = np.array([0.1, 0.2, 0.8, 0.9, 0.5, 0.5]), np.array([0, 0, 1, 1, 2, 3])
-    assert auc_within(truth, values, groups) == {"mean": 1.0, "sd": 0.0, "n_subjects": 2}
+    assert auc_within_subjects(truth, values, groups) == {"mean": 1.0, "sd": 0.0, "n_subjects": 2}
     assert auc(truth, values) == pytest.approx((1 + 3 + 1.5) / 9)
-    assert auc_within(truth[:2], values[:2], groups[:2]) == {"mean": 1.0, "sd": None, "n_subjects": 1}
-    assert auc_within(truth[4:], values[4:], groups[4:]) is None
+    assert auc_within_subjects(truth[:2], values[:2], groups[:2]) == {"mean": 1.0, "sd": None, "n_subjects": 1}
+    assert auc_within_subjects(truth[4:], values[4:], groups[4:]) is None
 
 
-def test_two_classes_of_one_side_are_told_apart_by_the_second() -> None:
-    assert positive_side(["a", "b", "c"], [False] * 3) is None
-    assert positive_side(["a"], [True]) is None
-    name, side = positive_side(["a", "b"], [True, True]) or ("", np.array([]))
+def test_of_two_classes_of_one_side_the_second_is_detected() -> None:
+    assert positive_side(ClassSpace.of("abc", [False] * 3)) is None
+    assert positive_side(ClassSpace.of("a", [True])) is None
+    name, side = positive_side(ClassSpace.of("ab", [True, True])) or ("", np.array([]))
     assert (name, side.tolist()) == ("b", [False, True])
-    name, side = positive_side(["a", "b"], [True, False]) or ("", np.array([]))
+    name, side = positive_side(ClassSpace.of("ab", [True, False])) or ("", np.array([]))
     assert (name, side.tolist()) == ("targets", [True, False])
 
 
@@ -129,8 +130,8 @@ def figures(truth: list[int], targets: list[bool]) -> dict[str, Any]:
     labels, rng = np.array(truth, dtype=np.int64), np.random.default_rng(0)
     proba = rng.dirichlet(np.ones(len(targets)), len(truth)).astype(np.float32)
     groups = np.arange(len(truth)) % 2
-    classes = [f"gesture {place}" for place in range(len(targets))]
-    return ranking_figures(labels, np.argmax(proba, axis=1), proba, classes, targets, groups=groups)
+    space = ClassSpace.of([f"gesture {place}" for place in range(len(targets))], targets)
+    return ranking_figures(labels, np.argmax(proba, axis=1), proba, space, groups=groups)
 
 
 @pytest.mark.parametrize("truth", [[0], [0, 0, 0], [0, 1, 2, 2, 1, 0]])
@@ -152,5 +153,5 @@ def test_each_gesture_is_ranked_against_the_rest_and_the_means_are_over_those_kn
     assert set(known[0]) == {"precision", "recall", "f1", "support", "auc", "average_precision"}
 
 
-def test_examples_are_as_told() -> None:
+def test_examples_are_as_documented() -> None:
     assert doctest.testmod(discrimination).failed == 0

@@ -11,7 +11,7 @@ from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.config import as_mapping
 from bfrbctl.ensemble.assignment import Assigner
 from bfrbctl.errors import DataError
-from bfrbctl.evaluation.labels import JointLabels
+from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.features import FeatureConfig, upside_down
 from bfrbctl.features.channels.canonical import canonical
 from bfrbctl.features.featurization import featurize
@@ -22,7 +22,7 @@ from bfrbctl.recordings.raw import find_splits
 from tests.conftest import train_toy
 from tests.raw_recordings import SMALL_LAYOUT, raw_frames, write_raw
 
-JOINT = JointLabels(("a | up", "b | up"), (0, 1))
+JOINT = ClassSpace.of(("a", "b"), (True, False)).refined(("a | up", "b | up"), (0, 1))
 TEST = raw_frames(subjects=2, repeats=1, labelled=False, seed=3)
 FIRST = pl.col("subject") == "SUBJ_000000"
 
@@ -37,18 +37,18 @@ def prepared(base: Path, table: pl.DataFrame, *, split: str = "train", suffix: s
 @pytest.mark.parametrize("unknown", [None, ""])
 def test_recordings_of_unknown_people_share_no_memory(unknown: str | None) -> None:
     assigner = Assigner(JOINT)
-    spread = np.array([[0.9, 0.1], [0.6, 0.4]], dtype=np.float32)
+    joint_probas = np.array([[0.9, 0.1], [0.6, 0.4]], dtype=np.float32)
     best = np.array([0, 0])
-    assert assigner.answers([unknown, unknown], spread, otherwise=best) == [0, 0]
-    assert assigner.answers(["S", "S"], spread, otherwise=best) == [0, 1]
+    assert assigner.assign_all([unknown, unknown], joint_probas, otherwise=best) == [0, 0]
+    assert assigner.assign_all(["S", "S"], joint_probas, otherwise=best) == [0, 1]
 
 
 @pytest.mark.parametrize("unknown", ["no column", "null", "empty"])
 def test_recordings_in_memory_without_a_subject_have_none(unknown: str) -> None:
     subject = {"null": pl.lit(None, dtype=pl.String), "empty": pl.lit("")}
     table = TEST.drop("subject") if unknown == "no column" else TEST.with_columns(subject=subject[unknown])
-    people = pl.DataFrame({"subject": [""], "handedness": [0.0]})
-    batch = clean_frames(table, people, layout=SMALL_LAYOUT, rate_hz=10.0).batch
+    demographics = pl.DataFrame({"subject": [""], "handedness": [0.0]})
+    batch = clean_frames(table, demographics, layout=SMALL_LAYOUT, rate_hz=10.0).batch
     assert batch.subjects == (None,) * 8
     assert np.isnan(batch.demographics).all()  # nor do they get those of a nameless row
 

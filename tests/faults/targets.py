@@ -16,6 +16,7 @@ from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.config import as_mapping
 from bfrbctl.ensemble.blending import aligned_members
 from bfrbctl.evaluation import oof
+from bfrbctl.evaluation.classes import gesture_space
 from bfrbctl.features import FeatureConfig
 from bfrbctl.features import folder as feature_folder
 from bfrbctl.features.featurization import featurize
@@ -103,7 +104,7 @@ def use_model(path: Path) -> bytes:
     data = open_folder(path.parent / "data", "dataset")
     batch, _ = dataset.read_recordings(data, data.read_parquet("sequences.parquet"), 0)
     predictor = Predictor.open(path)
-    proba = predictor.answer(batch).proba
+    proba = predictor.predict_batch(batch).proba
     assert proba.shape == (batch.n_sequences, len(predictor.classes))
     assert np.allclose(proba.sum(axis=1), 1, atol=1e-3)
     return proba.tobytes() + str(predictor.classes).encode()
@@ -113,7 +114,7 @@ def use_oof(path: Path) -> bytes:
     """Read the out-of-fold predictions beside those of a sound model, and score them."""
     folders = [open_folder(path.parent / "sound", "model"), open_folder(path, "model")]
     tables = aligned_members(folders)
-    told = oof.summarise(tables[1], folders[0].content["targets"], folders[0].content["classes"])
+    told = oof.summarise(tables[1], gesture_space(folders[0].content))
     return json.dumps(told).encode() + b"".join(part.proba.tobytes() for part in tables[1].values())
 
 

@@ -1,4 +1,4 @@
-"""What the comparison of two models holds: the draw of subjects, and the spread over seeds where it is known."""
+"""What the comparison of two models holds: the draw of subjects, and the variation over seeds where it is known."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,10 +56,10 @@ def test_training_keeps_what_each_seed_answered(several: Sequence[Folder], featu
     held = np.flatnonzero(index["fold"].to_numpy() == 1)
     files = {name[7:]: several[0].read(name) for name in several[0].names(r"fold-1\.lgbm.+")}
     model = LightGBMModel.each_seed(load(files, classes=tuple(several[0].content["classes"])))
-    for one, answers in zip(model, found.predicted["imu"], strict=True):
-        answered = np.argmax(one.predict_proba(batch.imu_only().take(held)), axis=1)
+    for one, by_seed in zip(model, found.predicted["imu"], strict=True):
+        predicted = np.argmax(one.predict_proba(batch.imu_only().take(held)), axis=1)
         order = np.argsort(index["sequence_id"].to_numpy()[held])
-        assert np.array_equal(answers[part.folds == 1], answered[order])
+        assert np.array_equal(by_seed[part.folds == 1], predicted[order])
     assert read_seed_predictions(several[2]) is None
 
 
@@ -71,9 +71,9 @@ def test_with_seeds_the_interval_holds_training_too(several: Sequence[Folder]) -
     alone = [hierarchical_f1(found.truth, row, several[0].content["targets"]).score for row in found.predicted["all"]]
     assert seeds.rows[0] == ("A", "all", 3, min(alone), max(alone), pytest.approx(np.std(alone, ddof=1)))
     for row in scores.rows:
-        told = dict(zip(scores.columns, row, strict=True))
-        assert told["low 95 with training"] <= told["low 95"] <= told["high 95"] <= told["high 95 with training"]
-    assert any("hold the spread over seeds too" in note for note in view.notes)
+        cells = dict(zip(scores.columns, row, strict=True))
+        assert cells["low 95 with training"] <= cells["low 95"] <= cells["high 95"] <= cells["high 95 with training"]
+    assert any("hold the variation over seeds too" in note for note in view.notes)
 
 
 def test_without_seeds_the_view_says_what_is_not_known(several: Sequence[Folder], blend_folder: Folder) -> None:
@@ -82,7 +82,7 @@ def test_without_seeds_the_view_says_what_is_not_known(several: Sequence[Folder]
     assert "the two models stay as they were trained" in view.notes[0]
     assert [note[:2] for note in view.notes[1:]] == ["B:"]
     notes = compared(blend_folder, several[0]).notes
-    assert notes[1].startswith("A: the spread over seeds is not known: a blend keeps no answers")
+    assert notes[1].startswith("A: the variation over seeds is not known: a blend keeps no predictions")
 
 
 def test_a_verdict_says_no_more_than_its_interval_holds() -> None:
@@ -113,7 +113,7 @@ def test_two_seeds_say_less_than_five_of_the_same_spread() -> None:
     assert wide[0][1] > 4 * wide[1][1]
 
 
-def test_answers_of_seeds_that_do_not_fit_the_model_are_refused(several: Sequence[Folder], tmp_path: Path) -> None:
+def test_predictions_of_seeds_that_do_not_fit_the_model_are_refused(several: Sequence[Folder], tmp_path: Path) -> None:
     table = several[0].read_parquet(SEEDS)
     broken = {
         "sequences": table.filter(pl.col("sequence_id") != table["sequence_id"][0]),

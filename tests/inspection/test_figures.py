@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bfrbctl.inspection.drawing import drawn, flattened, standalone, ticks
-from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Ranges, Series, told
+from bfrbctl.inspection.figures import Bars, Figure, Images, Lines, Matrix, Ranges, Series, describe
 from bfrbctl.inspection.view import cell_text
 from bfrbctl.inspection.views.calibration import ece, reliability
 from bfrbctl.inspection.views.datasets import sparkline
@@ -22,7 +22,7 @@ FIGURES: list[Figure] = [
     Lines("Flat", "x", "y", (Series("a", (1.0, 1.0), (2.0, 2.0)),)),
     Bars("F1", "F1", ("a", "b"), (("all", (0.5, None)), ("imu", (0.25, -0.5)))),
     Bars("None", "F1", (), ()),
-    Ranges("Spread", "m", ("a", "b"), ((0.0, 1.0, 2.0, 3.0, 9.0), None), (0, 1)),
+    Ranges("Range", "m", ("a", "b"), ((0.0, 1.0, 2.0, 3.0, 9.0), None), (0, 1)),
     Ranges("Same", "m", ("a",), ((2.0,) * 5,)),
     Matrix(
         "Confusion", "predicted", "truth", ("a", "b"), ("a", "b"), ((1.0, 0.0), (0.5, 0.5)), (("2", ""), ("1", "1"))
@@ -32,11 +32,11 @@ FIGURES: list[Figure] = [
 
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.title)
-def test_a_figure_is_well_formed_inside_its_box_and_told_in_words(figure: Figure) -> None:
+def test_a_figure_is_well_formed_inside_its_box_and_described_in_words(figure: Figure) -> None:
     root = ET.fromstring(drawn(figure))
     width, height = map(float, root.attrib["viewBox"].split()[2:])
     assert root[0].text == figure.title
-    assert root[1].text == told(figure)
+    assert root[1].text == describe(figure)
     for node in root.iter():
         for name, limit in (("x", width), ("y", height), ("cx", width), ("cy", height)):
             assert -0.6 <= float(node.attrib.get(name, 0)) <= limit
@@ -83,8 +83,8 @@ def test_the_points_of_a_curve_are_marked_where_they_are_few_and_all_drawn(n: in
 
 
 def test_words_tell_ranges_and_the_strongest_confusion() -> None:
-    assert told(LINES) == "Lines of score over step: a from 0.1 to 0.4, last 0.4."
-    assert told(next(each for each in FIGURES if isinstance(each, Matrix))).endswith("strongest b / a 1.")
+    assert describe(LINES) == "Lines of score over step: a from 0.1 to 0.4, last 0.4."
+    assert describe(next(each for each in FIGURES if isinstance(each, Matrix))).endswith("strongest b / a 1.")
 
 
 @given(st.text(max_size=30))

@@ -72,10 +72,10 @@ def test_contributions_and_expectation_sum_to_the_raw_score(trees: Folder, featu
     files = {name.removeprefix("fold-0."): trees.read(name) for name in trees.names(r"fold-0\..*")}
     model: Any = model_kind("lgbm").load(files, classes=classes)
     _, batch = read_features(feature_folder, parts=frozenset({"table"}))
-    told = model.contributions(batch)
-    assert told.shape == (48, len(model.features), 4)
+    contributions = model.contributions(batch)
+    assert contributions.shape == (48, len(model.features), 4)
     raw = np.mean([booster.predict(batch.table, raw_score=True) for booster in model.boosters], axis=0)
-    expectation = raw - told.sum(axis=1)
+    expectation = raw - contributions.sum(axis=1)
     assert np.ptp(expectation, axis=0) == pytest.approx(np.zeros(4), abs=1e-9)
     assert model.contributions(batch.take(np.zeros(0, dtype=np.int64))).shape == (0, len(model.features), 4)
     with pytest.raises(DataError, match="features of the model are missing"):

@@ -53,7 +53,7 @@ def _of(what: str) -> str:
 def test_the_scenarios_follow_from_the_sensors() -> None:
     for layout, n in ((SMALL_LAYOUT, 2), (IMU_LAYOUT, 1)):
         assert len(scenarios_of({"thm": list(layout.thm), "tof": list(layout.tof)})) == n
-    assert len(scenarios_of({})) == 2, "a manifest that does not tell has both"
+    assert len(scenarios_of({})) == 2, "a manifest without layout has both"
 
 
 def test_no_command_says_imu_only(watch: dict[str, Any]) -> None:
@@ -71,7 +71,7 @@ def test_the_table_of_folds_has_one_final_score() -> None:
     assert text.count("0.8750") == 1 and "imu" not in text and "final" in text
 
 
-def test_every_figure_is_drawn_and_told_once(watch: dict[str, Any]) -> None:
+def test_every_figure_is_drawn_and_listed_once(watch: dict[str, Any]) -> None:
     base = watch["base"]
     for what in VIEWS:
         view = inspect(what, base / _of(what))
@@ -96,7 +96,7 @@ def test_the_page_has_each_confusion_once_and_not_the_word(watch: dict[str, Any]
         assert "IMU only" not in page and "IMU-only" not in page
 
 
-def test_weights_left_to_fewer_members_are_told_once(watch: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+def test_weights_left_to_fewer_members_are_logged_once(watch: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     Predictor.open(watch["base"] / "blend", without=["other"])
     (message,) = [record.getMessage() for record in caplog.records if "weights are now" in record.getMessage()]
     assert message.endswith("weights are now lgbm 1.000")
@@ -104,6 +104,6 @@ def test_weights_left_to_fewer_members_are_told_once(watch: dict[str, Any], capl
 
 def test_json_and_files_keep_both_scenarios(watch: dict[str, Any]) -> None:
     folder = open_folder(watch["base"] / "lgbm", "model")
-    told = folder.read_json("metrics.json")
-    assert set(told["scenarios"]) == {"all", "imu"}
-    assert json.loads(call("inspect", "oof", watch["base"] / "lgbm", "--json"))["facts"]["score"] == told["score"]
+    metrics = folder.read_json("metrics.json")
+    assert set(metrics["scenarios"]) == {"all", "imu"}
+    assert json.loads(call("inspect", "oof", watch["base"] / "lgbm", "--json"))["facts"]["score"] == metrics["score"]

@@ -82,9 +82,9 @@ def test_a_report_is_whole_and_needs_no_network(pages: dict[str, str], kind: str
 
 
 def test_a_report_is_the_same_bytes_again(blend_folder: Folder, tmp_path: Path, pages: dict[str, str]) -> None:
-    told = write_report(blend_folder.path, tmp_path / "a.html")
+    summary = write_report(blend_folder.path, tmp_path / "a.html")
     assert (tmp_path / "a.html").read_text("utf-8") == pages["blend"]
-    assert told["bytes"] == len((tmp_path / "a.html").read_bytes())
+    assert summary["bytes"] == len((tmp_path / "a.html").read_bytes())
 
 
 def test_a_report_does_not_depend_on_where_the_folder_lies(blend_folder: Folder, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def browse(page_path: Path, tmp_path: Path, *words: str) -> subprocess.Completed
 @pytest.mark.parametrize("kind", ["dataset", "blend"])
 def test_a_browser_shows_the_report_without_complaint(pages: dict[str, str], kind: str, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    # The last script of this copy tells what a browser made of the page; the policy must admit it for that alone.
+    # The last script of this copy reports what a browser made of the page; the policy must admit it for that alone.
     probe = """<script>
       document.querySelectorAll("th button")[1].click();
       const column = [...document.querySelector("table").tBodies[0].rows].map((row) => Number(row.cells[1].dataset.v));

@@ -13,6 +13,7 @@ from bfrbctl.artefacts.folders import Folder
 from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.bootstrap import score_intervals
+from bfrbctl.evaluation.classes import gesture_space
 from bfrbctl.evaluation.metrics import class_figures
 from bfrbctl.inspection import Table, View, inspect
 from bfrbctl.inspection.figures import Bars
@@ -60,10 +61,10 @@ def test_metrics_tell_every_gesture_as_the_view_does(
     model_folders: tuple[Folder, Folder], blend_folder: Folder
 ) -> None:
     for folder in (*model_folders, blend_folder):
-        told = folder.read_json("metrics.json")["scenarios"]
+        metrics = folder.read_json("metrics.json")["scenarios"]
         for row in table(inspect("oof", folder.path), "gestures, worst first").rows:
             for scenario, figures in (("all", row[3:6]), ("imu", row[6:9])):
-                found = told[scenario]["gestures"][row[0]]
+                found = metrics[scenario]["gestures"][row[0]]
                 assert (found["precision"], found["recall"], found["f1"]) == figures
                 assert found["support"] == row[2]
 
@@ -71,13 +72,13 @@ def test_metrics_tell_every_gesture_as_the_view_does(
 def test_the_mean_score_has_an_interval_everywhere(model_folders: tuple[Folder, Folder], blend_folder: Folder) -> None:
     for folder in (model_folders[0], blend_folder):
         view = inspect("oof", folder.path)
-        expected = score_intervals(oof.read_oof(folder), folder.content["targets"], seed=0)["mean"]
+        expected = score_intervals(oof.read_oof(folder), gesture_space(folder.content), seed=0)["mean"]
         assert (view.facts["score_low_95"], view.facts["score_high_95"]) == expected
         assert table(view, "scores").rows[-1][:4] == ("mean", view.facts["score"], *expected)
-        told = folder.read_json("metrics.json")
-        assert tuple(told["interval"]["mean"]) == expected
-        line = oof.score_line(told)
-        assert f"score {told['score']:.4f} (95 % by subject {expected[0]:.4f} to {expected[1]:.4f}, all" in line
+        metrics = folder.read_json("metrics.json")
+        assert tuple(metrics["interval"]["mean"]) == expected
+        line = oof.score_line(metrics)
+        assert f"score {metrics['score']:.4f} (95 % by subject {expected[0]:.4f} to {expected[1]:.4f}, all" in line
 
 
 def rewritten(folder: Folder, path: Path, table: pl.DataFrame) -> Folder:

@@ -40,17 +40,17 @@ def rewritten(folder: Folder, path: Path, **files: pl.DataFrame) -> Folder:
 def test_every_view_of_every_folder_is_json(
     dataset_folder: Folder, feature_folder: Folder, model_folders: tuple[Folder, Folder], blend_folder: Folder
 ) -> None:
-    seen = set()
+    made = set()
     for folder in (dataset_folder, feature_folder, model_folders[0], blend_folder):
         for what, (kinds, _) in VIEWS.items():
             if what in ("feature-importance", "compare") or (kinds and folder.kind not in kinds):
                 continue
             view = inspect(what, folder.path)
-            told = json.loads(json.dumps(view.as_json(), allow_nan=False))
-            assert set(told) == {"title", "facts", "tables", "notes"}
-            assert told["facts"]
-            seen.add(what)
-    assert seen == set(VIEWS) - {"feature-importance", "compare", "predictions"}
+            content = json.loads(json.dumps(view.as_json(), allow_nan=False))
+            assert set(content) == {"title", "facts", "tables", "notes"}
+            assert content["facts"]
+            made.add(what)
+    assert made == set(VIEWS) - {"feature-importance", "compare", "predictions"}
 
 
 def test_a_dataset_shows_people_gestures_folds_and_findings(dataset_folder: Folder) -> None:
@@ -102,7 +102,7 @@ def test_a_dataset_without_labels_has_no_folds(raw_folder: Path, tmp_path: Path)
         inspect("folds", tmp_path / "data")
 
 
-def test_folds_add_up_and_a_shared_subject_is_told(model_folders: tuple[Folder, Folder], tmp_path: Path) -> None:
+def test_folds_add_up_and_a_shared_subject_is_noted(model_folders: tuple[Folder, Folder], tmp_path: Path) -> None:
     folder = model_folders[0]
     view = inspect("folds", folder.path)
     assert sum(row[1] for row in view.tables[0].rows) == view.facts["sequences"] == 48
@@ -141,13 +141,13 @@ def test_features_for_nets_say_that_there_is_no_table(dataset_folder: Folder, tm
 
 def test_oof_shows_both_scenarios_classes_and_subjects(model_folders: tuple[Folder, Folder]) -> None:
     view = inspect("oof", model_folders[0].path)
-    told = tables(view)
-    assert [row[0] for row in told["scores"].rows] == ["all", "imu", "mean"]
-    assert [row[0] for row in told["classes"].rows] == ["Cheek - pinch skin", "Neck - scratch", "non_target"]
-    assert len(told["folds"].rows) == 3
-    worst_first = [sum(row[2:]) for row in told["subjects, worst first"].rows]
+    found = tables(view)
+    assert [row[0] for row in found["scores"].rows] == ["all", "imu", "mean"]
+    assert [row[0] for row in found["classes"].rows] == ["Cheek - pinch skin", "Neck - scratch", "non_target"]
+    assert len(found["folds"].rows) == 3
+    worst_first = [sum(row[2:]) for row in found["subjects, worst first"].rows]
     assert worst_first == sorted(worst_first)
-    assert view.facts["worst_subject"] == told["subjects, worst first"].rows[0][0]
+    assert view.facts["worst_subject"] == found["subjects, worst first"].rows[0][0]
 
 
 def test_oof_with_the_features_shows_orientations(model_folders: tuple[Folder, Folder], feature_folder: Folder) -> None:
@@ -166,7 +166,7 @@ def test_features_of_other_recordings_are_refused(
         inspect("oof", model_folders[0].path, options_of("oof", features=other.path))
 
 
-def test_a_study_with_the_same_names_is_told_apart(
+def test_a_dataset_with_the_same_names_is_recognised_as_another(
     model_folders: tuple[Folder, Folder], feature_folder: Folder, tmp_path: Path
 ) -> None:
     index = feature_folder.read_parquet("index.parquet").with_columns(gesture=pl.lit("Wave hello"))
@@ -179,7 +179,7 @@ def test_a_study_with_the_same_names_is_told_apart(
     assert not (tmp_path / "r.html").exists()
 
 
-def test_one_fold_and_an_absent_class_are_told(feature_folder: Folder, tmp_path: Path) -> None:
+def test_one_fold_and_an_absent_class_are_noted(feature_folder: Folder, tmp_path: Path) -> None:
     folder = train_toy(feature_folder, tmp_path / "toy")
     table = folder.read_parquet(oof.OOF).filter((pl.col("fold") == 0) & (pl.col("gesture") != "Neck - scratch"))
     partial = rewritten(folder, tmp_path / "partial", oof=table)
@@ -202,11 +202,11 @@ def test_training_shows_each_fold(model_folders: tuple[Folder, Folder], blend_fo
 
 def test_a_blend_shows_weights_scores_and_what_members_add(blend_folder: Folder) -> None:
     view = inspect("blend", blend_folder.path)
-    told = tables(view)
-    assert [row[0] for row in told["members"].rows] == ["soft", "sharp"]
+    found = tables(view)
+    assert [row[0] for row in found["members"].rows] == ["soft", "sharp"]
     assert inspect("oof", blend_folder.path).facts["score"] == pytest.approx(view.facts["score"])
-    alone = {row[0]: row[1] for row in told["what each member adds, in-sample"].rows}
-    scores = {row[0]: row[3] for row in told["members"].rows}
+    alone = {row[0]: row[1] for row in found["what each member adds, in-sample"].rows}
+    scores = {row[0]: row[3] for row in found["members"].rows}
     assert alone == {"soft": pytest.approx(scores["sharp"]), "sharp": pytest.approx(scores["soft"])}
 
 
@@ -266,12 +266,12 @@ def test_no_path_that_a_manifest_names_is_opened(
     for elsewhere in ("private/data", "data"):
         shutil.copytree(dataset_folder.path, tmp_path / elsewhere)
     stranger = shutil.copytree(feature_folder.path, tmp_path / "downloads" / "features")
-    told = parse_json((stranger / MANIFEST).read_bytes(), "manifest")
-    ref = told["inputs"][0]
+    manifest = parse_json((stranger / MANIFEST).read_bytes(), "manifest")
+    ref = manifest["inputs"][0]
     names = ["data", "..", "", ".", "../data", str(tmp_path / "data"), "a\0b"]
-    told["inputs"] = [{**ref, "name": name} for name in names]
-    told["command"] = ["bfrbctl", "featurize", str(tmp_path / "private" / "data"), "features"]
-    (stranger / MANIFEST).write_bytes(encode_json(sealed(told)))
+    manifest["inputs"] = [{**ref, "name": name} for name in names]
+    manifest["command"] = ["bfrbctl", "featurize", str(tmp_path / "private" / "data"), "features"]
+    (stranger / MANIFEST).write_bytes(encode_json(sealed(manifest)))
     opened: list[Path] = []
 
     def note(path: Path, *kinds: str) -> Folder:
@@ -291,7 +291,7 @@ def test_an_artefact_with_a_changed_file_is_refused(model_folders: tuple[Folder,
     content = bytearray((copy / "oof.parquet").read_bytes())
     content[100] ^= 1
     (copy / "oof.parquet").write_bytes(bytes(content))
-    with pytest.raises(ArtefactError, match=r"oof\.parquet is not what the manifest tells of"):
+    with pytest.raises(ArtefactError, match=r"oof\.parquet does not match the manifest"):
         inspect("artefact", copy)
 
 
@@ -335,12 +335,12 @@ def test_compare_needs_two_folders(model_folders: tuple[Folder, Folder]) -> None
     ],
 )
 def test_a_manifest_that_cannot_be_is_refused(blend_folder: Folder, tmp_path: Path, key: str, value: object) -> None:
-    told = rf"manifest\.json: ({key} is .*, expected|classes, targets and prior do not fit each other)"
-    with pytest.raises(ArtefactError, match=told), open_output(tmp_path / "odd", Job("blend", {})) as output:
+    message = rf"manifest\.json: ({key} is .*, expected|classes, targets and prior do not fit each other)"
+    with pytest.raises(ArtefactError, match=message), open_output(tmp_path / "odd", Job("blend", {})) as output:
         output.publish("all", {name: blend_folder.read(name) for name in blend_folder.files})
         output.finish({**blend_folder.content, key: value})
     for what in ("blend", "oof"):
-        with pytest.raises(ArtefactError, match=told):
+        with pytest.raises(ArtefactError, match=message):
             inspect(what, tmp_path / "odd")
 
 
@@ -348,7 +348,7 @@ def test_scores_of_another_shape_are_refused(blend_folder: Folder, tmp_path: Pat
     with open_output(tmp_path / "odd", Job("blend", {})) as output:
         output.publish("all", {name: blend_folder.read(name) for name in blend_folder.files} | {"metrics.json": b"{}"})
         output.finish(blend_folder.content)
-    with pytest.raises(ArtefactError, match=r"metrics\.json: does not tell the scores of a blend"):
+    with pytest.raises(ArtefactError, match=r"metrics\.json: lacks the scores of a blend"):
         inspect("blend", tmp_path / "odd")
 
 
@@ -370,7 +370,7 @@ def test_figures_of_a_blend_that_are_no_numbers_are_refused(blend_folder: Folder
     metrics = blend_folder.read_json("metrics.json")
     metrics[key] = spoiled(metrics[key])
     odd = changed(blend_folder, tmp_path / "odd", "metrics.json", encode_json(metrics))
-    with pytest.raises(ArtefactError, match=r"metrics\.json: does not tell the scores of a blend"):
+    with pytest.raises(ArtefactError, match=r"metrics\.json: lacks the scores of a blend"):
         write_report(odd, tmp_path / "odd.html")
 
 

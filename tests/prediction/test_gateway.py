@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Gateway:
-    """What the competition's server does, in this process: one sequence a call, in random order, answers checked."""
+    """What the competition's server does, in this process: one sequence a call, in random order, responses checked."""
 
     served: list[str]
 
@@ -37,14 +37,16 @@ class Gateway:
         Gateway.served.append("serve")
 
     def run_local_gateway(self, data_paths: tuple[str, str]) -> None:
-        test, people = (pl.read_csv(path) for path in data_paths)
+        test, demographics = (pl.read_csv(path) for path in data_paths)
         rows = []
         names = test["sequence_id"].unique().sort().to_numpy()
         for name in np.random.default_rng(0).permutation(names):
             sequence = test.filter(pl.col("sequence_id") == name)
-            answer = self.listeners["predict"](sequence, people.filter(pl.col("subject") == sequence["subject"][0]))
-            assert type(answer) is str
-            rows.append((str(name), answer))
+            response = self.listeners["predict"](
+                sequence, demographics.filter(pl.col("subject") == sequence["subject"][0])
+            )
+            assert type(response) is str
+            rows.append((str(name), response))
         pl.DataFrame(rows, schema=["sequence_id", "gesture"], orient="row").write_parquet("submission.parquet")
 
 
@@ -58,14 +60,14 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def test_the_local_gateway_gets_the_answers_of_predict(
+def test_the_local_gateway_gets_the_predictions_of_predict(
     gateway: None, blend_folder: Folder, raw_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     paths = (raw_folder / "test.csv", raw_folder / "test_demographics.csv")
     kaggle.serve(blend_folder.path, paths)
-    answers = dict(pl.read_parquet("submission.parquet").rows())
-    assert answers == Predictor.open(blend_folder.path).predict_many(*map(pl.read_csv, paths))
+    submitted = dict(pl.read_parquet("submission.parquet").rows())
+    assert submitted == Predictor.open(blend_folder.path).predict_many(*map(pl.read_csv, paths))
 
 
 def test_the_rerun_serves(gateway: None, blend_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,18 +76,18 @@ def test_the_rerun_serves(gateway: None, blend_folder: Folder, monkeypatch: pyte
     assert Gateway.served == ["serve"]
 
 
-def test_a_failure_inside_is_logged_and_answered(
+def test_a_failure_inside_is_logged_and_gets_a_gesture(
     blend_folder: Folder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = kaggle.answering(lambda: Predictor.open(blend_folder.path))
-    assert answer.__name__ == "predict"
+    listener = kaggle.make_listener(lambda: Predictor.open(blend_folder.path))
+    assert listener.__name__ == "predict"
 
     def broken(*_: object, **__: object) -> str:
         raise RuntimeError("the moon")
 
     monkeypatch.setattr(Predictor, "predict", broken)
     with caplog.at_level(logging.ERROR):
-        given = answer(raw_frames(subjects=1, repeats=1), pl.DataFrame())
+        given = listener(raw_frames(subjects=1, repeats=1), pl.DataFrame())
     assert given in blend_folder.content["classes"]
     assert "sequence SEQ_000000 failed" in caplog.text
     assert "the moon" in caplog.text
@@ -102,30 +104,30 @@ def test_a_failure_inside_is_logged_and_answered(
     ],
     ids=["empty", "no rows", "no columns", "text for numbers", "no table"],
 )
-def test_whatever_comes_is_answered_with_a_gesture(sequence: pl.DataFrame, blend_folder: Folder) -> None:
-    answer = kaggle.answering(lambda: Predictor.open(blend_folder.path))
-    for people in (pl.DataFrame(), None):
-        assert answer(sequence, people) in blend_folder.content["classes"]  # type: ignore[arg-type]
+def test_any_input_gets_a_gesture(sequence: pl.DataFrame, blend_folder: Folder) -> None:
+    listener = kaggle.make_listener(lambda: Predictor.open(blend_folder.path))
+    for demographics in (pl.DataFrame(), None):
+        assert listener(sequence, demographics) in blend_folder.content["classes"]  # type: ignore[arg-type]
 
 
 def test_a_sequence_that_cannot_be_used_is_logged_by_its_name(
     blend_folder: Folder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = kaggle.answering(lambda: Predictor.open(blend_folder.path))
+    listener = kaggle.make_listener(lambda: Predictor.open(blend_folder.path))
     still = raw_frames(subjects=1, repeats=1, labelled=False).filter(pl.col("sequence_id") == "SEQ_000001")
     with caplog.at_level(logging.WARNING):
-        given = answer(still.with_columns(acc_x=pl.lit(None, dtype=pl.Float32)), pl.DataFrame())
+        given = listener(still.with_columns(acc_x=pl.lit(None, dtype=pl.Float32)), pl.DataFrame())
     assert given == blend_folder.content["classes"][int(np.argmax(blend_folder.content["prior"]))]
     assert "sequence SEQ_000001 has an acc_ column without any valid value" in caplog.text
 
 
-def test_a_panic_inside_polars_is_answered(blend_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_panic_inside_polars_gets_a_gesture(blend_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     def panic(*_: object) -> None:
         raise pl.exceptions.PanicException("overflow")
 
     monkeypatch.setattr(Predictor, "predict", panic)
-    answer = kaggle.answering(lambda: Predictor.open(blend_folder.path))
-    assert answer(raw_frames(subjects=1, repeats=1), pl.DataFrame()) in blend_folder.content["classes"]
+    listener = kaggle.make_listener(lambda: Predictor.open(blend_folder.path))
+    assert listener(raw_frames(subjects=1, repeats=1), pl.DataFrame()) in blend_folder.content["classes"]
 
 
 def test_the_model_is_loaded_after_the_server_is_there_and_before_it_serves(
@@ -157,9 +159,9 @@ def test_the_model_is_opened_once(blend_folder: Folder) -> None:
         opened.append(1)
         return Predictor.open(blend_folder.path)
 
-    answer = kaggle.answering(open_predictor)
+    listener = kaggle.make_listener(open_predictor)
     table = raw_frames(subjects=1, repeats=1, labelled=False).filter(pl.col("sequence_id") == "SEQ_000001")
-    assert answer(table, pl.DataFrame()) == answer(table, pl.DataFrame())
+    assert listener(table, pl.DataFrame()) == listener(table, pl.DataFrame())
     assert opened == [1]
 
 

@@ -1,4 +1,4 @@
-"""The serving callable under load: whatever comes, and however often, a gesture is the answer and memory stays flat."""
+"""The serving callable under load: any input, however often, gets a gesture, and memory stays flat."""
 
 import logging
 import os
@@ -71,7 +71,7 @@ SOUND: dict[str, Breaking] = {
     "float64 numbers": lambda t, rng: t.with_columns(pl.col(sensors(t)).cast(pl.Float64)),
     "the same row twice": lambda t, rng: pl.concat([t, t.head(3)]),
 }
-"""What must give the answer of the untouched sequence."""
+"""Changes that must not change the prediction of the original sequence."""
 
 BROKEN: dict[str, Breaking] = {
     "no rows": lambda t, rng: t.clear(),
@@ -94,12 +94,12 @@ BROKEN: dict[str, Breaking] = {
     "one pixel column": lambda t, rng: t.drop([name for name in t.columns if name.startswith("tof_")][1:]),
     "counters all the same": lambda t, rng: t.with_columns(sequence_counter=1),
     "counters null": lambda t, rng: t.with_columns(sequence_counter=pl.lit(None, dtype=pl.Int64)),
-    "counters far apart": lambda t, rng: t.with_columns(
+    "counters with gaps": lambda t, rng: t.with_columns(
         sequence_counter=pl.Series(rng.integers(-(2**62), 2**62, t.height))
     ),
     "counters as text": lambda t, rng: t.with_columns(sequence_counter=pl.lit("first")),
     "several subjects": lambda t, rng: t.with_columns(subject=pl.Series([f"S{k % 3}" for k in range(t.height)])),
-    "an unknown subject": lambda t, rng: t.with_columns(subject=pl.lit("nobody")),
+    "an unknown subject": lambda t, rng: t.with_columns(subject=pl.lit("unknown")),
     "several sequences": lambda t, rng: t.with_columns(
         sequence_id=pl.Series([f"Q{k % 4}" for k in range(t.height)], dtype=pl.String)
     ),
@@ -142,8 +142,8 @@ class Stream:
     def person(self, sequence: Table) -> Table:
         return self.people.filter(pl.col("subject") == sequence["subject"][0])
 
-    def call(self, answer: Callable[[Any, Any], str], name: str) -> float:
-        """Make one call, check its answer, give its seconds."""
+    def call(self, listener: Callable[[Any, Any], str], name: str) -> float:
+        """Make one call, check its response, give its seconds."""
         position = int(self.rng.integers(len(self.sequences)))
         sequence = self.sequences[position]
         person = self.person(sequence)
@@ -153,7 +153,7 @@ class Stream:
             given = BROKEN[name](sequence, self.rng)
             person = DEMOGRAPHICS[int(self.rng.integers(len(DEMOGRAPHICS)))](person)
         began = time.perf_counter()
-        gesture = answer(given, person)
+        gesture = listener(given, person)
         seconds = time.perf_counter() - began
         assert type(gesture) is str
         assert gesture in self.predictor.classes
@@ -176,17 +176,17 @@ def unheard_logs() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def test_every_kind_of_broken_sequence_is_answered_and_harms_none_after_it(blend_folder: Folder) -> None:
+def test_every_kind_of_broken_sequence_gets_a_gesture_and_harms_none_after_it(blend_folder: Folder) -> None:
     predictor = Predictor.open(blend_folder.path)
     stream = Stream(predictor, seed=1)
-    answer = gateway.answering(lambda: predictor)
+    listener = gateway.make_listener(lambda: predictor)
     for name in stream.names(200):
-        stream.call(answer, name)
+        stream.call(listener, name)
     assert set(stream.served) == {*SOUND, *BROKEN}
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_what_does_not_matter_changes_no_answer(blend_folder: Folder, name: str) -> None:
+def test_what_does_not_matter_changes_no_prediction(blend_folder: Folder, name: str) -> None:
     predictor = Predictor.open(blend_folder.path)
     stream = Stream(predictor, seed=2)
     for _ in range(4):
@@ -217,12 +217,12 @@ def test_ten_thousand_calls_get_ten_thousand_gestures_in_flat_memory(
 ) -> None:
     predictor = Predictor.open(served_blend)
     stream = Stream(predictor, seed=3)
-    answer = gateway.answering(lambda: predictor)
+    listener = gateway.make_listener(lambda: predictor)
     process = psutil.Process()
     seconds: list[float] = []
     resident: list[tuple[int, float]] = []
     for number, name in enumerate(stream.names(CALLS)):
-        seconds.append(stream.call(answer, name))
+        seconds.append(stream.call(listener, name))
         if number >= 0.3 * CALLS and number % 50 == 0:
             resident.append((number, process.memory_info().rss / 1e6))
     calls, megabytes = np.array(resident).T
@@ -230,6 +230,6 @@ def test_ten_thousand_calls_get_ten_thousand_gestures_in_flat_memory(
     p50, p99 = 1e3 * np.percentile(seconds, [50, 99])
     times = f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, {max(seconds):.2f} s at most"
     memory = f"{megabytes[-1]:.0f} MB resident, {slope:+.2f} MB per 1,000 calls"
-    record_property(f"{len(seconds)} answers under load", f"{times}; {memory}")
+    record_property(f"{len(seconds)} responses under load", f"{times}; {memory}")
     assert sum(stream.served.values()) == CALLS
     assert slope < 1.0

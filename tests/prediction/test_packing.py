@@ -95,9 +95,9 @@ def test_the_wheel_holds_all_modules_with_true_digests(packed: Path) -> None:
     for path in package.rglob("*.py"):
         assert files[f"bfrbctl/{path.relative_to(package)}"] == path.read_bytes()
     info = f"bfrbctl-{bfrbctl.__version__}.dist-info"
-    told = dict(line.rsplit(",", 2)[:2] for line in files[f"{info}/RECORD"].decode().splitlines())
-    assert set(told) == set(files)
-    for member, digest in told.items():
+    record = dict(line.rsplit(",", 2)[:2] for line in files[f"{info}/RECORD"].decode().splitlines())
+    assert set(record) == set(files)
+    for member, digest in record.items():
         true = base64.urlsafe_b64encode(hashlib.sha256(files[member]).digest()).decode().rstrip("=")
         assert digest == ("" if member.endswith("RECORD") else f"sha256={true}")
     assert b"MIT License" in files[f"{info}/licenses/LICENSE"]
@@ -148,9 +148,9 @@ def test_every_licence_and_the_longest_names_are_fine() -> None:
 def relist(path: Path, name: str, content: bytes) -> None:
     """Do what an attacker would: put a file there and make the manifest agree with it."""
     (path / name).write_bytes(content)
-    told = json.loads((path / MANIFEST).read_text())
-    told["files"][name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (path / MANIFEST).write_bytes(encode_json(sealed(told)))
+    manifest = json.loads((path / MANIFEST).read_text())
+    manifest["files"][name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (path / MANIFEST).write_bytes(encode_json(sealed(manifest)))
 
 
 def add(name: str) -> Callable[[Path], None]:
@@ -175,20 +175,20 @@ def swell(path: Path) -> None:
     name = "member-0.fold-0.toy.npz"
     relist(path, name, b"x")
     os.truncate(path / name, 5 << 30)  # sparse: it takes no room on the disk
-    told = json.loads((path / MANIFEST).read_text())
-    told["files"][name]["size"] = 5 << 30
-    (path / MANIFEST).write_bytes(encode_json(sealed(told)))
+    manifest = json.loads((path / MANIFEST).read_text())
+    manifest["files"][name]["size"] = 5 << 30
+    (path / MANIFEST).write_bytes(encode_json(sealed(manifest)))
     (path / PACK).unlink()
     for beside in ("README.md", "submission.py", f"bfrbctl-{bfrbctl.__version__}-py3-none-any.whl"):
         (path / beside).unlink()
 
 
 def list_beside(path: Path) -> None:
-    told = json.loads((path / PACK).read_text())
+    manifest = json.loads((path / PACK).read_text())
     content = b"import os"
     (path / "sitecustomize.py").write_bytes(content)
-    told["files"]["sitecustomize.py"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (path / PACK).write_bytes(encode_json(sealed(told)))
+    manifest["files"]["sitecustomize.py"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (path / PACK).write_bytes(encode_json(sealed(manifest)))
 
 
 UNSAFE: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -281,8 +281,8 @@ def test_the_command_packs_and_tells_the_digest(
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stop:
         main()
-    told = json.loads(capsys.readouterr().out)
-    assert (stop.value.code, told["sha256"], told["id"]) == (0, blend_folder.sha256, "jane/my-bfrb-blend")
+    shown = json.loads(capsys.readouterr().out)
+    assert (stop.value.code, shown["sha256"], shown["id"]) == (0, blend_folder.sha256, "jane/my-bfrb-blend")
     assert json.loads((tmp_path / "upload" / METADATA).read_text())["licenses"] == [{"name": "apache-2.0"}]
     assert call(words[1:], monkeypatch, capsys)[0] == 5
     assert call([*words[1:], "--force", "--licence", "MIT"], monkeypatch, capsys)[0] == 2

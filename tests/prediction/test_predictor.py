@@ -52,25 +52,25 @@ def test_raw_and_prepared_input_give_the_same_predictions(
 def test_one_sequence_at_a_time_gives_the_same_as_all_at_once(predictor: Predictor, dataset_folder: Folder) -> None:
     recordings, _ = read_recordings(dataset_folder, dataset_folder.read_parquet("sequences.parquet"), 0)
     recordings = partly_imu_only(recordings, np.arange(recordings.n_sequences) % 2 == 1)
-    together = predictor.answer(recordings).proba
+    together = predictor.predict_batch(recordings).proba
     for position in range(0, recordings.n_sequences, 3):
-        alone = predictor.answer(recordings.take(np.array([position]))).proba
+        alone = predictor.predict_batch(recordings.take(np.array([position]))).proba
         assert np.array_equal(alone[0], together[position])
 
 
 @pytest.mark.parametrize("cores", [1, 2])
-def test_recordings_in_pieces_get_the_answers_of_all_at_once(
+def test_recordings_in_chunks_get_the_predictions_of_all_at_once(
     predictor: Predictor, dataset_folder: Folder, monkeypatch: pytest.MonkeyPatch, cores: int
 ) -> None:
     recordings, _ = read_recordings(dataset_folder, dataset_folder.read_parquet("sequences.parquet"), 0)
     recordings = partly_imu_only(recordings, np.arange(recordings.n_sequences) % 3 == 1)
-    together = predictor.answer(recordings)
+    together = predictor.predict_batch(recordings)
     monkeypatch.setattr("bfrbctl.prediction.predictor.joblib.cpu_count", lambda: cores)
-    for piece in (1, 5, recordings.n_sequences - 1):
-        monkeypatch.setattr("bfrbctl.prediction.predictor._PIECE", piece)
-        answers = predictor.answer(recordings)
-        assert np.array_equal(answers.proba, together.proba)
-        assert np.array_equal(answers.positions, together.positions)
+    for size in (1, 5, recordings.n_sequences - 1):
+        monkeypatch.setattr("bfrbctl.prediction.predictor._CHUNK", size)
+        found = predictor.predict_batch(recordings)
+        assert np.array_equal(found.proba, together.proba)
+        assert np.array_equal(found.positions, together.positions)
 
 
 @pytest.mark.parametrize("cores", [1, 2])
@@ -79,7 +79,7 @@ def test_a_piece_that_fails_ends_the_answer(
 ) -> None:
     recordings, _ = read_recordings(dataset_folder, dataset_folder.read_parquet("sequences.parquet"), 0)
     monkeypatch.setattr("bfrbctl.prediction.predictor.joblib.cpu_count", lambda: cores)
-    monkeypatch.setattr("bfrbctl.prediction.predictor._PIECE", 2)
+    monkeypatch.setattr("bfrbctl.prediction.predictor._CHUNK", 2)
     assert recordings.n_sequences > 8
     compute, begun = Predictor._features, []
 
@@ -91,7 +91,7 @@ def test_a_piece_that_fails_ends_the_answer(
 
     monkeypatch.setattr(Predictor, "_features", failing)
     with pytest.raises(DataError, match="no more"):
-        predictor.answer(recordings)
+        predictor.predict_batch(recordings)
     assert len(begun) <= 3
 
 
@@ -101,11 +101,13 @@ def test_imu_only_recordings_get_the_imu_only_weights(predictor: Predictor, data
     assert predictor.mixtures is not None
     swapped = replace(predictor, mixtures={"all": predictor.mixtures["imu"], "imu": predictor.mixtures["all"]})
     all_as_imu = replace(predictor, mixtures=dict.fromkeys(("all", "imu"), predictor.mixtures["imu"]))
-    assert np.array_equal(predictor.answer(bare).proba, all_as_imu.answer(bare).proba)
+    assert np.array_equal(predictor.predict_batch(bare).proba, all_as_imu.predict_batch(bare).proba)
     assert swapped.mixtures is not None
     assert np.array_equal(
-        predictor.answer(recordings).proba,
-        replace(all_as_imu, mixtures=dict.fromkeys(("all", "imu"), predictor.mixtures["all"])).answer(recordings).proba,
+        predictor.predict_batch(recordings).proba,
+        replace(all_as_imu, mixtures=dict.fromkeys(("all", "imu"), predictor.mixtures["all"]))
+        .predict_batch(recordings)
+        .proba,
     )
 
 
@@ -115,9 +117,9 @@ def test_sensors_that_the_model_does_not_know_or_lacks_do_not_matter(
     recordings, _ = read_recordings(dataset_folder, dataset_folder.read_parquet("sequences.parquet"), 0)
     bare = replace(recordings, thm=np.full_like(recordings.thm, np.nan), tof=np.full_like(recordings.tof, TOF_MISSING))
     without = replace(recordings.conform(replace(recordings.layout, thm=(), tof=())))
-    assert np.array_equal(predictor.answer(bare).proba, predictor.answer(without).proba)
+    assert np.array_equal(predictor.predict_batch(bare).proba, predictor.predict_batch(without).proba)
     more = recordings.conform(replace(recordings.layout, thm=(1, 2, 4), tof=(1, 5)))
-    assert np.array_equal(predictor.answer(recordings).proba, predictor.answer(more).proba)
+    assert np.array_equal(predictor.predict_batch(recordings).proba, predictor.predict_batch(more).proba)
 
 
 def test_labelled_input_is_scored(predictor: Predictor, raw_folder: Path, tmp_path: Path) -> None:
@@ -164,7 +166,7 @@ def test_scattered_rows_are_predicted_alike(predictor: Predictor, tmp_path: Path
 def test_recordings_of_another_rate_are_refused(predictor: Predictor, dataset_folder: Folder) -> None:
     recordings, _ = read_recordings(dataset_folder, dataset_folder.read_parquet("sequences.parquet"), 0)
     with pytest.raises(DataError, match="have 50 frames a second"):
-        predictor.answer(replace(recordings, rate_hz=50.0))
+        predictor.predict_batch(replace(recordings, rate_hz=50.0))
 
 
 def test_a_split_that_is_not_there_is_refused(predictor: Predictor, tmp_path: Path) -> None:
@@ -173,7 +175,7 @@ def test_a_split_that_is_not_there_is_refused(predictor: Predictor, tmp_path: Pa
         open_input(raw, predictor, split="test")
 
 
-def test_a_model_by_itself_answers_too(model_folders: tuple[Folder, Folder], raw_folder: Path, tmp_path: Path) -> None:
+def test_a_model_by_itself_predicts_too(model_folders: tuple[Folder, Folder], raw_folder: Path, tmp_path: Path) -> None:
     single = Predictor.open(model_folders[0].path)
     assert single.mixtures is None
     assert predicted(raw_folder, single, tmp_path / "p").content["n_sequences"] == 16
@@ -194,11 +196,11 @@ def test_a_model_whose_parts_do_not_fit_is_refused(
 
 
 def test_a_blend_whose_member_has_other_classes_is_refused(blend_folder: Folder, tmp_path: Path) -> None:
-    told = blend_folder.read_json("member-0.json")
-    told["content"]["classes"] = told["content"]["classes"][::-1]
+    member = blend_folder.read_json("member-0.json")
+    member["content"]["classes"] = member["content"]["classes"][::-1]
     with open_output(tmp_path / "b", Job("blend", {})) as output:
         files = {name: blend_folder.read(name) for name in blend_folder.files}
-        output.publish("all", {**files, "member-0.json": encode_json(told)})
+        output.publish("all", {**files, "member-0.json": encode_json(member)})
         output.finish(blend_folder.content)
     with pytest.raises(ArtefactError, match="other classes than the blend"):
         Predictor.open(tmp_path / "b")
@@ -211,12 +213,12 @@ def test_a_sequence_in_memory_gets_the_answer_of_the_file(
     predictor: Predictor, raw_folder: Path, tmp_path: Path
 ) -> None:
     folder = predicted(raw_folder, predictor, tmp_path / "p")
-    answers = dict(folder.read_parquet("submission.parquet").rows())
-    table, people = pl.read_csv(raw_folder / "test.csv"), pl.read_csv(raw_folder / "test_demographics.csv")
-    assert predictor.predict_many(table, people) == answers
+    submitted = dict(folder.read_parquet("submission.parquet").rows())
+    table, demographics = pl.read_csv(raw_folder / "test.csv"), pl.read_csv(raw_folder / "test_demographics.csv")
+    assert predictor.predict_many(table, demographics) == submitted
     for name, part in table.group_by("sequence_id"):
         shuffled = part.select(reversed(part.columns)).sample(fraction=1.0, shuffle=True, seed=1)
-        assert predictor.predict(shuffled, people) == answers[str(name[0])]
+        assert predictor.predict(shuffled, demographics) == submitted[str(name[0])]
 
 
 def test_pandas_tables_are_taken_too(predictor: Predictor) -> None:
@@ -321,7 +323,7 @@ def test_a_member_left_out_leaves_its_weight_to_the_others(
     given = [members.predict_proba(features) for features, members in _asked(everything, recordings)]
     mixture = everything.mixtures["all"]
     alone = replace(mixture, temperatures=mixture.temperatures[1:], weights=(1.0,)).mix(given[1:])
-    assert np.array_equal(without.answer(recordings).proba, alone)
+    assert np.array_equal(without.predict_batch(recordings).proba, alone)
 
 
 def _asked(predictor: Predictor, recordings: RecordingBatch) -> list[tuple[FeatureBatch, Member]]:
@@ -384,16 +386,16 @@ def test_probabilities_of_frames_in_memory_come_as_a_table_with_the_names_of_the
 ) -> None:
     recordings, _ = read_recordings(dataset_folder, dataset_folder.read_parquet("sequences.parquet"), 0)
     frames = raw_frames(subjects=2, seed=4)
-    people = pl.DataFrame({"subject": frames["subject"].unique().sort(), "handedness": [1, 0]})
-    table = predictor.predict_proba(frames, people)
+    demographics = pl.DataFrame({"subject": frames["subject"].unique().sort(), "handedness": [1, 0]})
+    table = predictor.predict_proba(frames, demographics)
     assert table.columns == ["sequence_id", *predictor.classes]
     assert table["sequence_id"].to_list() == frames["sequence_id"].unique().sort().to_list()
     assert np.allclose(table.drop("sequence_id").sum_horizontal(), 1, atol=1e-5)
     one = frames.filter(pl.col("sequence_id") == table["sequence_id"][1])
-    assert predictor.predict_proba(one, people).equals(table[1:2])
+    assert predictor.predict_proba(one, demographics).equals(table[1:2])
     batch = predictor.predict_proba(recordings)
     assert batch["sequence_id"].to_list() == list(recordings.sequence_ids)
-    assert np.array_equal(batch.drop("sequence_id").to_numpy(), predictor.answer(recordings).proba)
+    assert np.array_equal(batch.drop("sequence_id").to_numpy(), predictor.predict_batch(recordings).proba)
 
 
 def test_a_sequence_that_cannot_be_used_gets_the_shares_of_training(predictor: Predictor) -> None:

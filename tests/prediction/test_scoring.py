@@ -1,4 +1,4 @@
-"""Scoring predictions: answers joined by sequence_id, what is left out, and scores that are in-sample."""
+"""Scoring predictions: labels joined by sequence_id, what is left out, and scores that are in-sample."""
 
 import doctest
 import json
@@ -21,7 +21,7 @@ from bfrbctl.inspection.options import Options
 from bfrbctl.inspection.views.artefacts import predictions_view
 from bfrbctl.prediction import scoring
 from bfrbctl.prediction.predictor import Predictor
-from bfrbctl.prediction.scoring import read_answers
+from bfrbctl.prediction.scoring import read_labels
 from bfrbctl.prediction.submission import open_input, predict, sensor_warnings
 from bfrbctl.schema import SensorLayout
 from tests.raw_recordings import raw_frames, write_raw
@@ -34,12 +34,12 @@ def predictor(blend_folder: Folder) -> Predictor:
 
 def scored(source: Path, predictor: Predictor, out: Path, given: Path | None = None, split: str = "test") -> Folder:
     with open_output(out, Job("predictions", {})) as output:
-        table = read_answers(given) if given else None
-        return predict(open_input(source, predictor, split=split), predictor, output, answers=table)
+        table = read_labels(given) if given else None
+        return predict(open_input(source, predictor, split=split), predictor, output, labels=table)
 
 
-def answered(raw_folder: Path, path: Path, *, drop: int = 0, more: Sequence[tuple[str, str]] = ()) -> Path:
-    """Answers of the test split, in another order, with another column: gestures in turn."""
+def write_labels(raw_folder: Path, path: Path, *, drop: int = 0, more: Sequence[tuple[str, str]] = ()) -> Path:
+    """Labels of the test split, in another order, with another column: gestures in turn."""
     ids = pl.read_csv(raw_folder / "test.csv")["sequence_id"].unique().sort()[drop:]
     names = ("Cheek - pinch skin", "Neck - scratch", "Text on phone", "Wave hello")
     rows = [*((name, names[n % 4]) for n, name in enumerate(ids)), *more]
@@ -49,11 +49,11 @@ def answered(raw_folder: Path, path: Path, *, drop: int = 0, more: Sequence[tupl
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet", "A.CSV"])
-def test_answers_score_a_test_split_by_sequence_id(
+def test_labels_score_a_test_split_by_sequence_id(
     predictor: Predictor, raw_folder: Path, tmp_path: Path, name: str
 ) -> None:
-    folder = scored(raw_folder, predictor, tmp_path / "p", answered(raw_folder, tmp_path / name))
-    truth = dict(read_answers(tmp_path / name).table.iter_rows())
+    folder = scored(raw_folder, predictor, tmp_path / "p", write_labels(raw_folder, tmp_path / name))
+    truth = dict(read_labels(tmp_path / name).table.iter_rows())
     said = folder.read_parquet("submission.parquet")
     positions = [
         oof.class_positions(found, predictor.classes)
@@ -64,7 +64,7 @@ def test_answers_score_a_test_split_by_sequence_id(
     assert {key: metrics[key] for key in expected} == folder.content["score"] == expected
     assert metrics["n_labelled"] == folder.content["n_labelled"] == 16
     proba = folder.read_parquet("predictions.parquet").select(oof.proba_columns(4)).to_numpy()
-    ranked = ranking_figures(*positions, proba, predictor.classes, predictor.targets)
+    ranked = ranking_figures(*positions, proba, predictor.space)
     assert {key: metrics[key] for key in ranked} == ranked
     assert metrics["headline"] == folder.content["headline"] == "score"
     rows = next(
@@ -76,14 +76,14 @@ def test_answers_score_a_test_split_by_sequence_id(
     assert [row[5] or 0.0 for row in rows if row[2]] == sorted(row[5] or 0.0 for row in rows if row[2])
     assert metrics["in_sample"]["sequences"] == 0
     assert folder.content["answers"]["name"] == name
-    assert not [line for line in folder.content["warnings"] if "answer" in line]
+    assert not [line for line in folder.content["warnings"] if "label" in line]
 
 
-def test_what_answers_leave_out_is_counted(
+def test_what_labels_leave_out_is_counted(
     predictor: Predictor, raw_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     more = [("SEQ_777777", "Wave hello"), ("SEQ_888888", "Yawn")]
-    path = answered(raw_folder, tmp_path / "a.csv", drop=3, more=more)
+    path = write_labels(raw_folder, tmp_path / "a.csv", drop=3, more=more)
     table = pl.read_csv(path)
     strange = table["sequence_id"][-1]
     table.with_columns(
@@ -93,15 +93,15 @@ def test_what_answers_leave_out_is_counted(
     metrics = folder.read_json("metrics.json")
     assert (metrics["n_labelled"], metrics["n_unknown_gesture"]) == (12, 1)
     text = "\n".join(folder.content["warnings"])
-    assert "a.csv: has no answer for 3 of 16 sequences" in text
-    assert "2 answers are of sequences that were not predicted (SEQ_888888, SEQ_777777)" in text
+    assert "a.csv: has no label for 3 of 16 sequences" in text
+    assert "2 labels are of sequences that were not predicted (SEQ_888888, SEQ_777777)" in text
     assert "1 of 13 sequences have a gesture that the model does not know (Yawn)" in text
     assert all(line in caplog.text for line in folder.content["warnings"])
 
 
-def test_answers_of_another_input_are_refused(predictor: Predictor, raw_folder: Path, tmp_path: Path) -> None:
+def test_labels_of_another_input_are_refused(predictor: Predictor, raw_folder: Path, tmp_path: Path) -> None:
     pl.DataFrame({"sequence_id": ["A"], "gesture": ["Wave hello"]}).write_csv(tmp_path / "other.csv")
-    with pytest.raises(DataError, match=r"answers none of the 16 sequences predicted; it knows A, predicted are SEQ_9"):
+    with pytest.raises(DataError, match=r"for any of the 16 predicted sequences; it knows A, predicted are SEQ_9"):
         scored(raw_folder, predictor, tmp_path / "p", tmp_path / "other.csv")
 
 
@@ -112,28 +112,28 @@ def test_answers_of_another_input_are_refused(predictor: Predictor, raw_folder: 
         ("a.csv", {"sequence_id": ["A"]}, "lacks column gesture", DataError),
         ("a.csv", {"sequence_id": ["A", None], "gesture": ["x", "y"]}, "1 of 2 rows have no sequence_id", DataError),
         ("a.csv", {"sequence_id": ["A", "A"], "gesture": ["x", "y"]}, "has two gestures for sequence A", DataError),
-        ("a.csv", {"sequence_id": ["A"], "gesture": [None]}, "has no answer", DataError),
+        ("a.csv", {"sequence_id": ["A"], "gesture": [None]}, "has no label", DataError),
         ("a.xlsx", {"sequence_id": ["A"], "gesture": ["x"]}, "ends in .csv or .parquet", UsageError),
     ],
 )
-def test_tables_that_are_no_answers_are_explained(
+def test_tables_without_labels_are_explained(
     tmp_path: Path, name: str, table: dict[str, list[str]], match: str, kind: type[BfrbError]
 ) -> None:
     pl.DataFrame(table).write_csv(tmp_path / name)
     with pytest.raises(kind, match=match):
-        read_answers(tmp_path / name)
+        read_labels(tmp_path / name)
 
 
 def test_a_file_that_is_not_there_or_broken_is_named(tmp_path: Path) -> None:
     (tmp_path / "b.parquet").write_bytes(b"PAR1 no")
     for name in ("none.csv", "none.parquet", "b.parquet"):
         with pytest.raises(DataError, match=f"{name}: cannot be read"):
-            read_answers(tmp_path / name)
+            read_labels(tmp_path / name)
 
 
 def test_ids_that_look_like_numbers_stay_text_and_repeated_rows_count_once(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("gesture,sequence_id\nx,007\nx,007\ny,8\n,9\n")
-    assert read_answers(tmp_path / "a.csv").table.rows() == [("007", "x"), ("8", "y")]
+    assert read_labels(tmp_path / "a.csv").table.rows() == [("007", "x"), ("8", "y")]
 
 
 def test_the_line_about_in_sample_scores_is_as_its_docstring_says() -> None:
@@ -173,7 +173,7 @@ def test_of_a_mixed_input_new_sequences_are_scored_apart(predictor: Predictor, t
     assert set(metrics["score_of_new_sequences"]) == set(folder.content["score"])
 
 
-def test_new_sequences_of_known_subjects_are_told(predictor: Predictor, tmp_path: Path) -> None:
+def test_new_sequences_of_known_subjects_are_reported(predictor: Predictor, tmp_path: Path) -> None:
     new = raw_frames(subjects=2, seed=5).with_columns(pl.col("sequence_id").str.replace("SEQ_0", "SEQ_7"))
     folder = scored(write_raw(tmp_path / "new", new), predictor, tmp_path / "p", split="train")
     assert folder.read_json("metrics.json")["in_sample"] == {"sequences": 0, "of_known_subjects": 16}
@@ -193,7 +193,7 @@ def test_a_sequence_that_cannot_be_used_was_in_no_training(predictor: Predictor,
     table, here = raw_frames(subjects=1, labelled=False), pl.col("sequence_id") == "SEQ_000002"
     broken = table.with_columns(acc_x=pl.when(here).then(None).otherwise("acc_x"))
     raw = write_raw(tmp_path / "raw", broken, split="test")
-    folder = scored(raw, predictor, tmp_path / "p", answered(raw, tmp_path / "a.csv"))
+    folder = scored(raw, predictor, tmp_path / "p", write_labels(raw, tmp_path / "a.csv"))
     metrics = folder.read_json("metrics.json")
     assert (metrics["n_labelled"], folder.content["n_problems"]) == (8, 1)
     assert metrics["in_sample"] == {"sequences": 7, "of_known_subjects": 7}
@@ -208,10 +208,10 @@ def test_a_folder_of_before_digests_opens(model_folders: tuple[Folder, Folder]) 
 
 
 def test_no_name_is_in_the_digests_and_all_folds_are(model_folders: tuple[Folder, Folder]) -> None:
-    told = model_folders[0].content[TRAINED_ON]
-    text = json.dumps(told)
+    digests = model_folders[0].content[TRAINED_ON]
+    text = json.dumps(digests)
     assert "SEQ" not in text and "SUBJ" not in text
-    assert (len(told["sequences"]), len(told["subjects"])) == (48 * 16, 6 * 16)
+    assert (len(digests["sequences"]), len(digests["subjects"])) == (48 * 16, 6 * 16)
 
 
 def test_digests_are_represented_by_their_number() -> None:
@@ -229,10 +229,10 @@ def test_a_sequence_of_the_same_name_but_another_length_is_another_one() -> None
     assert known.has_subject("S") and not known.has_subject(None) and not known.has_subject("")
 
 
-@pytest.mark.parametrize("told", [None, {}, {"sequences": "abc", "subjects": ""}, {"sequences": "G" * 16}])
-def test_digests_that_cannot_be_are_refused(told: object) -> None:
+@pytest.mark.parametrize("entry", [None, {}, {"sequences": "abc", "subjects": ""}, {"sequences": "G" * 16}])
+def test_digests_that_cannot_be_are_refused(entry: object) -> None:
     with pytest.raises(ArtefactError, match="has no digests of"):
-        read_trained_on([{TRAINED_ON: told}], "manifest.json")
+        read_trained_on([{TRAINED_ON: entry}], "manifest.json")
 
 
 # ------------------------------------------------------------------------------------------- a model that does not fit

@@ -53,10 +53,9 @@ def test_the_memory_of_a_cluster_is_not_divided_and_a_number_of_threads_stays(fe
 def test_every_sequence_has_a_class_of_its_gesture(feature_folder: Folder, labels: Any) -> None:
     index, _ = read_features(feature_folder, parts=())
     data = labelled_sequences(feature_folder, index, labels)
-    gesture_of = data.joint.gesture_of if data.joint else range(len(data.gestures))
-    assert len(data.classes) == len(data.targets) == len(gesture_of)
-    assert [data.gestures[gesture_of[label]] for label in data.labels] == index["gesture"].to_list()
-    assert list(data.targets) == [data.gesture_targets[gesture] for gesture in gesture_of]
+    space = data.space
+    assert space.is_joint == (labels == "joint")
+    assert [space.gestures[space.gesture_of[label]] for label in data.labels] == index["gesture"].to_list()
     held = np.stack([data.held_out(fold) for fold in range(3)])
     assert (held.sum(axis=0) == 1).all()
 

@@ -26,13 +26,13 @@ def artefact_view(folder: Folder, options: Options) -> View:
     Raises
     ------
     ArtefactError
-        Naming the files that are not what the manifest tells.
+        Naming the files that do not match the manifest.
     """
     manifest = folder.manifest
     changed = [name for name, entry in folder.files.items() if file_sha256(folder.path / name) != entry.sha256]
     if changed:
         raise ArtefactError(
-            f"{folder.path}: {examples(changed)} is not what the manifest tells of (sha256 differs)",
+            f"{folder.path}: {examples(changed)} does not match the manifest (sha256 differs)",
             hint="it was damaged or changed; make or download the folder again",
         )
     facts = {
@@ -50,7 +50,7 @@ def artefact_view(folder: Folder, options: Options) -> View:
     versions = tuple(sorted((str(k), str(v)) for k, v in (manifest.get("libraries") or {}).items()))
     lineage = tuple(_lineage(folder, 1, options.inputs))
     away = sorted({row[1] for row in lineage if row[4] == "not found beside it"})
-    unknown = "its own inputs are not known; --inputs DIR tells where it is"
+    unknown = "its own inputs are not known; give the folder it lies in with --inputs DIR"
     notes = [f"{examples(away)} is not beside this folder: {unknown}"] if away else []
     tables = (
         Table("lineage", ("level", "input", "kind", "sha256", "where"), lineage),
@@ -86,9 +86,9 @@ def _lineage(folder: Folder, level: int, inputs: Sequence[Path]) -> Iterator[tup
 
 
 def _find(folder: Folder, name: str, digest: str, inputs: Sequence[Path]) -> Folder | None:
-    """Find an input beside the folder or where the user says; None when it is not there or was made anew.
+    """Find an input beside the folder or where the user says; None when it is not there or was made again.
 
-    The manifest may be a stranger's: no path that it tells is opened, and of a name only what can be a plain one.
+    The manifest may be a stranger's: no path in it is opened, and a name only if it is a plain one.
     """
     places = list(inputs)
     if name not in ("", ".", "..") and Path(name).name == name:

@@ -8,7 +8,9 @@ import numpy as np
 
 from bfrbctl.arrays.ragged import AnyArray, Float32, Int64
 from bfrbctl.artefacts.folders import Folder
-from bfrbctl.ensemble.mixing import BlendConfig, fit_temperature, nesting_groups, temper
+from bfrbctl.ensemble.fitting import fit_temperature
+from bfrbctl.ensemble.mixing import BlendConfig, temper
+from bfrbctl.ensemble.nesting import nesting_groups
 from bfrbctl.evaluation.metrics import log_loss
 from bfrbctl.evaluation.oof import OofScenario
 from bfrbctl.inspection.figures import Lines, Series
@@ -58,12 +60,12 @@ def calibration_view(folder: Folder, _: Options) -> View:
 
 
 def _reliability_table(title: str, before: Sequence[Bin], after: Sequence[Bin]) -> Table:
-    told: dict[int, list[Any]] = {}
+    cells_of: dict[int, list[Any]] = {}
     for place, bins in ((0, before), (3, after)):
         for found in bins:
-            cells = told.setdefault(found.number, [None] * 6)
+            cells = cells_of.setdefault(found.number, [None] * 6)
             cells[place : place + 3] = [found.n, found.mean, found.right]
-    rows = tuple((n / N_BINS, (n + 1) / N_BINS, *cells) for n, cells in sorted(told.items()))
+    rows = tuple((n / N_BINS, (n + 1) / N_BINS, *cells) for n, cells in sorted(cells_of.items()))
     columns = ("sequences", "mean probability", "share right")
     return Table(title, ("from", "to", *columns, *(f"{name} after" for name in columns)), rows)
 
@@ -79,7 +81,7 @@ def _notes(part: OofScenario) -> tuple[str, ...]:
 def nested_temperature(part: OofScenario, epsilon: float) -> tuple[Float32, list[float]]:
     """Temper each fold with what fits the other folds best: probabilities, and the temperature of each fold.
 
-    Groups of subjects stand for folds where there is one fold only; see `mixing.nesting_groups`.
+    Groups of subjects stand for folds where there is one fold only; see `nesting.nesting_groups`.
     """
     alone = len(np.unique(part.folds)) == 1 and len(np.unique(part.groups)) == 1
     groups = part.folds if alone else nesting_groups(part)

@@ -1,4 +1,4 @@
-"""View of two models side by side, with the interval of their difference, and what that interval holds."""
+"""View of two models side by side, with the interval of their difference, and what that interval covers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +11,7 @@ from bfrbctl.artefacts.folders import Folder
 from bfrbctl.ensemble.blending import aligned_members
 from bfrbctl.errors import UsageError
 from bfrbctl.evaluation.bootstrap import Ranking, Scorer, Tally, auc_interval, drawn_scores, interval
+from bfrbctl.evaluation.classes import ClassSpace, gesture_space
 from bfrbctl.evaluation.discrimination import positive_side, ranking_figures
 from bfrbctl.evaluation.metrics import has_two_sides, hierarchical_f1, score_name
 from bfrbctl.evaluation.oof import OofScenario
@@ -27,19 +28,20 @@ SeedScores = Mapping[str, Float64]
 
 
 def compare_view(folder: Folder, options: Options) -> View:
-    """Show how far B is from A: the same sequences, the same drawings of subjects, and the spread over seeds."""
+    """Show how far B is from A: the same sequences, the same draws of subjects, and the variation over seeds."""
     if options.other is None:
         raise UsageError("compare: expected two folders", hint="bfrbctl inspect compare A B")
     other = options.other
     scenarios = max(scenarios_of(folder.content), scenarios_of(other.content), key=len)
     ours, theirs = ({name: table[name] for name in scenarios} for table in aligned_members([folder, other]))
-    targets, classes = folder.content["targets"], folder.content["classes"]
+    space = gesture_space(folder.content)
+    targets = space.targets
     seeds = [seed_scores(each, scenarios) for each in (folder, other)]
     rows, moves, facts = [], [], {"A": folder.path.name, "B": other.path.name}
     for scenario, verdict in zip(scenarios, for_each(scenarios, "verdict"), strict=True):
         a, b = ours[scenario], theirs[scenario]
-        spreads = [None if each is None else each[scenario] for each in seeds]
-        row, facts[verdict.replace(" ", "_")] = _compared(a, b, targets, spreads, seed=options.seed)
+        by_seed = [None if each is None else each[scenario] for each in seeds]
+        row, facts[verdict.replace(" ", "_")] = _compared(a, b, space, by_seed, seed=options.seed)
         rows.append((scenario, *row))
         right_a, right_b = a.predicted == a.truth, b.predicted == b.truth
         both = [int(x.sum()) for x in (right_a & right_b, right_a & ~right_b, ~right_a & right_b, ~right_a & ~right_b)]
@@ -49,11 +51,11 @@ def compare_view(folder: Folder, options: Options) -> View:
     what = "scores" if has_two_sides(targets) else score_name(targets)
     tables = (
         Table(what, (*columns, *trained), tuple(rows)),
-        *_auc_table(ours, theirs, classes, targets, seed=options.seed),
-        *ranking_differences(*(_ranking(part, classes, targets) for part in (ours, theirs))),
+        *_auc_table(ours, theirs, space, seed=options.seed),
+        *ranking_differences(*(_ranking(part, space) for part in (ours, theirs))),
         Table("sequences", ("scenario", "both right", "only A right", "only B right", "both wrong"), tuple(moves)),
         *_seed_table(seeds, scenarios, score_name(targets)),
-        _class_differences(ours, theirs, classes, targets),
+        _class_differences(ours, theirs, space),
     )
     bars = Bars(
         "B - A, with 95 % interval by subject",
@@ -67,21 +69,21 @@ def compare_view(folder: Folder, options: Options) -> View:
 
 
 def seed_scores(folder: Folder, scenarios: Sequence[str]) -> SeedScores | None:
-    """Score the model of each seed by itself; None where the folder does not hold the answers of two seeds."""
-    answers = read_seed_predictions(folder)
-    if answers is None:
+    """Score the model of each seed by itself; None where the folder does not hold the predictions of two seeds."""
+    seeds = read_seed_predictions(folder)
+    if seeds is None:
         return None
     targets = folder.content["targets"]
     return {
-        name: np.array([hierarchical_f1(answers.truth, one, targets).score for one in answers.predicted[name]])
+        name: np.array([hierarchical_f1(seeds.truth, one, targets).score for one in seeds.predicted[name]])
         for name in scenarios
     }
 
 
 def _compared(
-    a: OofScenario, b: OofScenario, targets: Sequence[bool], seeds: Sequence[Float64 | None], *, seed: int
+    a: OofScenario, b: OofScenario, space: ClassSpace, seeds: Sequence[Float64 | None], *, seed: int
 ) -> tuple[tuple[Any, ...], str]:
-    score_a, score_b, gains = _paired([Tally.of(part, targets) for part in (a, b)], seed)
+    score_a, score_b, gains = _paired([Tally.of(part, space) for part in (a, b)], seed)
     gain, (low, high) = score_b - score_a, interval(gains)
     wide = with_training(gain, (low, high), seeds)
     row = (score_a, score_b, gain, low, high, _share_ahead(gains), *(wide or (None, None)))
@@ -89,7 +91,7 @@ def _compared(
 
 
 def _paired(scorers: Sequence[Scorer], seed: int) -> tuple[float, float, Float64]:
-    """Score A and B on the sequences that there are, and give B - A of each drawing of subjects."""
+    """Score A and B on the sequences that there are, and give B - A of each draw of subjects."""
     once = np.ones((1, scorers[0].n_subjects), dtype=np.int64)
     score_a, score_b = (float(scorer.scores(once)[0]) for scorer in scorers)
     drawn_a, drawn_b = drawn_scores(scorers, seed)
@@ -100,18 +102,16 @@ def _share_ahead(gains: Float64) -> float:
     return float(np.mean((gains > 0) + 0.5 * (gains == 0)))
 
 
-def _ranking(scenarios: Scenarios, classes: Sequence[str], targets: Sequence[bool]) -> dict[str, dict[str, Any]]:
+def _ranking(scenarios: Scenarios, space: ClassSpace) -> dict[str, dict[str, Any]]:
     return {
-        name: ranking_figures(part.truth, part.predicted, part.proba, classes, targets, groups=part.groups)
+        name: ranking_figures(part.truth, part.predicted, part.proba, space, groups=part.groups)
         for name, part in scenarios.items()
     }
 
 
-def _auc_table(
-    ours: Scenarios, theirs: Scenarios, classes: Sequence[str], targets: Sequence[bool], *, seed: int
-) -> list[Table]:
-    """Compare the pooled AUC of what is to be detected, by the drawings that the scores are compared by."""
-    side = positive_side(classes, targets)
+def _auc_table(ours: Scenarios, theirs: Scenarios, space: ClassSpace, *, seed: int) -> list[Table]:
+    """Compare the pooled AUC of what is to be detected, by the same draws as the scores."""
+    side = positive_side(space)
     rows = []
     for scenario in ours if side else ():
         rankings = [Ranking.of(part[scenario], side[1]) for part in (ours, theirs)]  # type: ignore[index]
@@ -139,7 +139,7 @@ def with_training(
 
     Returns
     -------
-    The wider interval; None where the spread over seeds of one of them is not known. A model of n seeds is taken to
+    The wider interval; None where the variation over seeds of one of them is not known. A model of n seeds is taken to
     vary by the standard deviation of its seeds / sqrt(n), with Student's t of n - 1 degrees of freedom, so that two
     seeds say little. Squared half-widths add up, since subjects and seeds are drawn independently (Zou and Donner,
     "Construction of confidence limits about effect measures: a general approach", 2008).
@@ -178,8 +178,8 @@ def _seed_table(seeds: Sequence[SeedScores | None], scenarios: Sequence[str], sc
     for name, scores in zip("AB", seeds, strict=True):
         for scenario in scenarios if scores is not None else ():
             values = scores[scenario]  # type: ignore[index]
-            spread = float(np.std(values, ddof=1))
-            rows.append((name, scenario, len(values), float(values.min()), float(values.max()), spread))
+            deviation = float(np.std(values, ddof=1))
+            rows.append((name, scenario, len(values), float(values.min()), float(values.max()), deviation))
     columns = ("model", "scenario", "seeds", "lowest", "highest", "standard deviation")
     return [Table(f"{score} of one seed by itself", columns, tuple(rows))] if rows else []
 
@@ -191,19 +191,21 @@ def _notes(seeds: Sequence[SeedScores | None], folders: Sequence[Folder]) -> lis
     ]
     if all(scores is not None for scores in seeds):
         notes.append(
-            "the columns 'with training' hold the spread over seeds too, but not that of the choice of settings or of "
-            "other training subjects"
+            "the columns 'with training' hold the variation over seeds too, but not that of the choice of settings or "
+            "of other training subjects"
         )
     for name, scores, folder in zip("AB", seeds, folders, strict=True):
         if scores is None:
             alone = "it has one seed, or is of an older version; models trained with --seeds 5 have it"
-            why = "a blend keeps no answers of single seeds; compare its members" if folder.kind == "blend" else alone
-            notes.append(f"{name}: the spread over seeds is not known: {why}")
+            why = (
+                "a blend keeps no predictions of single seeds; compare its members" if folder.kind == "blend" else alone
+            )
+            notes.append(f"{name}: the variation over seeds is not known: {why}")
     return notes
 
 
-def _class_differences(ours: Scenarios, theirs: Scenarios, classes: Sequence[str], targets: Sequence[bool]) -> Table:
-    tables = [by_class(part, classes, targets) for part in (ours, theirs)]
+def _class_differences(ours: Scenarios, theirs: Scenarios, space: ClassSpace) -> Table:
+    tables = [by_class(part, space) for part in (ours, theirs)]
     rows = []
     for row_a, row_b in zip(tables[0].rows, tables[1].rows, strict=True):
         cells: list[Any] = [row_a[0]]

@@ -1,4 +1,4 @@
-"""Views of recordings: a prepared dataset, one sequence of it, and how the folds divide people and gestures."""
+"""Views of recordings: a prepared dataset, one sequence of it, and how the folds divide subjects and gestures."""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -29,7 +29,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def dataset_view(folder: Folder, _: Options) -> View:
-    """Show people, gestures, lengths, missing sensors, repairs and folds of a prepared dataset."""
+    """Show subjects, gestures, lengths, missing sensors, repairs and folds of a prepared dataset."""
     sequences = read_index(folder)
     quality = folder.read_together(QUALITY)
     content = folder.content
@@ -45,7 +45,7 @@ def dataset_view(folder: Folder, _: Options) -> View:
         "tof_sensors": len(content["tof"]),
         "frames_a_sequence": "{:.0f} to {:.0f}, median {:g}".format(*np.quantile(lengths, [0, 1, 0.5]).tolist()),
     }
-    tables = [_splits(sequences), _gestures(sequences, content), _orientations(sequences), _people(sequences)]
+    tables = [_splits(sequences), _gestures(sequences, content), _orientations(sequences), _subjects(sequences)]
     tables += [_fold_balance(sequences), _findings(quality)]
     figures: list[Figure] = [_length_bars(lengths)]
     notes = []
@@ -97,8 +97,8 @@ def _orientations(sequences: pl.DataFrame) -> Table:
     return Table("orientations", (ORIENTATION, "sequences", "subjects", "gestures"), tuple(counts.iter_rows()))
 
 
-def _people(sequences: pl.DataFrame) -> Table:
-    people = (
+def _subjects(sequences: pl.DataFrame) -> Table:
+    by_subject = (
         sequences.group_by(known_subject())
         .agg(
             pl.len(),
@@ -111,7 +111,7 @@ def _people(sequences: pl.DataFrame) -> Table:
         .sort(SUBJECT)
     )
     hands = {1.0: "right", 0.0: "left"}
-    rows = tuple((*row[:4], hands.get(row[4]), *row[5:]) for row in people.iter_rows())
+    rows = tuple((*row[:4], hands.get(row[4]), *row[5:]) for row in by_subject.iter_rows())
     columns = (SUBJECT, "sequences", "frames", "gestures", "hand", "age", "findings")
     return Table("people", columns, rows, top=20)
 
@@ -158,7 +158,7 @@ def _gesture_orientation(sequences: pl.DataFrame, classes: Sequence[str]) -> lis
 def _counts_matrix(
     title: str, x_label: str, rows: Sequence[str], columns: Sequence[str], counted: pl.DataFrame
 ) -> Matrix:
-    """Lay counts out: `counted` has gesture, the column's name, and how many."""
+    """Make a matrix of counts: `counted` has gesture, the column's name, and how many."""
     counts = {(str(row), str(column)): n for row, column, n in counted.iter_rows()}
     most = max(counts.values(), default=1)
     table = [[counts.get((row, column), 0) for column in columns] for row in rows]
@@ -177,7 +177,7 @@ def _counts_matrix(
 
 
 def folds_view(folder: Folder, _: Options) -> View:
-    """Show how the folds divide people and gestures, and how far each is from an even share."""
+    """Show how the folds divide subjects and gestures, and how far each is from an even share."""
     if folder.kind in ("dataset", "features"):
         known = read_index(folder).drop_nulls("fold").select(SUBJECT, GESTURE, "fold")
     else:
@@ -251,7 +251,7 @@ def sequence_view(folder: Folder, options: Options) -> View:
 
 
 def _named_channels(one: RecordingBatch) -> list[tuple[str, str, Float64]]:
-    """Name, unit and values of every slow channel; then the mean distance that each ToF sensor saw."""
+    """Name, unit and values of every slow channel; in the units of the recordings."""
     found: list[tuple[str, str, Float64]] = []
     groups = (
         ("acc_", "xyz", "m/s^2", one.acc),
@@ -264,13 +264,13 @@ def _named_channels(one: RecordingBatch) -> list[tuple[str, str, Float64]]:
 
 
 def _tof_means(one: RecordingBatch) -> list[tuple[str, Float64, float, float]]:
-    """Name, mean of what each ToF sensor saw by frame, share of pixels not measured, share without return."""
+    """Name, mean reading of each ToF sensor by frame, share of pixels not measured, share without return."""
     found = []
     for position, sensor in enumerate(one.layout.tof):
         pixels = one.tof[:, position]
-        seen = pixels >= 0
-        n = seen.sum(axis=1)
-        mean = np.where(n > 0, np.where(seen, pixels, 0).sum(axis=1) / np.maximum(n, 1), np.nan)
+        valid = pixels >= 0
+        n = valid.sum(axis=1)
+        mean = np.where(n > 0, np.where(valid, pixels, 0).sum(axis=1) / np.maximum(n, 1), np.nan)
         found.append((f"tof_{sensor}", mean, float((pixels == TOF_MISSING).mean()), float((pixels == -1).mean())))
     return found
 
@@ -279,8 +279,8 @@ def _channels(one: RecordingBatch) -> Table:
     rows = []
     for name, unit, values in _named_channels(one):
         known = values[~np.isnan(values)]
-        told = (float(known.min()), float(known.mean()), float(known.max())) if known.size else (None, None, None)
-        rows.append((name, unit, *told, 1 - known.size / values.size, sparkline(values)))
+        figures = (float(known.min()), float(known.mean()), float(known.max())) if known.size else (None, None, None)
+        rows.append((name, unit, *figures, 1 - known.size / values.size, sparkline(values)))
     return Table("channels", ("channel", "unit", "least", "mean", "most", "missing share", "over time"), tuple(rows))
 
 
@@ -319,7 +319,7 @@ def _sequence_figures(one: RecordingBatch, phase: Any) -> tuple[Figure, ...]:
         ]
         figures += _time_lines(title, unit, seconds, found, shaded)
     tof = [(name, mean) for name, mean, _, _ in _tof_means(one) if not np.all(np.isnan(mean))]
-    figures += _time_lines("Mean of what each ToF sensor sees", "reading", seconds, tof, shaded)
+    figures += _time_lines("Mean reading of each ToF sensor", "reading", seconds, tof, shaded)
     if tof:
         figures.append(_tof_images(one))
     return tuple(figures)
@@ -349,7 +349,7 @@ def _tof_images(one: RecordingBatch) -> Images:
         return -1.0 if value < 0 else 1 - value / TOF_MAX
 
     return Images(
-        "What the ToF sensors see",
+        "Images of the ToF sensors",
         "seconds; darker is nearer, empty is no return, grey is missing",
         tuple(f"tof_{sensor}" for sensor in one.layout.tof),
         tuple(f"{moment / one.rate_hz:.1f}" for moment in moments),

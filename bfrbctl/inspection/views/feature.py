@@ -89,20 +89,20 @@ def _window(column: Column, of_frames: bool, index: pl.DataFrame, rate_hz: float
     if of_frames:
         text, frames = "one frame", np.ones(1, dtype=np.int64)
     elif name is None:
-        text, frames = "as the formula says, within the recording", lengths
+        text, frames = "as the formula says, inside the recording", lengths
     else:
         begin, end = window_bounds(lengths, name)
         text, frames = WINDOWS[name], end - begin
     facts: dict[str, Any] = {"window": text, "rate_hz": rate_hz}
-    facts["window_frames"] = _spread(frames, 1.0)
-    facts["window_seconds"] = _spread(frames, rate_hz)
+    facts["window_frames"] = _median_and_range(frames, 1.0)
+    facts["window_seconds"] = _median_and_range(frames, rate_hz)
     if column.family == "spectral":
         size = segment_length(rate_hz)
         facts["welch_segment"] = f"{size} frames, {size / rate_hz:g} s"
     return facts
 
 
-def _spread(frames: Any, rate_hz: float) -> str:
+def _median_and_range(frames: Any, rate_hz: float) -> str:
     """Write the median of a number of frames over the recordings, and its range where it is not the same in all."""
     if not frames.size:
         return "-"
@@ -129,7 +129,7 @@ def _labelled(values: pl.DataFrame, index: pl.DataFrame, name: str) -> pl.DataFr
 
 
 def _by_gesture(values: pl.DataFrame, folder: Folder, column: Column, unit: str) -> tuple[Table, Ranges]:
-    """Lay the distribution of each gesture out, highest median first."""
+    """List the distribution of each gesture, highest median first."""
     targets = dict(zip(folder.content["classes"], folder.content["targets"], strict=True))
     known = _rows(values.drop_nulls(GESTURE), GESTURE)
     median = 3 + _NAMES.index("median")  # after name, number and null share

@@ -70,7 +70,7 @@ def _constant(names: Sequence[str], table: Float32) -> Table:
 
 
 def _duplicates(names: Sequence[str], table: Float32) -> Table:
-    """Name the columns that hold the same bits as an earlier one; constant ones are told apart already."""
+    """Name the columns that hold the same bits as an earlier one; constant ones are listed already."""
     first: dict[bytes, str] = {}
     rows = []
     for name, column in zip(names, np.ascontiguousarray(table.T), strict=True):
@@ -115,7 +115,7 @@ def _drift(
     else:
         test = (index["split"] == "test").to_numpy()
         if not test.any() or test.all():
-            return [], ["no second split here: give --against FOLDER to see drift"], []
+            return [], ["no second split here: give --against FOLDER to measure drift"], []
         found, notes, what = drift_rows(names, table[~test], table[test]), [], "drift from train to test"
     columns = ("feature", "PSI", "KS", "null share before", "null share after")
     bars = Bars(
@@ -130,7 +130,7 @@ def _drift(
 def drift_rows(
     names: Sequence[str], before: Float32, after: Float32
 ) -> list[tuple[str, float, float | None, float, float]]:
-    """Tell how far each column moved: name, PSI, Kolmogorov-Smirnov, null shares; largest PSI first."""
+    """Measure how far each column moved: name, PSI, Kolmogorov-Smirnov, null shares; largest PSI first."""
     rows = []
     for number, name in enumerate(names):
         a, b = before[:, number], after[:, number]

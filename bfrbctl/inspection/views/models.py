@@ -11,11 +11,12 @@ from bfrbctl.arrays.ragged import Float32, Float64, Int64
 from bfrbctl.artefacts.files import parse_json
 from bfrbctl.artefacts.folders import Folder
 from bfrbctl.ensemble.blending import notes_of, read_mixtures
-from bfrbctl.ensemble.mixing import RULES, Mixture, decide
+from bfrbctl.ensemble.decoding import RULES, decide
+from bfrbctl.ensemble.mixing import Mixture
 from bfrbctl.errors import ArtefactError, DataError, UsageError, examples
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.bootstrap import score_intervals
-from bfrbctl.evaluation.labels import read_joint
+from bfrbctl.evaluation.classes import gesture_space, read_class_space
 from bfrbctl.evaluation.metrics import has_two_sides, headline, hierarchical_f1, score_column, score_name
 from bfrbctl.evaluation.oof import OofScenario
 from bfrbctl.features.folder import read_features
@@ -71,7 +72,7 @@ def training_view(folder: Folder, _: Options) -> View:
         last = [row[3] for row in found if row[3] is not None]
         facts[f"mean last {score} {who}"] = float(np.mean(last)) if last else None
         figures += [figure for figure in (_curves(who, by_run, scenarios),) if figure.series]
-    notes = [] if figures else ["the history tells no scores by scenario: there is no curve to draw"]
+    notes = [] if figures else ["the history has no scores by scenario: there is no curve to draw"]
     notes += _selection_notes(folder)
     return View(f"training of {folder.path.name}", facts, filled(*tables), tuple(notes), tuple(figures))
 
@@ -85,7 +86,7 @@ def _selection_notes(folder: Folder) -> tuple[str, ...]:
         return (selection_line(selection),) if selection is not None else ()
     except (AttributeError, KeyError, TypeError, IndexError) as error:
         raise ArtefactError(
-            f"{folder.path / METRICS}: does not tell how many steps were kept ({error!r})",
+            f"{folder.path / METRICS}: does not say how many steps were kept ({error!r})",
             hint="train again, or download the folder again",
         ) from error
 
@@ -132,8 +133,8 @@ def _curves(who: str, by_run: Mapping[tuple[Any, Any], Sequence[Mapping[str, Any
     series = []
     for (fold, run), steps in by_run.items():
         for scenario, label in zip(scenarios, for_each(scenarios, f"fold {fold}"), strict=True):
-            told = ((row["step"], row.get(f"score_{scenario}")) for row in steps)
-            points = [(step, score) for step, score in told if None not in (step, score)]
+            pairs = ((row["step"], row.get(f"score_{scenario}")) for row in steps)
+            points = [(step, score) for step, score in pairs if None not in (step, score)]
             if points and run == 0:
                 x, y = zip(*points, strict=True)
                 colour = fold if isinstance(fold, int) else 0
@@ -233,13 +234,14 @@ def _ranked(
         found[group] = sorted(((k, m, s, n, lo, hi) for k, m, s, n, lo, hi in rows), key=lambda row: (-row[1], row[0]))
     kinds = {row[0]: row[1:] for row in table.select("feature", "family", "modality").unique("feature").iter_rows()}
     features = [(row[0], *kinds[row[0]], *row[1:]) for row in found["feature"]]
-    told = ("splits", "used in models", "least in a model", "most in a model")
+    columns = ("splits", "used in models", "least in a model", "most in a model")
     share = f"{measure} share"
     tables = [
-        Table(f"features by {measure}", ("feature", "family", "modality", share, *told), tuple(features), top=TOP)
+        Table(f"features by {measure}", ("feature", "family", "modality", share, *columns), tuple(features), top=TOP)
     ]
     tables += [
-        Table(f"{group} by {measure}", (group, share, *told), tuple(found[group])) for group in ("family", "modality")
+        Table(f"{group} by {measure}", (group, share, *columns), tuple(found[group]))
+        for group in ("family", "modality")
     ]
     bars = [_share_bars(found[group][:15], group, measure) for group in ("feature", "family")]
     return [(row[0], row[1], row[2], row[3]) for row in features], tables, bars
@@ -247,7 +249,7 @@ def _ranked(
 
 def _share_bars(rows: Sequence[tuple[Any, ...]], group: str, measure: str) -> Bars:
     return Bars(
-        f"Importance by {group}, {measure}; whiskers are the spread over folds",
+        f"Importance by {group}, {measure}; whiskers are the range over folds",
         f"share of {measure}",
         tuple(str(row[0]) for row in rows),
         ((measure, tuple(row[1] for row in rows)),),
@@ -283,8 +285,7 @@ def _shap(folder: Folder, names: Sequence[str], table: pl.DataFrame, options: Op
 def _fold_shap(folder: Folder, prefix: str, batch: FeatureBatch) -> dict[str, float]:
     member = prefix.partition("fold-")[0]
     content = folder.read_json(f"{member.removesuffix('.')}.json")["content"] if member else folder.content
-    joint = read_joint(content, what=str(folder.path))
-    classes = joint.names if joint else tuple(folder.content["classes"])
+    classes = read_class_space(content, what=str(folder.path)).classes
     files = {name.removeprefix(prefix): folder.read(name) for name in folder.names(rf"{re.escape(prefix)}lgbm.*")}
     model: Any = model_kind("lgbm").load(files, classes=classes)
     if not batch.n_sequences:
@@ -309,7 +310,7 @@ def blend_view(folder: Folder, options: Options) -> View:
         facts = {**_gain(metrics, names, targets), "pooling": mixtures[ALL_SENSORS].pooling}
     except (KeyError, TypeError, ValueError) as error:
         raise ArtefactError(
-            f"{folder.path / METRICS}: does not tell the scores of a blend ({error!r})",
+            f"{folder.path / METRICS}: lacks the scores of a blend ({error!r})",
             hint="blend again, or download the folder again",
         ) from error
     notes = [] if facts["gain_over_best_member"] > 0 else [f"the blend does not beat {facts['best_member']}"]
@@ -324,10 +325,10 @@ def blend_view(folder: Folder, options: Options) -> View:
 
 
 def _gain(metrics: Mapping[str, Any], names: Sequence[str], targets: Sequence[bool]) -> dict[str, Any]:
-    """Tell the headline figure of a blend, and how far it is ahead of its best member."""
+    """Give the headline figure of a blend, and how far it is ahead of its best member."""
 
-    def mean(told: Mapping[str, Any]) -> float:
-        return oof.mean_score([headline(told[scenario], targets) for scenario in SCENARIOS])
+    def mean(scores: Mapping[str, Any]) -> float:
+        return oof.mean_score([headline(scores[scenario], targets) for scenario in SCENARIOS])
 
     score, each = mean(metrics["scenarios"]), {name: mean(metrics["members"][name]) for name in names}
     best = max(names, key=lambda name: each[name])
@@ -338,7 +339,7 @@ def _intervals(folder: Folder, metrics: Mapping[str, Any], options: Options) -> 
     """Give the interval of each scenario's headline figure; earlier versions kept that of another where it differs."""
     if "headline" in metrics or has_two_sides(folder.content["targets"]):
         return dict(metrics["interval"])
-    return score_intervals(oof.read_oof(folder), folder.content["targets"], seed=options.seed)
+    return score_intervals(oof.read_oof(folder), gesture_space(folder.content), seed=options.seed)
 
 
 def _decoding(metrics: Mapping[str, Any], scenarios: Sequence[str], targets: Sequence[bool]) -> list[Table]:
@@ -348,18 +349,18 @@ def _decoding(metrics: Mapping[str, Any], scenarios: Sequence[str], targets: Seq
     """
     rows = []
     for scenario in scenarios if has_two_sides(targets) else ():
-        told = metrics["rules"][scenario]
-        threshold = told["threshold"]
-        scores = [float(told["scores"][rule]) for rule in RULES]
-        by_group = list(dict(told.get("by_group", {})).values())  # not in folders of earlier versions
-        agree = f"{by_group.count(told['chosen'])} of {len(by_group)}" if by_group else "-"
-        rows.append((scenario, *scores, str(told["chosen"]), agree, "-" if threshold is None else float(threshold)))
+        rules = metrics["rules"][scenario]
+        threshold = rules["threshold"]
+        scores = [float(rules["scores"][rule]) for rule in RULES]
+        by_group = list(dict(rules.get("by_group", {})).values())  # not in folders of earlier versions
+        agree = f"{by_group.count(rules['chosen'])} of {len(by_group)}" if by_group else "-"
+        rows.append((scenario, *scores, str(rules["chosen"]), agree, "-" if threshold is None else float(threshold)))
     about = ("scenario", *RULES, "chosen", "groups that chose it", "threshold")
     tables = [Table("decoding", about, tuple(rows))]
     assignment = []
-    for scenario, told in metrics["assignment"].items():
+    for scenario, scored in metrics["assignment"].items():
         if scenario in scenarios:
-            orders = [headline(each, targets) for each in told["orders"]]
+            orders = [headline(each, targets) for each in scored["orders"]]
             without = headline(metrics["scenarios"][scenario], targets)
             assignment.append((scenario, without, oof.mean_score(orders), *orders))
     if assignment:

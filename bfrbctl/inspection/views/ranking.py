@@ -1,10 +1,11 @@
 """How well probabilities rank sequences, as tables and a chart: AUC, average precision, operating points."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.evaluation.discrimination import Curve, curve, operating_points, positive_side, side_proba
 from bfrbctl.evaluation.oof import OofScenario
 from bfrbctl.inspection.figures import Lines, Series
@@ -15,7 +16,7 @@ MOST_POINTS = 200
 """Points of an ROC curve that are drawn, at most."""
 
 Intervals = Mapping[str, tuple[float, float] | None]
-Told = Mapping[str, Mapping[str, Any]]
+Figures = Mapping[str, Mapping[str, Any]]
 _POINT_KEYS = {
     "rule": "threshold chosen by",
     "threshold": "threshold",
@@ -27,22 +28,27 @@ _POINT_KEYS = {
 }
 
 
-def ranking_tables(told: Told, intervals: Intervals) -> list[Table]:
+def ranking_tables(scenarios: Figures, intervals: Intervals) -> list[Table]:
     """List AUC and average precision of the one side, of every gesture, and the operating points.
 
     Parameters
     ----------
-    told
+    scenarios
         Scenario -> its figures, as `oof.summarise` gives them.
     intervals
         Scenario -> 95 % interval of the pooled AUC, or None.
     """
-    return [_detection(told, intervals), _within_subjects(told), _gestures(told), *_operating_points(told)]
+    return [
+        _detection(scenarios, intervals),
+        _within_subjects(scenarios),
+        _gestures(scenarios),
+        *_operating_points(scenarios),
+    ]
 
 
-def _detection(told: Told, intervals: Intervals) -> Table:
+def _detection(scenarios: Figures, intervals: Intervals) -> Table:
     rows = []
-    for scenario, figures in told.items():
+    for scenario, figures in scenarios.items():
         found = figures["detection"]
         if found:
             bounds = intervals[scenario] or (None, None)
@@ -53,45 +59,48 @@ def _detection(told: Told, intervals: Intervals) -> Table:
     return Table("detection", columns, tuple(rows))
 
 
-def _within_subjects(told: Told) -> Table:
+def _within_subjects(scenarios: Figures) -> Table:
     """List the mean AUC within subjects: of what is detected, over those with both sides, and of the gestures."""
     rows = []
-    for scenario, figures in told.items():
+    for scenario, figures in scenarios.items():
         found = (figures["detection"] or {}).get("auc_within_subjects") or {}
-        spread = tuple(found.get(key) for key in ("mean", "sd", "n_subjects"))
-        rows.append((scenario, *spread, figures["macro_auc_within_subjects"]))
+        summary = tuple(found.get(key) for key in ("mean", "sd", "n_subjects"))
+        rows.append((scenario, *summary, figures["macro_auc_within_subjects"]))
     columns = ("scenario", "detection", "standard deviation", "subjects with both", "mean over gestures")
     known = any(value is not None for row in rows for value in row[1:])
     return Table("AUC within subjects", columns, tuple(rows) if known else ())
 
 
-def _gestures(told: Told) -> Table:
+def _gestures(scenarios: Figures) -> Table:
     """List the gestures in the order of the class list, then their mean, each against the rest."""
-    names = list(next(iter(told.values()))["gestures"])
+    names = list(next(iter(scenarios.values()))["gestures"])
     rows = [
-        (name, *(figures["gestures"][name][key] for figures in told.values() for key in ("auc", "average_precision")))
+        (
+            name,
+            *(figures["gestures"][name][key] for figures in scenarios.values() for key in ("auc", "average_precision")),
+        )
         for name in names
     ]
-    means = (figures[key] for figures in told.values() for key in ("macro_auc", "macro_average_precision"))
+    means = (figures[key] for figures in scenarios.values() for key in ("macro_auc", "macro_average_precision"))
     rows.append(("mean", *means))
-    columns = (GESTURE, *for_each(told, "AUC", "average precision"))
+    columns = (GESTURE, *for_each(scenarios, "AUC", "average precision"))
     return Table("each gesture against the rest", columns, tuple(rows))
 
 
-def _operating_points(told: Told) -> list[Table]:
-    titles = for_each(told, "operating points")
+def _operating_points(scenarios: Figures) -> list[Table]:
+    titles = for_each(scenarios, "operating points")
     return [
         Table(
             title,
             tuple(_POINT_KEYS.values()),
             tuple(tuple(point[key] for key in _POINT_KEYS) for point in figures["detection"]["operating_points"]),
         )
-        for title, figures in zip(titles, told.values(), strict=True)
+        for title, figures in zip(titles, scenarios.values(), strict=True)
         if figures["detection"]
     ]
 
 
-def ranking_differences(ours: Told, theirs: Told) -> list[Table]:
+def ranking_differences(ours: Figures, theirs: Figures) -> list[Table]:
     """Compare how A and B rank, on the sequences that there are: what is detected, and each gesture against the rest.
 
     Parameters
@@ -124,9 +133,9 @@ def _pair(a: float | None, b: float | None) -> tuple[float | None, float | None,
     return a, b, None if a is None or b is None else b - a
 
 
-def roc_figure(scenarios: Mapping[str, OofScenario], classes: Sequence[str], targets: Sequence[bool]) -> list[Lines]:
+def roc_figure(scenarios: Mapping[str, OofScenario], space: ClassSpace) -> list[Lines]:
     """Draw the ROC curve of each scenario with its operating points; nothing where there are no two sides."""
-    side = positive_side(classes, targets)
+    side = positive_side(space)
     series: list[Series] = []
     for number, (scenario, part) in enumerate(scenarios.items()):
         found = curve(side[1][part.truth], side_proba(part.proba, side[1])) if side else None
@@ -142,7 +151,7 @@ def _roc(found: Curve, name: str, colour: int, *, dashed: bool) -> list[Series]:
     x, y = (np.r_[0.0, values] for values in (found.false_alarm_rate, found.sensitivity))
     kept = np.unique(np.linspace(0, len(x) - 1, min(len(x), MOST_POINTS)).round().astype(np.int64))
     points = [(1 - point["specificity"], point["sensitivity"]) for point in operating_points(found)]
-    apart = [pair for at_x, at_y in points for pair in ((at_x, at_y), (at_x, None))]  # a point alone is drawn as a dot
-    dots_x, dots_y = zip(*apart, strict=True)
+    dots = [pair for at_x, at_y in points for pair in ((at_x, at_y), (at_x, None))]  # a point alone is drawn as a dot
+    dots_x, dots_y = zip(*dots, strict=True)
     line = Series(name, tuple(x[kept].tolist()), tuple(y[kept].tolist()), colour, dashed)
     return [line, Series(f"{name}, operating points", dots_x, dots_y, colour)]

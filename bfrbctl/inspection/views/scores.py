@@ -11,14 +11,13 @@ from bfrbctl.artefacts.folders import SEQUENCES, Folder
 from bfrbctl.errors import ArtefactError, DataError, examples
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.bootstrap import MEAN, auc_intervals, score_intervals
+from bfrbctl.evaluation.classes import ClassSpace, gesture_space
 from bfrbctl.evaluation.metrics import (
     class_figures,
     has_two_sides,
     hierarchical_f1,
     score_column,
     score_name,
-    scored_labels,
-    scored_names,
 )
 from bfrbctl.evaluation.oof import OofScenario
 from bfrbctl.features.folder import INDEX
@@ -49,25 +48,26 @@ def oof_view(folder: Folder, options: Options) -> View:
     """Show scores with intervals, by gesture, class, orientation, fold and subject, in every scenario that there is."""
     scenarios = read_scenarios(folder)
     part = scenarios[ALL_SENSORS]
-    classes, targets = folder.content["classes"], folder.content["targets"]
-    summary = oof.summarise(scenarios, targets, classes)
-    intervals = score_intervals(scenarios, targets, seed=options.seed)
+    space = gesture_space(folder.content)
+    targets = space.targets
+    summary = oof.summarise(scenarios, space)
+    intervals = score_intervals(scenarios, space, seed=options.seed)
     headline = score_name(targets)
     facts: dict[str, Any] = {headline: summary["score"]}
     facts[f"{headline}_low_95"], facts[f"{headline}_high_95"] = intervals[MEAN]
     facts |= {"sequences": len(part.truth), "subjects": part.keys.select(n_subjects()).item()}
-    gestures, merged = by_gesture(scenarios, classes, targets), by_class(scenarios, classes, targets)
+    gestures, merged = by_gesture(scenarios, space), by_class(scenarios, space)
     subjects = _by_subject(scenarios, targets)
     facts |= {"worst_gesture": gestures.rows[0][0], "worst_subject": subjects.rows[0][0] if subjects.rows else None}
     by_orientation, notes = _by_orientation(scenarios, targets, options)
     columns = ("fold", *score_columns(scenarios, targets))
     folds = Table("folds", columns, tuple(tuple(row.values()) for row in summary["folds"]))
-    ranking = ranking_tables(summary["scenarios"], auc_intervals(scenarios, classes, targets, seed=options.seed))
-    classes_apart = [merged] if has_two_sides(targets) else []
+    ranking = ranking_tables(summary["scenarios"], auc_intervals(scenarios, space, seed=options.seed))
+    merged_classes = [merged] if has_two_sides(targets) else []
     tables = (
         _scores(summary, intervals, targets),
         gestures,
-        *classes_apart,
+        *merged_classes,
         *ranking,
         folds,
         subjects,
@@ -76,7 +76,7 @@ def oof_view(folder: Folder, options: Options) -> View:
     notes += _oof_notes(folder, scenarios, gestures, n_folds=len(folds.rows))
     figures: list[Figure] = [
         _gesture_bars(scenarios, gestures, merged, targets),
-        *roc_figure(scenarios, classes, targets),
+        *roc_figure(scenarios, space),
     ]
     figures += _subject_bars(scenarios, subjects, targets)
     figures += [_score_bars("by orientation", scenarios, table.rows, targets) for table in by_orientation]
@@ -89,7 +89,7 @@ def _oof_notes(folder: Folder, scenarios: Scenarios, gestures: Table, *, n_folds
         notes.append(f"only {n_folds} of {folder.content['n_folds']} folds were trained")
     others = [part.proba for part in scenarios.values()][1:]
     if any(np.array_equal(scenarios[ALL_SENSORS].proba, proba) for proba in others):
-        notes.append("both scenarios are the same: the model sees nothing but the IMU")
+        notes.append("both scenarios are the same: the model reads nothing but the IMU")
     absent = [row[0] for row in gestures.rows if not row[2]]
     if absent:
         notes.append(f"no sequence of class {examples(absent)} was held out: its recall is not known")
@@ -101,33 +101,33 @@ def _scores(summary: Mapping[str, Any], intervals: Mapping[str, tuple[float, flo
     keys = {"binary_f1": "binary F1", "macro_f1": "macro F1", "gesture_macro_f1": "gesture F1", "log_loss": "log-loss"}
     if not has_two_sides(targets):
         keys = {"log_loss": "log-loss"}
-    told = summary["scenarios"]
+    by_scenario = summary["scenarios"]
     rows = [
         (scenario, values["score"], *intervals[scenario], *(values[key] for key in keys))
-        for scenario, values in told.items()
+        for scenario, values in by_scenario.items()
     ]
     if len(rows) > 1:
-        means = [float(np.mean([values[key] for values in told.values()])) for key in keys]
+        means = [float(np.mean([values[key] for values in by_scenario.values()])) for key in keys]
         rows.append((MEAN, summary["score"], *intervals[MEAN], *means))
     columns = ("scenario", score_column(targets), "low 95", "high 95", *keys.values())
     return Table("scores", columns, tuple(rows))
 
 
-def by_gesture(scenarios: Scenarios, classes: Sequence[str], targets: Sequence[bool]) -> Table:
+def by_gesture(scenarios: Scenarios, space: ClassSpace) -> Table:
     """Precision, recall and F1 of every gesture, those with the lowest F1 first; those never held out last."""
-    kinds = ["target" if target else "non-target" for target in targets]
+    kinds = ["target" if target else "non-target" for target in space.targets]
     pairs = {scenario: (part.truth, part.predicted) for scenario, part in scenarios.items()}
-    rows = _class_rows(pairs, classes, kinds)
+    rows = _class_rows(pairs, space.gestures, kinds)
     rows.sort(key=lambda row: (not row[2], sum(row[5::3]) if row[2] else 0.0, row[0]))
     columns = (GESTURE, "kind", "sequences", *for_each(scenarios, "precision", "recall", "F1"))
     return Table("gestures, worst first", columns, tuple(rows))
 
 
-def by_class(scenarios: Scenarios, classes: Sequence[str], targets: Sequence[bool]) -> Table:
+def by_class(scenarios: Scenarios, space: ClassSpace) -> Table:
     """Precision, recall and F1 of each class that the headline figure counts, scenarios side by side."""
-    names = scored_names(classes, targets)
+    names = space.scored_names
     pairs = {
-        scenario: (scored_labels(part.truth, targets), scored_labels(part.predicted, targets))
+        scenario: (space.scored_labels(part.truth), space.scored_labels(part.predicted))
         for scenario, part in scenarios.items()
     }
     rows = [(row[0], *row[2:]) for row in _class_rows(pairs, names, names)]
@@ -137,7 +137,7 @@ def by_class(scenarios: Scenarios, classes: Sequence[str], targets: Sequence[boo
 def _class_rows(
     pairs: Mapping[str, tuple[Int64, Int64]], names: Sequence[str], kinds: Sequence[str]
 ) -> list[tuple[Any, ...]]:
-    """Lay out name, kind, sequences, then precision, recall and F1 of each scenario; None where not defined."""
+    """List name, kind, sequences, then precision, recall and F1 of each scenario; None where not defined."""
     found = [class_figures(truth, predicted, len(names)) for truth, predicted in pairs.values()]
     rows = []
     for place, (name, kind) in enumerate(zip(names, kinds, strict=True)):
@@ -148,7 +148,7 @@ def _class_rows(
 
 
 def _gesture_bars(scenarios: Scenarios, gestures: Table, merged: Table, targets: Sequence[bool]) -> Bars:
-    """Draw the F1 of every gesture, and of all non-targets as the one class that the competition metric sees."""
+    """Draw the F1 of every gesture, and of all non-targets as the one class that the competition metric counts."""
     others = merged.rows[-1:] if has_two_sides(targets) else ()
     labels = [*(row[0] for row in gestures.rows), *(f"{row[0]} (merged)" for row in others)]
     groups = tuple(
@@ -169,8 +169,8 @@ def _score_bars(groups_of: str, scenarios: Scenarios, rows: Sequence[tuple[Any, 
 
 def _subject_bars(scenarios: Scenarios, subjects: Table, targets: Sequence[bool]) -> list[Bars]:
     n_all, shown = len(subjects.rows), subjects.rows[:MOST_SUBJECTS]
-    which = f"the {MOST_SUBJECTS} worst of {n_all}" if n_all > MOST_SUBJECTS else "worst first"
-    return [_score_bars(f"by subject, {which}", scenarios, shown, targets)] if shown else []
+    shown_of = f"the {MOST_SUBJECTS} worst of {n_all}" if n_all > MOST_SUBJECTS else "worst first"
+    return [_score_bars(f"by subject, {shown_of}", scenarios, shown, targets)] if shown else []
 
 
 def _group_scores(scenarios: Scenarios, labels: AnyArray, targets: Sequence[bool]) -> list[tuple[Any, ...]]:
@@ -200,7 +200,7 @@ def _by_orientation(
     scenarios: Scenarios, targets: Sequence[bool], options: Options
 ) -> tuple[tuple[Table, ...], list[str]]:
     if options.features is None:
-        return (), ["a model does not know orientations: give --features FOLDER to see the scores by orientation"]
+        return (), ["a model does not know orientations: give --features FOLDER for the scores by orientation"]
     known = matching_index(scenarios[ALL_SENSORS].keys, options.features)
     rows = _group_scores(scenarios, known[ORIENTATION].fill_null("unknown").to_numpy(), targets)
     columns = (ORIENTATION, "sequences", *score_columns(scenarios, targets))
@@ -213,7 +213,7 @@ def matching_index(keys: pl.DataFrame, features: Folder) -> pl.DataFrame:
     Raises
     ------
     DataError
-        When it lacks one, or tells another subject or gesture: it is of another study.
+        When it lacks one, or has another subject or gesture: it is of another dataset.
     """
     hint = "give the dataset or feature folder that the model was trained on"
     columns = (SUBJECT, GESTURE, ORIENTATION, "n_frames")
@@ -257,17 +257,17 @@ def read_index(folder: Folder) -> pl.DataFrame:
 
 
 def confusion_view(folder: Folder, _: Options) -> View:
-    """Show which gestures are taken for which, all classes apart."""
+    """Show the gestures that are confused, non-targets not merged."""
     scenarios = read_scenarios(folder)
-    classes, targets = folder.content["classes"], folder.content["targets"]
+    space = gesture_space(folder.content)
     tables, figures, facts = [], [], {}
     names = dict(zip(scenarios, for_each(scenarios, "right"), strict=True))
     for scenario, part in scenarios.items():
-        counts = confusion(part, len(classes))
+        counts = confusion(part, len(space.gestures))
         facts[names[scenario].replace(" ", "_")] = float(np.trace(counts) / counts.sum())
         title = f"most confused, {scenario}" if len(scenarios) > 1 else "most confused"
-        tables.append(_confused(counts, classes, targets, title=title))
-        figures.append(_confusion_figure(counts, classes, of_scenario("Confusion", scenario, scenarios)))
+        tables.append(_confused(counts, space, title=title))
+        figures.append(_confusion_figure(counts, space.gestures, of_scenario("Confusion", scenario, scenarios)))
     notes = () if any(table.rows for table in tables) else ("every sequence was recognised: nothing is confused",)
     return View(f"confusion of {folder.path.name}", facts, filled(*tables), notes, tuple(figures))
 
@@ -278,10 +278,10 @@ def confusion(part: OofScenario, n_classes: int) -> Int64:
     return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes).astype(np.int64)
 
 
-def _confused(counts: Int64, classes: Sequence[str], targets: Sequence[bool], *, title: str) -> Table:
+def _confused(counts: Int64, space: ClassSpace, *, title: str) -> Table:
     there = counts.sum(axis=1)
     rows = [
-        (classes[i], classes[j], int(counts[i, j]), float(counts[i, j] / there[i]), _cost(targets, i, j))
+        (space.gestures[i], space.gestures[j], int(counts[i, j]), float(counts[i, j] / there[i]), _cost(space, i, j))
         for i, j in zip(*np.nonzero(counts), strict=True)
         if i != j
     ]
@@ -290,9 +290,10 @@ def _confused(counts: Int64, classes: Sequence[str], targets: Sequence[bool], *,
     return Table(title, columns, tuple(rows), top=15)
 
 
-def _cost(targets: Sequence[bool], truth: int, predicted: int) -> str:
+def _cost(space: ClassSpace, truth: int, predicted: int) -> str:
     """Say what confusing one class with another is, where there are targets and non-targets."""
-    if not has_two_sides(targets):
+    targets = space.targets
+    if not space.has_two_sides:
         return "among gestures"
     if targets[truth] == targets[predicted]:
         return "among targets" if targets[truth] else "among non-targets (free)"

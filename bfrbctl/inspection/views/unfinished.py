@@ -36,7 +36,7 @@ def run_view(path: Path) -> View:
         When its journal is damaged.
     """
     journal = open_journal(path)
-    done = [piece for piece, files in journal.parts.items() if _is_there(path, files)]
+    done = [part for part, files in journal.parts.items() if _is_there(path, files)]
     facts = {
         "kind": journal.kind,
         "state": _state(path),
@@ -44,20 +44,20 @@ def run_view(path: Path) -> View:
         "command": " ".join(journal.command) or None,
         "pieces_done": len(done),
         "pieces_planned": len(journal.planned) or None,
-        "bytes": sum(entry.size for piece in done for entry in journal.parts[piece].values()),
+        "bytes": sum(entry.size for part in done for entry in journal.parts[part].values()),
     }
     settings = tuple((key, json.dumps(value, ensure_ascii=False)) for key, value in _flat(journal.config))
     targets = journal.content.get("targets") if journal.content else None
     score = score_column(targets) if targets else COMPETITION_SCORE
     tables = (
         Table("folds", ("fold", "state", "step", f"latest {score}"), tuple(_fold_rows(path, journal, done))),
-        Table("pieces done", ("piece", "files"), tuple((piece, ", ".join(journal.parts[piece])) for piece in done)),
+        Table("pieces done", ("piece", "files"), tuple((part, ", ".join(journal.parts[part])) for part in done)),
         Table("settings", ("setting", "value"), (("seed", str(journal.seed)), *settings)),
         Table("versions", ("library", "version"), tuple((journal.libraries or {}).items())),
     )
     when = "should it be interrupted, continue" if str(facts["state"]).startswith("in progress") else "continue"
     notes = [f"the run is unfinished: {facts['state']}; {when} it with: {journal.continue_command}"]
-    if any(name.startswith(f"{PART}{STEPS}-") for piece in done for name in journal.parts[piece]):
+    if any(name.startswith(f"{PART}{STEPS}-") for part in done for name in journal.parts[part]):
         notes.append(
             "finished folds are scored after their last round or epoch; "
             "how many of them to keep is chosen by the other folds, when all folds are trained"
@@ -68,7 +68,7 @@ def run_view(path: Path) -> View:
 
 
 def so_far(path: Path, what: str) -> Folder:
-    """Give a model folder that holds what the finished folds of an unfinished training amount to.
+    """Give a model folder that holds the results of the finished folds of an unfinished training.
 
     For `training` it holds the history of the other folds too, as far as that is known.
 
@@ -83,12 +83,12 @@ def so_far(path: Path, what: str) -> Folder:
     if journal.kind != "model":
         raise ArtefactError(
             f"{path}: is an unfinished {journal.kind} folder, expected a model",
-            hint=f"see it with inspect artefact, or continue it: {journal.continue_command}",
+            hint=f"look at it with inspect artefact, or continue it: {journal.continue_command}",
         )
     if not journal.content:
         raise DataError(
             f"{path}: is unfinished, and the earlier bfrbctl that began it did not note its classes",
-            hint=f"see it with inspect artefact, or continue it: {journal.continue_command}",
+            hint=f"look at it with inspect artefact, or continue it: {journal.continue_command}",
         )
     files = {name: entry for entries in journal.parts.values() for name, entry in entries.items()}
     run = Folder(path, "model", journal.config, journal.content, MappingProxyType(files), "", journal.raw)
@@ -134,17 +134,17 @@ def _rows_so_far(path: Path) -> list[HistoryRow]:
 
 
 def _fold_rows(path: Path, journal: Journal, done: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """Tell of every fold that is planned how far it is."""
+    """Say of every planned fold how far it is."""
     rows = _rows_so_far(path) if journal.kind == "model" else []
-    for piece in filter(_FOLD.fullmatch, journal.planned or journal.parts):
-        fold = int(piece.removeprefix("fold-"))
-        if piece in done:
-            run = Folder(path, "model", {}, {}, journal.parts[piece], "", {})
+    for part in filter(_FOLD.fullmatch, journal.planned or journal.parts):
+        fold = int(part.removeprefix("fold-"))
+        if part in done:
+            run = Folder(path, "model", {}, {}, journal.parts[part], "", {})
             own = [row for name in run.names(rf"{PART}summary-\d+\.json") for row in _finished_rows(run, name)]
         else:
             own = [row for row in rows if row.get("fold") == fold]
-        begun = any((path / f"{SCRATCH}{piece}").glob("*"))
-        state = "finished" if piece in done else "begun" if begun else "not begun"
+        begun = any((path / f"{SCRATCH}{part}").glob("*"))
+        state = "finished" if part in done else "begun" if begun else "not begun"
         steps = [row["step"] for row in own if isinstance(row.get("step"), int)]
         scores = [row["score"] for row in own if isinstance(row.get("score"), float)]
         yield fold, state, max(steps, default=None), scores[-1] if scores else None
