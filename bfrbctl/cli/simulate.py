@@ -56,7 +56,7 @@ def simulate(
                 split=split,
                 file_format=file_format,
                 executor=executor,
-                answers=answers,
+                labels=answers,
                 on_progress=lambda _done, _total: advance(1),
             )
             output.publish("raw", {name: folder / name for name in names})
