@@ -1,9 +1,9 @@
-"""From raw recordings to a prepared dataset: checked, repaired, typed, folded.
+"""From raw recordings to a prepared dataset: checked, repaired, typed, with folds.
 
-`cleaned_tables` streams any raw input through the checks; `prepare` writes what comes out. `predict` uses the former,
-so that serving sees exactly what training saw. Alone, `prepare` streams as well; a crew reads the parts of a raw file
-by itself, one for each frames file, wherever `raw_sequences.plan` can tell them. A dataset can grow: another source is
-added to it as files of its own, and nothing that is there already changes.
+`cleaned_tables` streams any raw input through the checks; `prepare` writes the result. `predict` calls the former too,
+so that serving reads exactly what training read. One process streams a raw file; workers read its parts on their own,
+one for each frames file, where `raw_sequences.plan` finds them. A dataset can grow: another source is added as files of
+its own, and the existing files do not change.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,15 @@ from bfrbctl.execution.executor import SEQUENTIAL, Executor, n_workers, run_task
 from bfrbctl.recordings.appending import Before, source
 from bfrbctl.recordings.cleaning import CleanTable, Fault, Quality, clean
 from bfrbctl.recordings.dataset import frames_file, n_subjects
-from bfrbctl.recordings.frames_files import FramesSpec, Made, Notes, frames_table, make_file, notes_file, with_people
+from bfrbctl.recordings.frames_files import (
+    FramesSpec,
+    Made,
+    Notes,
+    frames_table,
+    make_file,
+    notes_file,
+    with_demographics,
+)
 from bfrbctl.recordings.raw import (
     RawSchema,
     RawSplit,
@@ -50,10 +58,10 @@ from bfrbctl.schema import (
 OnBytes = Callable[[int], None]
 
 _MANY = 1 << 20
-"""More parts than there are workers: whether a crew of so many is this process alone tells that it always is."""
+"""More tasks than any executor runs at once: where these run in this process, all do."""
 
 _WORTH_BYTES = {"csv": 400_000_000, "parquet": 45_000_000}
-"""A smaller raw file is prepared before other processes have started and done their share."""
+"""One process prepares a smaller raw file before others have started and done their share."""
 
 _BUSY_ALONE = 2
 """Cores that one process keeps busy by itself, since it reads ahead while it checks and packs."""
@@ -64,7 +72,7 @@ _WORKER_BYTES = 1 << 30
 _NUMBERS = frozenset(
     {pl.Float64(), pl.Int64(), pl.Int32(), pl.Int16(), pl.Int8(), pl.UInt8(), pl.UInt16(), pl.UInt32()}
 )
-"""Types of pixel columns that need no conversion: what reads them takes any number."""
+"""Types of pixel columns that need no conversion: `cleaning` reads any number."""
 
 
 @dataclass(frozen=True)
@@ -136,11 +144,11 @@ def cleaned_tables(
     DataError
         When the file itself is broken.
     """
-    people = None if split.demographics is None else read_demographics(split.demographics)
+    demographics = None if split.demographics is None else read_demographics(split.demographics)
     drop = frozenset(config.drop)
     tables = whole_sequences(split.frames, schema, rows=config.rows_per_file, gathered=gathered, on_bytes=on_bytes)
     for table in tables:
-        yield with_people(clean(table, schema, rate_hz=config.rate_hz, drop=drop), people)
+        yield with_demographics(clean(table, schema, rate_hz=config.rate_hz, drop=drop), demographics)
 
 
 def clean_frames(
@@ -148,8 +156,8 @@ def clean_frames(
 ) -> CleanTable:
     """Put recordings that are in memory through the same checks as a raw file.
 
-    What names a recording may lack here as a whole: without any sequence_id all rows are one recording, without a
-    subject the wearer is unknown, without any counter rows count in the order that they come in.
+    The columns that name a recording may be missing here as a whole: without any sequence_id all rows are one
+    recording, without a subject the wearer is unknown, without any counter rows are numbered in their order.
 
     Parameters
     ----------
@@ -186,12 +194,12 @@ def clean_frames(
     as_they_are: list[str] = []
     made: list[pl.Series] = []
     for name, dtype in schema.dtypes.items():
-        given = known.get(name)
-        if given is None:
+        there = known.get(name)
+        if there is None:
             made.append((stand_ins[name]() if name in stand_ins else nothing).alias(name))
         elif name in stand_ins:
             made.append(_key(_as_type(frames.get_column(name), dtype), stand_ins[name]))
-        elif (name in pixels and given in _NUMBERS) or given == dtype:
+        elif (name in pixels and there in _NUMBERS) or there == dtype:
             as_they_are.append(name)
         else:
             made.append(_as_type(frames.get_column(name), dtype))
@@ -201,12 +209,12 @@ def clean_frames(
     cleaned = clean(table, schema, rate_hz=rate_hz)
     if demographics is None or SUBJECT not in demographics.columns:
         return cleaned
-    people = demographics.select(
+    known_subjects = demographics.select(
         pl.col(SUBJECT).cast(pl.String),
         *(pl.col(name).cast(pl.Float32, strict=False) for name in DEMOGRAPHICS if name in demographics.columns),
         *(pl.lit(None, dtype=pl.Float32).alias(name) for name in DEMOGRAPHICS if name not in demographics.columns),
     ).unique(SUBJECT, keep="first", maintain_order=True)
-    return with_people(cleaned, people)
+    return with_demographics(cleaned, known_subjects)
 
 
 def _key(values: pl.Series, stand_in: Callable[[], pl.Series]) -> pl.Series:
@@ -263,8 +271,8 @@ def prepare(
         The folder, opened by `outputs.open_output`.
     config
         Settings.
-    crew
-        Who makes the frames files.
+    executor
+        Where the frames files are made.
     on_bytes
         Called with the number of bytes read since the last call.
 
@@ -326,7 +334,7 @@ class _Writing:
     executor: Executor
 
     def write(self, on_bytes: OnBytes | None) -> Notes:
-        """Write them all and tell what is in them."""
+        """Write them all; gives the notes of all."""
         try:
             return self._shared_out(on_bytes) or self._streamed(on_bytes)
         except Unsorted:
@@ -347,7 +355,7 @@ class _Writing:
         return result
 
     def _shared_out(self, on_bytes: OnBytes | None) -> Notes | None:
-        """Let the crew read the parts of the file; None where it must be streamed, or is better."""
+        """Let workers read the parts of the file; None where it must be streamed, or where that is faster."""
         alone = self.executor.here(_MANY)
         if alone and not self.output.resumed:
             return None  # one that reads ahead while it works is faster than first looking where sequences begin
@@ -357,7 +365,7 @@ class _Writing:
         return self._from_parts(parts, on_bytes)
 
     def _gathered(self) -> Notes:
-        """Bring the rows of each sequence together, then let the crew read them."""
+        """Bring the rows of each sequence together, then let workers read them."""
         if self.executor.here(_MANY):
             return self._streamed(None, gathered=True)
         with self.output.scratch(f"gathered-{self.split.name}") as folder:
@@ -367,9 +375,9 @@ class _Writing:
             return self._from_parts(parts, None) or self._streamed(None, gathered=True)
 
     def _from_parts(self, parts: Sequence[Part], on_bytes: OnBytes | None) -> Notes | None:
-        """Let the crew make a frames file of every part; None when the file turns out to be broken.
+        """Let workers make a frames file of every part; None when the file turns out to be broken.
 
-        A stream then tells where, in the words that it has for whoever works.
+        Streaming it then finds where, so that the message is the same for any number of workers.
         """
         result = Notes()
         numbered = list(enumerate(parts, self.first_file))
@@ -424,22 +432,25 @@ def _live_layout(layout: SensorLayout, results: Mapping[str, Notes], *, keep_dea
 
 
 def _refuse_changed(splits: Sequence[RawSplit], found: Sequence[InputRef]) -> None:
-    """See that what was read, in parts and by several processes perhaps, is what the manifest will tell."""
+    """Check that the files did not change while they were read: the manifest holds their digests."""
     now = split_refs(splits)
     changed = [path for path, old, new in zip(raw_paths(splits), found, now, strict=True) if old != new]
     if changed:
         raise DataError(
-            f"{examples(changed)}: changed while it was read", hint="let nothing write to it, and prepare it again"
+            f"{examples(changed)}: changed while it was read",
+            hint="make sure that nothing writes to it, and prepare it again",
         )
 
 
 def _refuse_unknown_drops(results: Mapping[str, Notes], config: PrepareConfig, output: Output) -> None:
-    """Refuse to leave out what is not there; known only now, and the next run has another --drop."""
+    """Refuse a --drop of a sequence that is not there, which is known only after reading all."""
     dropped = {row[0] for result in results.values() for row in result.quality.rows if row[3] == "left out"}
     unknown = sorted(set(config.drop) - dropped)
     if unknown:
         output.discard()
-        raise UsageError(f"--drop {examples(unknown)}: no sequence of that name", hint="see sequence_id in the file")
+        raise UsageError(
+            f"--drop {examples(unknown)}: no sequence of that name", hint="use names of sequence_id in the file"
+        )
 
 
 def _refuse_faults(splits: Sequence[RawSplit], results: Mapping[str, Notes]) -> None:
@@ -462,7 +473,7 @@ def _refuse_faults(splits: Sequence[RawSplit], results: Mapping[str, Notes]) -> 
 
 
 def _without_subject(split: RawSplit, labels: pl.DataFrame) -> list[Fault]:
-    """Name the labelled sequences whose subject is unknown: no fold can hold their people out.
+    """Name the labelled sequences whose subject is unknown: no fold can hold that subject out.
 
     Raises
     ------
@@ -485,7 +496,7 @@ def _refuse_repeats(results: Mapping[str, Notes]) -> None:
     if twice:
         raise DataError(
             f"sequence {examples(twice)} is in both files, expected each sequence_id once",
-            hint="prepare the two files into datasets of their own",
+            hint="prepare the two files into two datasets",
         )
 
 
@@ -495,7 +506,7 @@ def _sequence_table(
     parts = [pl.concat(results[split.name].labels).with_columns(pl.lit(split.name).alias("split")) for split in splits]
     table = pl.concat(parts)
     if table.height == 0:
-        raise DataError("no sequence is left", hint="see --drop and the input")
+        raise DataError("no sequence is left", hint="check --drop and the input")
     repaired = pl.concat([results[split.name].quality.table() for split in splits])
     counts = repaired.drop_nulls(SEQUENCE_ID).group_by(SEQUENCE_ID).len("n_findings")
     table = table.join(counts, on=SEQUENCE_ID, how="left", maintain_order="left").with_columns(

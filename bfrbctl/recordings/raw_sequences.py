@@ -1,8 +1,8 @@
-"""Whole sequences of raw files: streamed by one process, or as parts that other processes read by themselves.
+"""Whole sequences of raw files: streamed by one process, or as parts that workers read on their own.
 
 Files sorted by sequence (the usual case) are streamed; rows of one sequence scattered over the file are gathered
-through sorted temporary files. `plan` looks at the sequence ids alone and tells where a stream would be cut, as rows of
-a Parquet file or bytes of a CSV file. However they are read, the tables that come out depend on the data alone.
+through sorted temporary files. `plan` reads the sequence ids alone and finds where a stream would be cut, as rows of a
+Parquet file or bytes of a CSV file. The tables depend on the data alone, however they are read.
 """
 
 import tempfile
@@ -31,7 +31,7 @@ def whole_sequences(
     Parameters
     ----------
     path, schema
-        The file and what `read_schema` said of it.
+        The file and what `read_schema` found in it.
     rows
         A table is closed by the sequence that brings it to this many rows or more.
     gathered
@@ -155,7 +155,7 @@ Part = Rows | Lines | Gathered
 def gather(
     path: Path, schema: RawSchema, *, rows: int, folder: Path, on_bytes: OnBytes | None = None
 ) -> list[Gathered]:
-    """Put a scattered file aside, sorted by sequence within each of some temporary files, in bounded memory.
+    """Copy a scattered file into temporary files, each sorted by sequence, in bounded memory.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ class _Starts:
 
 
 def plan(path: Path, rows: int) -> Sequence[Part] | None:
-    """Tell the parts of a raw file that hold the tables which `whole_sequences` would give, by its sequence ids alone.
+    """Find the parts of a raw file that hold the tables of `whole_sequences`, by its sequence ids alone.
 
     Parameters
     ----------
@@ -228,8 +228,8 @@ def plan(path: Path, rows: int) -> Sequence[Part] | None:
 
     Returns
     -------
-    The parts in order; None where only a reader of the whole can tell: quotes in a CSV file, which may hold line ends,
-    rows without a sequence_id, damage.
+    The parts in order; None where only reading the whole file can find them: quotes in a CSV file, which may hold line
+    ends, rows without a sequence_id, damage.
 
     Raises
     ------
@@ -257,7 +257,7 @@ def _parquet_starts(path: Path) -> _Starts | None:
         for batch in raw.open_parquet(path).iter_batches(columns=[SEQUENCE_ID]):
             ids = pl.Series(pl.from_arrow(batch.column(0))).cast(pl.String)
             if ids.null_count() or (ids == "").any():
-                return None  # a reader of the whole tells how many rows have no name
+                return None  # reading the whole file finds how many rows have no sequence_id
             begins = ids.ne_missing(ids.shift(1))
             runs = ids.filter(begins)
             if not runs.is_sorted() or (found.n_rows and runs[0] < found.last):
@@ -286,7 +286,7 @@ def _csv_starts(path: Path) -> _Starts | None:
 
 
 def _csv_ids(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Give the position and the sequence_id of every line, some 600 MB a second; no id where commas do not tell it."""
+    """Give the position and the sequence_id of every line, some 600 MB a second; no id where it cannot be found."""
     names = list(raw.raw_columns(path))
     column = names.index(SEQUENCE_ID)
     line_end = b"\r\n" if column == len(names) - 1 else b""
