@@ -49,6 +49,10 @@ class FramesSpec:
     layout: SensorLayout
     folder: Path
 
+    def read_demographics(self) -> pl.DataFrame | None:
+        """Read the file of the subjects, where there is one."""
+        return None if self.demographics is None else read_demographics(self.demographics)
+
 
 @dataclass(frozen=True)
 class Made:
@@ -132,14 +136,17 @@ def notes_file(number: int) -> str:
 
 def make_file(part: Part, number: int, spec: FramesSpec) -> Made:
     """Make a frames file in a worker, under a temporary name; the caller publishes it."""
-    demographics = None if spec.demographics is None else read_demographics(spec.demographics)
-    cleaned = clean(part.read(spec.schema), spec.schema, rate_hz=spec.rate_hz, drop=spec.drop)
-    cleaned = with_demographics(cleaned, demographics)
+    cleaned = checked(part.read(spec.schema), spec, spec.read_demographics())
     path = None
     if not cleaned.faults:
         path = temporary_path(spec.folder / frames_file(number))
         write_bytes(path, parquet_bytes(frames_table(cleaned, spec.layout)))
     return Made(path, Notes.of(cleaned, number).pack(), cleaned.faults)
+
+
+def checked(table: pl.DataFrame, spec: FramesSpec, demographics: pl.DataFrame | None) -> CleanTable:
+    """Check and repair a table of whole raw sequences, and add the demographics of their subjects."""
+    return with_demographics(clean(table, spec.schema, rate_hz=spec.rate_hz, drop=spec.drop), demographics)
 
 
 def frames_table(cleaned: CleanTable, layout: SensorLayout) -> pl.DataFrame:

@@ -64,6 +64,11 @@ class RawSplit:
     frames: Path
     demographics: Path | None
 
+    @property
+    def paths(self) -> list[Path]:
+        """Its files."""
+        return [path for path in (self.frames, self.demographics) if path is not None]
+
 
 @dataclass(frozen=True)
 class RawSchema:

@@ -280,7 +280,7 @@ def test_a_resumed_run_reads_no_recordings_of_finished_files(
         made.append(number)
         return make_file(part, number, spec)
 
-    monkeypatch.setattr("bfrbctl.recordings.preparation.make_file", noted)
+    monkeypatch.setattr("bfrbctl.recordings.writing.make_file", noted)
     again = prepared(raw, tmp_path / "data", resume=True)
     assert again.files == dataset.files
     assert made == list(range(2, dataset.content["n_files"]))
@@ -319,7 +319,7 @@ def test_rows_gathered_for_another_split_do_not_come_into_the_first(
             raise KeyboardInterrupt
         return parts
 
-    monkeypatch.setattr("bfrbctl.recordings.preparation.gather", gathered)
+    monkeypatch.setattr("bfrbctl.recordings.writing.gather", gathered)
     with pytest.raises(KeyboardInterrupt):
         prepared(raw, tmp_path / "data", executor=Executor(2))
     assert list((tmp_path / "data").glob("*/*.parquet"))
