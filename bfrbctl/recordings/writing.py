@@ -5,7 +5,7 @@ where `raw_sequences.plan` finds them. Rows of sequences that are scattered over
 """
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from bfrbctl.artefacts.folders import pinned_file
@@ -51,18 +51,30 @@ class FramesWriter:
     def write(self, on_bytes: OnBytes | None) -> Notes:
         """Write them all; gives the notes of all."""
         try:
-            return self._shared_out(on_bytes) or self._streamed(on_bytes)
+            parts = self._parts()
+            if parts is not None:
+                with suppress(DataError):  # streaming finds the first bad row: one message for any number of workers
+                    return self._from_parts(parts, on_bytes)
+            return self._streamed(on_bytes)
         except Unsorted:
             first = frames_file(self.first_file)
             self.output.forget([name for name in self.output.pieces if name >= first])
-        return self._gathered()
+        with self.output.scratch(f"gathered-{self.split.name}") as folder:
+            parts = gather(self.split.frames, self.spec.schema, rows=self.rows, folder=folder.absolute())
+            return self._from_parts(parts, None)
 
-    def _streamed(self, on_bytes: OnBytes | None, *, gathered: bool = False) -> Notes:
+    def _parts(self) -> Sequence[Part] | None:
+        """Find the parts of a sorted file; None where it must be streamed, or where that is faster."""
+        resumed = self.output.resumed
+        if self.executor.here(_MANY) and not resumed:
+            return None  # a stream reads ahead while it works: faster than first finding where sequences begin
+        parts = plan(self.split.frames.absolute(), self.rows)
+        return parts if parts is not None and (resumed or len(parts) > 1) else None
+
+    def _streamed(self, on_bytes: OnBytes | None) -> Notes:
         """Read the file here, in its order."""
         result, demographics = Notes(), self.spec.read_demographics()
-        tables = whole_sequences(
-            self.split.frames, self.spec.schema, rows=self.rows, gathered=gathered, on_bytes=on_bytes
-        )
+        tables = whole_sequences(self.split.frames, self.spec.schema, rows=self.rows, on_bytes=on_bytes)
         for number, table in enumerate(tables, self.first_file):
             cleaned = checked(table, self.spec, demographics)
             notes, name = Notes.of(cleaned, number), frames_file(number)
@@ -72,29 +84,8 @@ class FramesWriter:
                 self.output.publish(name, {name: frames, notes_file(number): notes.pack()})
         return result
 
-    def _shared_out(self, on_bytes: OnBytes | None) -> Notes | None:
-        """Let workers read the parts of the file; None where it must be streamed, or where that is faster."""
-        alone = self.executor.here(_MANY)
-        if alone and not self.output.resumed:
-            return None  # one that reads ahead while it works is faster than first looking where sequences begin
-        parts = plan(self.split.frames.absolute(), self.rows)
-        if parts is None or (len(parts) == 1 and not self.output.resumed):
-            return None
-        return self._from_parts(parts, on_bytes)
-
-    def _gathered(self) -> Notes:
-        """Bring the rows of each sequence together, then let workers read them."""
-        if self.executor.here(_MANY):
-            return self._streamed(None, gathered=True)
-        with self.output.scratch(f"gathered-{self.split.name}") as folder:
-            parts = gather(self.split.frames, self.spec.schema, rows=self.rows, folder=folder.absolute())
-            return self._from_parts(parts, None) or self._streamed(None, gathered=True)
-
-    def _from_parts(self, parts: Sequence[Part], on_bytes: OnBytes | None) -> Notes | None:
-        """Let workers make a frames file of every part; None when the file turns out to be broken.
-
-        Streaming it then finds where, so that the message is the same for any number of workers.
-        """
+    def _from_parts(self, parts: Sequence[Part], on_bytes: OnBytes | None) -> Notes:
+        """Make a frames file of every part, but for those that an earlier run has made."""
         result = Notes()
         numbered = list(enumerate(parts, self.first_file))
         tasks = [(part, number, self.spec) for number, part in numbered if not self._has(number)]
@@ -103,11 +94,7 @@ class FramesWriter:
             self.executor.check_paths(self.output.path, *map(pinned_file, self.split.paths))
         with closing(run_tasks(make_file, tasks, executor=self.executor)) as made:
             for number, part in numbered:
-                try:
-                    notes = self._publish(number, next(made), result) if number in todo else self._read(number)
-                except DataError:
-                    return None
-                result.add(notes)
+                result.add(self._publish(number, next(made), result) if number in todo else self._read(number))
                 if on_bytes:
                     on_bytes(part.n_bytes)
         return result

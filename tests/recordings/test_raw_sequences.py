@@ -17,13 +17,15 @@ TABLE = raw_frames(subjects=2)
 
 
 def check_same(path: Path, rows: int) -> int:
-    """Compare the parts of a file with its stream; how many there are."""
+    """Compare the parts of a file, planned and gathered, with its stream; how many there are."""
     schema = read_schema(path)
     streamed = list(whole_sequences(path, schema, rows=rows))
     parts = plan(path, rows)
     assert parts is not None
     assert len(parts) == len(streamed)
     assert all(part.read(schema).equals(table) for part, table in zip(parts, streamed, strict=True))
+    gathered = whole_sequences(path, schema, rows=rows, gathered=True)
+    assert all(one.equals(table) for one, table in zip(gathered, streamed, strict=True))
     assert abs(sum(part.n_bytes for part in parts) - path.stat().st_size) < 10_000
     return len(parts)
 
