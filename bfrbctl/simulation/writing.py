@@ -5,7 +5,7 @@ is fast to read and becomes a row group.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Literal
@@ -71,23 +71,31 @@ def write_raw(
     names: list[str] = []
     done = 0
     for name in splits:
-        written = [f"{name}.{file_format}", f"{name}_demographics.csv"]
-        written += [f"{name}_answers.{file_format}"] if labels and name == "test" else []
-        with ExitStack() as stack:
-            files = [_open(folder / file) for file in written]
-            for file in files:
-                stack.callback(file.close)
-            tasks = [(config, number, name, written, folder.absolute()) for number in range(config.n_subjects(name))]
-            simulated = stack.enter_context(closing(run_tasks(_simulate, tasks, executor=executor)))
-            for tables in simulated:
-                for file, made in zip(files, tables, strict=True):
-                    file.add(made)
-                    made.unlink()
+        files = [f"{name}.{file_format}", f"{name}_demographics.csv"]
+        files += [f"{name}_answers.{file_format}"] if labels and name == "test" else []
+        with closing(_write_split(folder, name, files, config, executor)) as subjects:
+            for _ in subjects:
                 done += 1
                 if on_progress is not None:
                     on_progress(done, total)
-        names += written
+        names += files
     return names
+
+
+def _write_split(
+    folder: Path, split: str, names: list[str], config: SimulationConfig, executor: Executor
+) -> Generator[None, None, None]:
+    """Write the files of a split, subject by subject; yields after each of them."""
+    tasks = [(config, number, split, names, folder.absolute()) for number in range(config.n_subjects(split))]
+    with ExitStack() as stack:
+        files = [_open(folder / name) for name in names]
+        for file in files:
+            stack.callback(file.close)
+        for tables in stack.enter_context(closing(run_tasks(_simulate, tasks, executor=executor))):
+            for file, made in zip(files, tables, strict=True):
+                file.add(made)
+                made.unlink()
+            yield
 
 
 def _simulate(config: SimulationConfig, number: int, split: str, files: list[str], folder: Path) -> list[Path]:
