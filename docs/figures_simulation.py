@@ -75,7 +75,7 @@ def draw_scene() -> None:
 def draw_channels() -> None:
     """One sequence: acceleration, temperatures, and the mean distance of each ToF sensor."""
     subject = simulate_subject(CONFIG, 0, split="train")
-    wanted = subject.answers.filter((pl.col("gesture") == "Forehead - scratch") & (pl.col("orientation") == STRAIGHT))
+    wanted = subject.labels.filter((pl.col("gesture") == "Forehead - scratch") & (pl.col("orientation") == STRAIGHT))
     frames = subject.frames.filter(pl.col("sequence_id") == wanted["sequence_id"][0])
     t = frames["sequence_counter"].to_numpy() / CONFIG.rate_hz
     figure, axes = plt.subplots(4, 1, figsize=(7.2, 7.2), sharex=True)

@@ -64,24 +64,24 @@ def _sequence(rng: np.random.Generator, hertz: float, layout: SensorLayout, *, i
     for name in layout.thm_columns:
         columns[name] = np.full(n, np.nan) if imu_only else 26 + hertz + rng.normal(0, 0.2, n)
     for name in layout.tof_columns:
-        seen = np.where(rng.random(n) < 0.4, -1.0, np.clip(np.rint(50 * hertz + rng.normal(0, 5, n)), 0, 249))
-        columns[name] = np.full(n, np.nan) if imu_only else seen
+        values = np.where(rng.random(n) < 0.4, -1.0, np.clip(np.rint(50 * hertz + rng.normal(0, 5, n)), 0, 249))
+        columns[name] = np.full(n, np.nan) if imu_only else values
     return pl.DataFrame(columns).with_columns(pl.all().fill_nan(None).cast(pl.Float32))
 
 
-def people(table: pl.DataFrame) -> pl.DataFrame:
-    """Demographics of everybody in a raw table."""
+def demographics(table: pl.DataFrame) -> pl.DataFrame:
+    """Demographics of every subject in a raw table."""
     subjects = table["subject"].unique().sort()
     values = dict(zip(DEMOGRAPHICS, (1, 30, 0, 1, 170.0, 52, 25.0), strict=True))
     return pl.DataFrame({"subject": subjects}).with_columns(pl.lit(value).alias(name) for name, value in values.items())
 
 
 def write_raw(folder: Path, table: pl.DataFrame, *, split: str = "train", suffix: str = "csv") -> Path:
-    """Write a raw folder with one split and its people."""
+    """Write a raw folder with one split and its demographics."""
     folder.mkdir(parents=True, exist_ok=True)
     if suffix == "csv":
         table.write_csv(folder / f"{split}.csv")
     else:
         table.write_parquet(folder / f"{split}.parquet")
-    people(table).write_csv(folder / f"{split}_demographics.csv")
+    demographics(table).write_csv(folder / f"{split}_demographics.csv")
     return folder

@@ -1,4 +1,4 @@
-"""Pieces of work that workers do in tests; a module of its own, which other processes import quickly."""
+"""Functions that workers run in tests; a module of its own, which other processes import quickly."""
 
 import os
 import signal
@@ -23,13 +23,13 @@ def wait_for(marker: Path | None, number: int) -> int:
     deadline = time.monotonic() + 60
     while marker is not None and not marker.exists():
         if time.monotonic() > deadline:
-            raise DataError(f"nobody has made {marker}")
+            raise DataError(f"{marker} was not made in time")
         time.sleep(0.01)
     return number
 
 
 def after(marker: Path, number: int) -> int:
-    """Give the number: 0 only after another piece has left its marker."""
+    """Give the number: 0 only after another task has left its marker."""
     if number:
         marker.touch()
     return wait_for(marker, number)
@@ -44,7 +44,7 @@ def die_once(folder: Path, number: int, deadly: tuple[int, ...] = (2,)) -> tuple
 
 
 def outlive(folder: Path, number: int, deadly: tuple[int, ...]) -> tuple[int, int]:
-    """As `die_once`, but number 0 waits until the deadly ones are done."""
+    """As `die_once`, but number 0 waits until the deadly numbers are done."""
     found = die_once(folder, number, deadly)
     (folder / f"done-{number}").touch()
     for other in deadly if number == 0 else ():
@@ -53,7 +53,7 @@ def outlive(folder: Path, number: int, deadly: tuple[int, ...]) -> tuple[int, in
 
 
 def die_always(folder: Path, number: int, deadly: int) -> tuple[int, int]:
-    """Kill the own process whenever the number is the deadly one; 0 is not done before that was begun three times."""
+    """Kill the own process at the deadly number; number 0 ends only after that one was begun three times."""
     tries = _begun(folder, number)
     if number == deadly:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -61,7 +61,7 @@ def die_always(folder: Path, number: int, deadly: int) -> tuple[int, int]:
         deadline = time.monotonic() + 60
         while not (folder / f"tries-{deadly}").exists() or (folder / f"tries-{deadly}").stat().st_size < 3:
             if time.monotonic() > deadline:
-                raise DataError("the deadly one was not begun three times")
+                raise DataError("the deadly number was not begun three times")
             time.sleep(0.01)
     return number, tries
 
@@ -84,6 +84,6 @@ def limits(_number: int) -> tuple[int, str]:
 
 
 def linger(folder: Path, number: int) -> None:
-    """Tell the own process number and go on for long."""
+    """Write the own process number and run for long."""
     (folder / f"pid-{number}").write_text(str(os.getpid()))
     time.sleep(600)

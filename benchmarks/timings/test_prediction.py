@@ -27,7 +27,7 @@ from bfrbctl.models.keras.model import KerasFoldModel
 from bfrbctl.models.keras.network.building import build_network, weight_names
 from bfrbctl.prediction.predictor import Predictor
 from bfrbctl.recordings.dataset import RecordingBatch
-from bfrbctl.recordings.preparation import clean_frames
+from bfrbctl.recordings.serving import clean_frames
 from tests import reference
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -58,7 +58,7 @@ BATCH = """
 import sys, time
 import numpy as np, polars as pl
 from bfrbctl import Predictor
-from bfrbctl.recordings.preparation import clean_frames
+from bfrbctl.recordings.serving import clean_frames
 predictor = Predictor.open(sys.argv[1])
 table = pl.read_parquet(sys.argv[2])
 some = clean_frames(table, None, layout=predictor.layout, rate_hz=predictor.rate_hz).batch

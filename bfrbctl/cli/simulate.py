@@ -94,7 +94,7 @@ def _write(
             split=files.split,
             file_format=files.file_format,
             executor=executor,
-            answers=files.answers,
+            labels=files.answers,
             on_progress=lambda _done, _total: advance(1),
         )
         output.publish("raw", {name: folder / name for name in names})

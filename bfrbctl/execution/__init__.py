@@ -1,4 +1,5 @@
-"""Where work runs: this process, processes of this machine, or a Dask cluster; and how much memory it may take.
+"""Where tasks run: this process, processes of this machine, or a Dask cluster; and how much memory they may take.
 
-`workers` shares tasks out, `cluster` joins a Dask cluster, `memory` finds the limit, `cache` keeps arrays below it.
+`executor` runs tasks, `cluster` connects to a Dask cluster, `memory` finds the limit of memory, `cache` keeps arrays
+below it.
 """

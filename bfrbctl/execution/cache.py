@@ -1,8 +1,8 @@
-"""Room for large arrays: in memory up to a bound, beyond it in files that are mapped into memory.
+"""Space for large arrays: in memory up to a bound, beyond it in memory-mapped files.
 
-A mapped array is used like any other and holds the same bits; its pages are read when they are touched, and the
-operating system may drop them whenever memory is short. The files have no name: their space is free again as soon as
-the array is gone, also when the process is killed.
+A mapped array works like any other and holds the same bits. Its pages are read when they are used, and the operating
+system may drop them when memory is short. The files have no name: their space is free again as soon as the array is
+gone, also when the process is killed.
 """
 
 import mmap
@@ -19,11 +19,11 @@ from bfrbctl.errors import OutputError
 from bfrbctl.execution.memory import available_memory
 
 _BLOCK_BYTES = 32 * 2**20
-"""So much is copied at once into a mapped array."""
+"""Bytes that are copied at once into a mapped array."""
 
 
 class Cache:
-    """Makes arrays, and knows how much memory those that are still in use take.
+    """Makes arrays, and counts the memory of those that are still in use.
 
     Parameters
     ----------
@@ -110,14 +110,14 @@ IN_MEMORY = Cache()
 
 
 def settle(array: AnyArray) -> None:
-    """Let the operating system write the pages of a mapped array and take them out of this process."""
+    """Let the operating system write the pages of a mapped array and remove them from this process."""
     mapping = _mapping(array)
     if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def default_bound() -> int | None:
-    """Half of the memory of this machine, or of what its container may take; None where nobody tells."""
+    """Half of the memory of this machine, or of what its container may take; None where it is unknown."""
     memory = available_memory()
     return None if memory is None else memory // 2
 

@@ -1,8 +1,8 @@
-"""A Dask cluster that is there already: join it, see that it can do our work, hand pieces to it.
+"""An existing Dask cluster: connect to it, check that it can do our work, submit tasks to it.
 
-Everything that would make a cluster hang in silence, or give other bytes than this machine would, is looked at before
-the first piece is handed out: an address where nobody answers, no workers, a side that lacks this package or has other
-versions of the libraries that results depend on, workers that do not see the same files.
+Whatever would make a cluster hang without a message, or give other bytes than this machine, is checked before the first
+task is submitted: an address where nothing answers, no workers, a side that lacks this package or has other versions of
+the libraries that results depend on, workers that do not read the same files.
 """
 
 import asyncio
@@ -31,37 +31,37 @@ from bfrbctl.errors import BfrbError, OutputError, UsageError, examples, missing
 
 T = TypeVar("T")
 
-ANSWER_S = 5.0
-"""How long a scheduler may take to answer, and a cluster to have its first worker."""
+CONNECT_S = 5.0
+"""How long a scheduler may take to respond, and a cluster to have its first worker."""
 
 PROBE_S = 30.0
-"""How long all workers may take for the first look: they import the package for it."""
+"""How long all workers may take for a check: they import the package for it."""
 
 _SLOWEST_READ = 10e6
-"""Bytes a second at which the slowest worker may read a raw file for that look."""
+"""Bytes a second at which the slowest worker may read a raw file for a check."""
 
-DESERTED_S = 20.0
-"""How long a cluster may be without any worker before the run gives up."""
+NO_WORKERS_S = 20.0
+"""How long a cluster may have no worker before the run gives up."""
 
 _CHECK_S = 2.0
 
 _NOT_TAKEN = "deserialization of the task graph"
-"""What Dask says when the scheduler ended before it had read a piece."""
+"""Part of Dask's message when the scheduler ended before it had read a task."""
 
 
 Charge = Literal["own", "not begun", "unknown"]
-"""What a death has to do with a piece: the worker was doing it and nothing else; had not begun it; had others too."""
+"""Whether a task caused a worker's death: it ran alone there; it had not begun; other tasks ran there too."""
 
 
 class WorkerLost(Exception):
-    """The worker of a piece died; the piece may be handed out anew.
+    """The worker of a task died; the task may be submitted again.
 
     Parameters
     ----------
     what
         How it died.
     charge
-        Whether it died at this piece.
+        Whether the task was running when it died.
     deaths
         How many workers died.
     """
@@ -74,18 +74,18 @@ class WorkerLost(Exception):
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that was found able to work for us; made by `join`.
+    """A cluster that passed all checks; made by `join`.
 
     Parameters
     ----------
     address
         Of its scheduler.
     slots
-        Pieces that it runs at once: the threads of all workers.
+        Tasks that it runs at once: the threads of all workers.
     threads
-        Threads that a piece may take for itself where its host has more cores than the workers on it have threads.
+        Threads that a task may use where its host has more cores than its workers have threads.
     n_workers
-        How many workers it had when it was joined.
+        How many workers it had when we connected.
     client
         Dask's own client.
     """
@@ -98,17 +98,17 @@ class Cluster:
 
     @property
     def about(self) -> str:
-        """What it is, for people."""
+        """One line for the user: address, workers, tasks at once."""
         workers = f"{self.n_workers} worker{'s' if self.n_workers > 1 else ''}"
-        told = f"{self.address}: {workers}, {self.slots} piece{'s' if self.slots > 1 else ''} at once"
-        return told if self.slots > 1 else f"{told}: no faster than this machine alone"
+        line = f"{self.address}: {workers}, {self.slots} task{'s' if self.slots > 1 else ''} at once"
+        return line if self.slots > 1 else f"{line}: no faster than this machine alone"
 
     def pool(self) -> "ClusterPool":
-        """Give what pieces can be handed to."""
+        """Make the pool that tasks are submitted to."""
         return ClusterPool(self)
 
     def check_paths(self, output: Path, inputs: Sequence[Pinned]) -> None:
-        """See that all workers read what we write and have the same inputs, byte for byte.
+        """Check that all workers read what we write and have the same inputs, byte for byte.
 
         Parameters
         ----------
@@ -128,28 +128,28 @@ class Cluster:
         wanted = {str(item.path): item.sha256 for item in inputs}
         n_bytes = sum(item.path.stat().st_size for item in inputs if item.kind == "file")
         try:
-            answers = _asked(
+            responses = _call_workers(
                 self.address,
                 self.client.run,
-                look,
+                check_files,
                 str(probe),
                 list(wanted),
                 seconds=PROBE_S + n_bytes / _SLOWEST_READ,
             )
         finally:
             probe.unlink(missing_ok=True)
-        hint = "the workers must see the same files as this process, under the same paths: use a shared file system"
-        for worker, (seen, trouble, found) in sorted(answers.items()):
-            if seen != token:
-                raise OutputError(f"worker {worker}: does not see what is written to {output} ({trouble})", hint=hint)
-            other = [path for path, digest in wanted.items() if found[path] != digest]
-            if other:
-                raise UsageError(f"worker {worker}: has not the same {examples(other)}", hint=hint)
+        hint = "the workers must read the same files as this process, under the same paths: use a shared file system"
+        for worker, (content, trouble, digests) in sorted(responses.items()):
+            if content != token:
+                raise OutputError(f"worker {worker}: cannot read what is written to {output} ({trouble})", hint=hint)
+            different = [path for path, digest in wanted.items() if digests[path] != digest]
+            if different:
+                raise UsageError(f"worker {worker}: does not have the same {examples(different)}", hint=hint)
 
 
 @contextmanager
 def join(address: str) -> Iterator[Cluster]:
-    """Join a cluster and see that it can do our work.
+    """Connect to a cluster and check that it can do our work.
 
     Parameters
     ----------
@@ -159,24 +159,24 @@ def join(address: str) -> Iterator[Cluster]:
     Raises
     ------
     UsageError
-        When Dask is not installed here, nobody answers, there are no workers, or a side lacks this package or has
+        When Dask is not installed here, nothing answers, there are no workers, or a side lacks this package or has
         other versions than we have.
     """
     distributed = _distributed()
-    _knock(address)
+    _check_address(address)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Dask compares versions too, of other libraries and in other words
         try:
-            # Dask's own timeout does not cover something that listens and says nothing.
-            client = _within(2 * ANSWER_S, distributed.Client, address, timeout=ANSWER_S, set_as_default=False)
+            # Dask's own timeout does not cover a server that accepts the connection and sends nothing.
+            client = _call_within(2 * CONNECT_S, distributed.Client, address, timeout=CONNECT_S, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise UsageError(
                 f"--scheduler {address}: what listens there is no Dask scheduler ({_line(error)})", hint=_HINT
             ) from error
     try:
-        yield _examined(address, client)
+        yield _checked(address, client)
     finally:
-        client.close(timeout=ANSWER_S)
+        client.close(timeout=CONNECT_S)
 
 
 _HINT = "start one with `dask scheduler`, and give the address that it prints"
@@ -189,12 +189,12 @@ def _distributed() -> ModuleType:
         raise missing_library("--scheduler", error, otherwise="use --workers on this machine") from error
     for name in tuple(logging.root.manager.loggerDict):
         if name.partition(".")[0] == "distributed":
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters arrives as an exception too
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # every failure also arrives as an exception
     return distributed
 
 
-def _knock(address: str) -> None:
-    """See that something listens there, which Dask would try for half a minute."""
+def _check_address(address: str) -> None:
+    """Check that something listens there; Dask itself would try for half a minute."""
     try:
         parts = urlsplit(address)
         host, port = parts.hostname, parts.port
@@ -203,13 +203,13 @@ def _knock(address: str) -> None:
     if not host or not port or parts.scheme not in ("tcp", "tls", "ws", "wss", "ucx"):
         raise UsageError(f"--scheduler {address}: expected an address such as tcp://host:8786", hint=_HINT)
     try:
-        socket.create_connection((host, port), timeout=ANSWER_S).close()
+        socket.create_connection((host, port), timeout=CONNECT_S).close()
     except OSError as error:
-        raise UsageError(f"--scheduler {address}: nobody answers ({_line(error)})", hint=_HINT) from error
+        raise UsageError(f"--scheduler {address}: nothing answers ({_line(error)})", hint=_HINT) from error
 
 
-def _examined(address: str, client: Any) -> Cluster:
-    deadline = time.monotonic() + ANSWER_S
+def _checked(address: str, client: Any) -> Cluster:
+    deadline = time.monotonic() + CONNECT_S
     while not (threads := client.nthreads()):
         if time.monotonic() > deadline:
             raise UsageError(
@@ -219,18 +219,19 @@ def _examined(address: str, client: Any) -> Cluster:
         time.sleep(0.1)
     ours = library_versions()
     packages = ["bfrbctl", *(name for name in ours if name != "python")]
-    told = _asked(address, client.get_versions, check=False, packages=packages)
-    _compare(address, told, ours)
-    hosts = _asked(address, client.run, whereabouts)
+    versions = _call_workers(address, client.get_versions, check=False, packages=packages)
+    _check_versions(address, versions, ours)
+    hosts = _call_workers(address, client.run, host_and_cores)
     cores: dict[str, int] = dict(hosts.values())
     busy = {name: sum(threads.get(worker, 0) for worker, (host, _) in hosts.items() if host == name) for name in cores}
     share = min(cores[name] // max(busy[name], 1) for name in cores)
     return Cluster(address, sum(threads.values()), max(share, 1), len(threads), client)
 
 
-def _compare(address: str, told: Mapping[str, Any], ours: Mapping[str, str]) -> None:
-    """See that scheduler and workers have this package, and all of them the libraries that results depend on."""
-    sides = {"the scheduler": told["scheduler"], **{f"worker {name}": one for name, one in told["workers"].items()}}
+def _check_versions(address: str, versions: Mapping[str, Any], ours: Mapping[str, str]) -> None:
+    """Check that scheduler and workers have this package, and the same libraries that results depend on."""
+    workers = {f"worker {name}": one for name, one in versions["workers"].items()}
+    sides = {"the scheduler": versions["scheduler"], **workers}
     found = {side: one["packages"] for side, one in sides.items()}
     without = [side for side, packages in found.items() if packages.get("bfrbctl") is None]
     if without:
@@ -238,7 +239,7 @@ def _compare(address: str, told: Mapping[str, Any], ours: Mapping[str, str]) -> 
             f"--scheduler {address}: bfrbctl is not installed for {examples(without)}",
             hint="install the same bfrbctl in the environment of the scheduler and of every worker",
         )
-    here = {"bfrbctl": told["client"]["packages"]["bfrbctl"], **ours}
+    here = {"bfrbctl": versions["client"]["packages"]["bfrbctl"], **ours}
     different = [
         f"{side} has {name} {comparable_version(name, packages[name])} (here {comparable_version(name, here[name])})"
         for side, packages in found.items()
@@ -253,42 +254,43 @@ def _compare(address: str, told: Mapping[str, Any], ours: Mapping[str, str]) -> 
         )
 
 
-def whereabouts() -> tuple[str, int]:
-    """Tell, on a worker, its host and how many cores it may use there."""
+def host_and_cores() -> tuple[str, int]:
+    """Give, on a worker, the name of its host and how many cores it may use there."""
     affinity = getattr(os, "sched_getaffinity", None)
     return socket.gethostname(), len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-async def look(probe: str, inputs: Sequence[str]) -> tuple[str | None, str, dict[str, str | None]]:
-    """Look, on a worker, for a file just written and for the inputs: content, what went wrong, digests.
+async def check_files(probe: str, inputs: Sequence[str]) -> tuple[str | None, str, dict[str, str | None]]:
+    """Read, on a worker, a file just written and the inputs: content, error, digests.
 
-    In a thread, since a worker that does not answer its scheduler while it reads a large file is taken for dead.
+    It runs in a thread: a scheduler takes a worker for dead that sends no heartbeat while it reads a large file.
     """
-    return await asyncio.to_thread(_look, probe, inputs)
+    return await asyncio.to_thread(_read_files, probe, inputs)
 
 
-def _look(probe: str, inputs: Sequence[str]) -> tuple[str | None, str, dict[str, str | None]]:
+def _read_files(probe: str, inputs: Sequence[str]) -> tuple[str | None, str, dict[str, str | None]]:
+    content: str | None
     try:
-        seen, trouble = Path(probe).read_text(encoding="ascii"), ""
+        content, trouble = Path(probe).read_text(encoding="ascii"), ""
         with Path(f"{probe}.{secrets.token_hex(8)}").open("xb") as handle:
             os.unlink(handle.name)
     except OSError as error:
-        seen, trouble = None, error.strerror or str(error)
-    return seen, trouble, {path: current_digest(Path(path)) for path in inputs}
+        content, trouble = None, error.strerror or str(error)
+    return content, trouble, {path: current_digest(Path(path)) for path in inputs}
 
 
 class ClusterPool:
-    """Hands pieces to a cluster; Dask itself repeats the piece of a worker that is gone."""
+    """Submits tasks to a cluster; Dask itself repeats the task of a worker that is gone."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.client = cluster.client
         self.distributed = _distributed()
         self.open: dict[str, Any] = {}
-        self.looked = self.peopled = time.monotonic()
+        self.checked = self.last_worker = time.monotonic()
 
     def submit(self, function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
-        """Hand a call out; gives a future. BfrbError when the cluster does not take it."""
+        """Submit a call; gives a future. BfrbError when the cluster does not take it."""
         try:
             future = self.client.submit(function, *task, key=f"bfrbctl-{secrets.token_hex(16)}", pure=False)
         except Exception as error:  # Dask's own, of many types: nothing of ours has run yet
@@ -297,12 +299,12 @@ class ClusterPool:
         return future
 
     def result(self, future: Any) -> Any:
-        """Give what a finished future holds.
+        """Give the result of a finished future.
 
         Raises
         ------
         WorkerLost
-            When several workers died that had it. Dask counts what they were doing and what they had still to do alike.
+            When several workers died that had it. Dask counts running and waiting tasks alike.
         BfrbError
             When the cluster is gone.
         """
@@ -312,7 +314,7 @@ class ClusterPool:
                     return future.result(timeout=_CHECK_S)
                 except self.distributed.TimeoutError:
                     if future.status == "error":
-                        raise  # the piece's own
+                        raise  # the task's own
                     self.check()
         except self.distributed.KilledWorker as error:
             what = f"the last was {error.last_worker.address}"
@@ -327,32 +329,32 @@ class ClusterPool:
             self.open.pop(future.key, None)
 
     def check(self) -> None:
-        """See, every few seconds, that the cluster still has workers.
+        """Check, every few seconds, that the cluster still has workers.
 
         Raises
         ------
         BfrbError
-            When it had none for long.
+            When it has had none for NO_WORKERS_S.
         """
         now = time.monotonic()
-        if now - self.looked < _CHECK_S:
+        if now - self.checked < _CHECK_S:
             return
-        self.looked = now
+        self.checked = now
         if self.client.status not in ("running", "connecting"):
             raise self._gone()
         try:
             if self.client.nthreads():
-                self.peopled = now
+                self.last_worker = now
         except OSError:
             pass
-        if now - self.peopled > DESERTED_S:
+        if now - self.last_worker > NO_WORKERS_S:
             raise BfrbError(
-                f"{self.cluster.address}: the cluster has had no workers for {DESERTED_S:.0f} s",
+                f"{self.cluster.address}: the cluster has had no workers for {NO_WORKERS_S:.0f} s",
                 hint="start workers again, then continue with --resume",
             )
 
     def close(self, *, kill: bool) -> None:
-        """Forget what is still handed out; what runs already runs to its end, and nobody asks for it."""
+        """Cancel what has not begun; what runs already runs to its end, and its result is dropped."""
         if kill and self.open and self.client.status == "running":
             self.client.cancel(list(self.open.values()), force=True)
         self.open.clear()
@@ -360,48 +362,48 @@ class ClusterPool:
     def _gone(self) -> BfrbError:
         return BfrbError(
             f"{self.cluster.address}: the connection to the scheduler was lost",
-            hint="see that it runs, then continue with --resume",
+            hint="check that it runs, then continue with --resume",
         )
 
 
-def _asked(address: str, call: Callable[..., T], *args: Any, seconds: float = PROBE_S, **options: Any) -> T:
-    """Ask all workers something that they must answer in time.
+def _call_workers(address: str, call: Callable[..., T], *args: Any, seconds: float = PROBE_S, **options: Any) -> T:
+    """Call a function of all workers that must return in time.
 
     Raises
     ------
     UsageError
-        When they do not, or one answers with an error.
+        When it does not, or a worker raises an error.
     """
     try:
-        return _within(seconds, call, *args, **options)
+        return _call_within(seconds, call, *args, **options)
     except TimeoutError as error:
-        what = f"--scheduler {address}: its workers do not answer ({_line(error)})"
-        raise UsageError(what, hint="see their logs") from error
+        what = f"--scheduler {address}: its workers do not respond ({_line(error)})"
+        raise UsageError(what, hint="read their logs") from error
     except Exception as error:
         raise UsageError(
             f"--scheduler {address}: a worker cannot do our work ({_line(error)})",
-            hint="see that bfrbctl can be imported in the environment of every worker",
+            hint="check that bfrbctl can be imported in the environment of every worker",
         ) from error
 
 
-def _within(seconds: float, call: Callable[..., T], *args: Any, **options: Any) -> T:
-    """Call something that may hang; TimeoutError when it does."""
-    answer: SimpleQueue[tuple[T | None, Exception | None]] = SimpleQueue()
+def _call_within(seconds: float, call: Callable[..., T], *args: Any, **options: Any) -> T:
+    """Call a function that may hang; TimeoutError when it does."""
+    outcome: SimpleQueue[tuple[T | None, Exception | None]] = SimpleQueue()
 
-    def ask() -> None:
+    def run() -> None:
         try:
-            answer.put((call(*args, **options), None))
+            outcome.put((call(*args, **options), None))
         except Exception as error:
-            answer.put((None, error))
+            outcome.put((None, error))
 
-    threading.Thread(target=ask, daemon=True).start()  # a daemon, so that one that hangs does not keep us from ending
+    threading.Thread(target=run, daemon=True).start()  # a daemon thread: one that hangs must not keep us from ending
     try:
-        given, error = answer.get(timeout=seconds)
+        result, error = outcome.get(timeout=seconds)
     except Empty:
-        raise TimeoutError(f"no answer within {seconds:.0f} s") from None
+        raise TimeoutError(f"no response in {seconds:.0f} s") from None
     if error is not None:
         raise error
-    return cast(T, given)
+    return cast(T, result)
 
 
 def _line(error: BaseException) -> str:

@@ -1,9 +1,9 @@
-"""Share many independent pieces of work out: here, among processes of this machine, or to a Dask cluster.
+"""Run many independent tasks: here, in processes of this machine, or on a Dask cluster.
 
-Pieces are module-level functions of plain arguments (paths, numbers, settings; never arrays). Whoever runs them, the
-caller gets the same results and does all publishing itself. Processes are started by loky, never forked, since polars'
-threads do not survive a fork. A piece whose worker dies is done again, and a death counts against nothing but the piece
-that the worker was doing: each process here has one at a time, and what died together on a cluster is done again alone.
+Tasks are module-level functions of plain arguments (paths, numbers, settings; never arrays). The caller gets the same
+results wherever they run, and does all publishing itself. Processes are started by loky, never forked, since polars'
+threads do not survive a fork. A task whose worker dies is run again, and a death counts only against the task that the
+worker was running: each process here has one at a time, and tasks that were lost together on a cluster run again alone.
 """
 
 import os
@@ -39,15 +39,15 @@ if sys.platform != "win32":
 T = TypeVar("T")
 
 MAX_TRIES = 3
-"""How many workers may die at a piece before the run gives up: whatever killed them will kill the next one too."""
+"""How many workers may die at a task before the run gives up: the cause will kill the next one too."""
 
-_LOOK_S = 0.25
+_POLL_S = 0.25
 _IDLE_S = 60
 _AHEAD = 2
-"""Pieces handed out beyond those that can run, so that no worker waits for the next one."""
+"""Tasks submitted beyond those that can run, so that no worker waits for the next one."""
 
 _FILES = 10
-"""File descriptors that a process of ours takes here, at most: pipes for calls, results and marks, and its end."""
+"""Largest number of file descriptors that a worker process takes here: pipes for calls, results, marks and its end."""
 
 _THREAD_LIMITS = (
     "OMP_NUM_THREADS",
@@ -56,7 +56,7 @@ _THREAD_LIMITS = (
     "POLARS_MAX_THREADS",
     "TF_NUM_INTRAOP_THREADS",
     "TF_NUM_INTEROP_THREADS",
-    "LOKY_MAX_CPU_COUNT",  # what joblib.cpu_count() tells inside
+    "LOKY_MAX_CPU_COUNT",  # what joblib.cpu_count() gives in the worker
 )
 
 
@@ -68,8 +68,8 @@ def n_workers(asked: int, *, memory: int = 0) -> int:
     asked
         What the user wants.
     memory
-        Bytes that each may need: of our own accord no more are started than this machine, or its container, has
-        memory for.
+        Bytes that each may need. Where the user asks for no number, no more are started than this machine, or its
+        container, has memory for.
     """
     if asked > 0:
         return asked
@@ -82,33 +82,33 @@ def n_workers(asked: int, *, memory: int = 0) -> int:
 
 @dataclass(frozen=True)
 class Executor:
-    """Who does the pieces of a run.
+    """Where the tasks of a run are run.
 
     Parameters
     ----------
     workers
         Processes of this machine; 0 is one a core, 1 is this process alone.
     cluster
-        A Dask cluster, joined by `open_executor`; then `workers` means nothing.
+        A Dask cluster, opened by `open_executor`; `workers` is ignored then.
     """
 
     workers: int = 1
     cluster: Cluster | None = None
 
-    def at_once(self, n_pieces: int) -> int:
-        """How many pieces run at the same time."""
-        return max(min(self.cluster.slots if self.cluster else n_workers(self.workers), n_pieces), 1)
+    def at_once(self, n_tasks: int) -> int:
+        """How many of so many tasks run at the same time."""
+        return max(min(self.cluster.slots if self.cluster else n_workers(self.workers), n_tasks), 1)
 
-    def here(self, n_pieces: int) -> bool:
-        """Whether all of them run in this process, one after the other."""
-        return self.cluster is None and self.at_once(n_pieces) == 1
+    def here(self, n_tasks: int) -> bool:
+        """Whether so many tasks all run in this process, one after the other."""
+        return self.cluster is None and self.at_once(n_tasks) == 1
 
-    def threads(self, n_pieces: int) -> int:
-        """How many threads a piece may take without two of them sharing a core."""
-        return self.cluster.threads if self.cluster else max(joblib.cpu_count() // self.at_once(n_pieces), 1)
+    def threads(self, n_tasks: int) -> int:
+        """How many threads a task may use without two of them sharing a core."""
+        return self.cluster.threads if self.cluster else max(joblib.cpu_count() // self.at_once(n_tasks), 1)
 
     def check_paths(self, output: Path, *inputs: Pinned) -> None:
-        """See that the workers read and write the same folders as this process does.
+        """Check that the workers read and write the same folders as this process does.
 
         Raises
         ------
@@ -124,7 +124,7 @@ SEQUENTIAL = Executor()
 
 @contextmanager
 def open_executor(workers: int = 1, scheduler: str | None = None) -> Iterator[Executor]:
-    """Find those who will do the work, and see that they are able to.
+    """Open the executor that the options ask for, and check that it can do our work.
 
     Parameters
     ----------
@@ -163,26 +163,26 @@ def run_tasks(
     function
         A module-level function.
     tasks
-        Its arguments, one tuple a call; drawn as they are needed, a few ahead. None where the next one waits for a
-        result that is still to come: it is asked for again after the caller has got that.
-    crew
-        Who works.
+        Its arguments, one tuple a call; drawn as they are needed, a few ahead. None where the next task needs a result
+        that is not there yet: the iterator is asked again after the caller has received one.
+    executor
+        Where they run.
     n_tasks
-        How many tasks there are, about, where `tasks` itself does not tell.
+        About how many tasks there are, where `tasks` has no length.
     in_order
         Whether results come in the order of the tasks, or each as soon as it is there.
     on_wait
-        Called a few times a second while pieces run elsewhere.
+        Called a few times a second while tasks run elsewhere.
 
     Yields
     ------
-    The results. An exception inside, or closing the generator, stops the workers: use `contextlib.closing`, lest they
-    work on when something fails outside.
+    The results. An exception inside, or closing the generator, stops the workers: use `contextlib.closing`, so that
+    they stop as well when something fails outside.
 
     Raises
     ------
     BfrbError
-        When a piece has killed its worker MAX_TRIES times; the message names it. When the cluster is gone.
+        When a task has killed its worker MAX_TRIES times; the message names it. When the cluster is gone.
     """
     if n_tasks is None:
         n_tasks = len(tasks) if isinstance(tasks, Sized) else n_workers(executor.workers)
@@ -191,35 +191,35 @@ def run_tasks(
         return
     at_once = executor.at_once(n_tasks)
     pool: WorkerPool = executor.cluster.pool() if executor.cluster else _Processes(at_once, executor.threads(n_tasks))
-    board = _Dispatcher(pool, function, iter(tasks), size=at_once + _AHEAD, in_order=in_order)
+    dispatcher = _Dispatcher(pool, function, iter(tasks), size=at_once + _AHEAD, in_order=in_order)
     finished = False
     try:
-        yield from board.results(on_wait or (lambda: None))
+        yield from dispatcher.results(on_wait or (lambda: None))
         finished = True
     finally:
         pool.close(kill=not finished)
 
 
 class WorkerPool(Protocol):
-    """Workers to whom a call can be handed."""
+    """Workers that calls are submitted to."""
 
     def submit(self, function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
-        """Hand a call out; gives a future."""
+        """Submit a call; gives a future."""
 
     def result(self, future: Any) -> Any:
-        """Give what a finished future holds; WorkerLost when its worker died."""
+        """Give the result of a finished future; WorkerLost when its worker died."""
 
     def check(self) -> None:
-        """See, while waiting, that there is still somebody at work."""
+        """Check, while waiting, that there are still workers."""
 
     def close(self, *, kill: bool) -> None:
-        """Let the workers go, in the middle of their work if need be."""
+        """Stop the workers; with `kill` also those in the middle of a task."""
 
 
 @dataclass
-class _Piece:
+class _Submitted:
     number: int
-    task: tuple[Any, ...]
+    arguments: tuple[Any, ...]
     alone: bool = False
     deaths: int = 0
     unbegun: int = 0
@@ -227,7 +227,7 @@ class _Piece:
 
 
 class _Dispatcher:
-    """The pieces that are handed out, and the results that wait for their turn."""
+    """Submits tasks, and holds the results that wait for their turn."""
 
     def __init__(
         self,
@@ -243,20 +243,20 @@ class _Dispatcher:
         self.coming = coming
         self.size = size
         self.in_order = in_order
-        self.out: dict[int, _Piece] = {}
+        self.out: dict[int, _Submitted] = {}
         self.ready: dict[int, Any] = {}
-        self.suspects: deque[_Piece] = deque()
+        self.suspects: deque[_Submitted] = deque()
         self.done: SimpleQueue[int] = SimpleQueue()
         self.numbers = count()
         self.tickets = count()
 
     def results(self, on_wait: Callable[[], None]) -> Iterator[Any]:
-        """Hand pieces out and give results until there are no more."""
+        """Submit tasks and give results until there are no more."""
         following = 0
         self._fill()
         while self.out:
             try:
-                ticket = self.done.get(timeout=_LOOK_S)
+                ticket = self.done.get(timeout=_POLL_S)
             except Empty:
                 self.pool.check()
                 on_wait()
@@ -276,51 +276,51 @@ class _Dispatcher:
             task = next(self.coming, None)
             if task is None:
                 return
-            self._hand_out(_Piece(next(self.numbers), task))
-        if self.suspects and not self.out:  # alone, so that whatever dies now dies at this one
-            piece = self.suspects.popleft()
-            piece.alone = True
-            self._hand_out(piece)
+            self._submit(_Submitted(next(self.numbers), task))
+        if self.suspects and not self.out:  # alone, so that a worker that dies now dies because of this task
+            suspect = self.suspects.popleft()
+            suspect.alone = True
+            self._submit(suspect)
 
-    def _hand_out(self, piece: _Piece) -> None:
+    def _submit(self, task: _Submitted) -> None:
         ticket = next(self.tickets)
-        piece.future = self.pool.submit(self.function, piece.task)
-        self.out[ticket] = piece
-        piece.future.add_done_callback(partial(_note, self.done, ticket))
+        task.future = self.pool.submit(self.function, task.arguments)
+        self.out[ticket] = task
+        task.future.add_done_callback(partial(_put, self.done, ticket))
 
-    def _take(self, piece: _Piece) -> None:
-        """Keep the result of a piece; one whose worker died is done again, alone where others may have killed it."""
+    def _take(self, task: _Submitted) -> None:
+        """Keep the result of a task; run one again whose worker died, alone where another may have killed it."""
         try:
-            self.ready[piece.number] = self.pool.result(piece.future)
+            self.ready[task.number] = self.pool.result(task.future)
         except WorkerLost as lost:
-            if piece.alone or lost.charge != "unknown":
-                self._count(piece, lost)
-            if piece.alone or lost.charge == "unknown":
-                self.suspects.append(piece)
+            if task.alone or lost.charge != "unknown":
+                self._count(task, lost)
+            if task.alone or lost.charge == "unknown":
+                self.suspects.append(task)
             else:
-                self._hand_out(piece)
+                self._submit(task)
 
-    def _count(self, piece: _Piece, lost: WorkerLost) -> None:
-        """Count a death against a piece; BfrbError when it is one too many."""
+    def _count(self, task: _Submitted, lost: WorkerLost) -> None:
+        """Count a death against a task; BfrbError when there are too many."""
         if lost.charge == "not begun":
-            piece.unbegun += 1
+            task.unbegun += 1
         else:
-            piece.deaths += lost.deaths
-        which = _described(piece.number, self.function, piece.task)
-        if piece.deaths >= MAX_TRIES:
+            task.deaths += lost.deaths
+        name = _described(task.number, self.function, task.arguments)
+        if task.deaths >= MAX_TRIES:
             raise BfrbError(
-                f"{which}: {piece.deaths} workers died while they ran it ({lost})",
+                f"{name}: {task.deaths} workers died while they ran it ({lost})",
                 hint="it may be out of memory: use fewer --workers, or workers with more memory, then --resume",
             ) from lost
-        if piece.unbegun >= MAX_TRIES:
+        if task.unbegun >= MAX_TRIES:
             raise BfrbError(
-                f"{piece.unbegun} workers died before they began {which} ({lost})",
+                f"{task.unbegun} workers died before they began {name} ({lost})",
                 hint="there may be no memory for so many processes: use fewer --workers, then --resume",
             ) from lost
 
 
 def _described(number: int, function: Callable[..., Any], task: tuple[Any, ...]) -> str:
-    """Describe a piece for people: which it is, and its short arguments."""
+    """Describe a task for messages: its number, its function, its short arguments."""
     arguments = signature(function).bind(*task).arguments.items()
     shown = [
         f"{name}={value.name if isinstance(value, Path) else value}"
@@ -330,12 +330,12 @@ def _described(number: int, function: Callable[..., Any], task: tuple[Any, ...])
     return f"task {number + 1} ({textwrap.shorten(', '.join([function.__name__.strip('_'), *shown]), 200)})"
 
 
-def _note(done: "SimpleQueue[int]", ticket: int, _future: object) -> None:
+def _put(done: "SimpleQueue[int]", ticket: int, _future: object) -> None:
     done.put(ticket)
 
 
 class _Processes:
-    """Processes of this machine, each of them a pool of its own: one that dies takes none of the others with it."""
+    """Processes of this machine, each of them a pool of its own: one that dies does not stop the others."""
 
     def __init__(self, size: int, threads: int) -> None:
         _allow_files(size * _FILES)
@@ -350,27 +350,27 @@ class _Processes:
         with self.lock:
             self.waiting.append((future, function, task))
             while self.waiting and self.idle:
-                self._hand_to(self.idle.pop())
+                self._start_on(self.idle.pop())
         return future
 
-    def _hand_to(self, process: "_Process") -> None:
+    def _start_on(self, process: "_Process") -> None:
         future, function, task = self.waiting.popleft()
         try:
             called = process.call(function, task)
-        except Exception as error:  # such as no memory for another process; in a thread of loky's nobody would know
+        except Exception as error:  # such as no memory for a process; lost if it were raised in a thread of loky's
             self.idle.append(process)
             future.set_exception(error)
         else:
             called.add_done_callback(partial(self._done, process, future))
 
     def _done(self, process: "_Process", future: "Future[Any]", called: "Future[Any]") -> None:
-        """Pass on what came of a call, in a thread of loky's; the process gets the next one at once."""
+        """Pass on the result of a call, in a thread of loky's; the process gets the next one at once."""
         error = called.exception()
         begun = process.begun()
         with self.lock:
             if self.waiting and not isinstance(error, loky.BrokenProcessPool):
-                self._hand_to(process)
-            else:  # the next submit starts one that died anew
+                self._start_on(process)
+            else:  # the next submit restarts one that died
                 self.idle.append(process)
         if error is None:
             future.set_result(called.result())
@@ -383,7 +383,7 @@ class _Processes:
         return future.result()
 
     def check(self) -> None:
-        """Nothing can be wrong: a process that dies is told by its future."""
+        """Nothing to check: the future of a process that dies raises an error."""
 
     def close(self, *, kill: bool) -> None:
         with self.lock:
@@ -393,7 +393,7 @@ class _Processes:
 
 
 class _Process:
-    """A process that does one call after the other, started by the first of them, and again when it died."""
+    """A process that runs one call after the other, started by the first of them, and again when it died."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = environment
@@ -413,7 +413,7 @@ class _Process:
         return self.executor.submit(_call, function, task)  # type: ignore[no-any-return]
 
     def begun(self) -> bool:
-        """Tell whether the process began the last call; to be asked once after each."""
+        """Whether the process began the last call; to be called once after each."""
         if not self.marks.poll():
             return False
         self.marks.recv_bytes()
@@ -425,7 +425,7 @@ class _Process:
 
 
 def _allow_files(wanted: int) -> None:
-    """Raise the limit of open files where it is lower than what we need, which many cores take and 1024 is not."""
+    """Raise the limit of open files where it is lower than what we need; with many cores 1024 is not enough."""
     if sys.platform == "win32":  # where there is no such limit
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -436,11 +436,11 @@ def _allow_files(wanted: int) -> None:
 
 
 _mark: Any = None
-"""In a worker: where it notes that it begins a call."""
+"""In a worker: the pipe on which it reports that it begins a call."""
 
 
 def _begin(client: int, mark: Any) -> None:
-    """Start a worker: Ctrl-C is the client's to answer, and a worker does not outlive its client."""
+    """Start a worker: only the client handles Ctrl-C, and a worker does not outlive its client."""
     global _mark
     _mark = mark
     signal.signal(signal.SIGINT, signal.SIG_IGN)

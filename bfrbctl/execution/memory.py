@@ -1,4 +1,4 @@
-"""How much memory this process may take: what the machine has, or less where a container or service has a limit."""
+"""How much memory this process may use: what the machine has, or less where a container or service has a limit."""
 
 import os
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def available_memory(root: Path = _ROOT) -> int | None:
 
 
 def _limits(root: Path) -> Iterator[int]:
-    """Give the limits of our control groups that are numbers; `max` and files that are not there are none."""
+    """Give the limits of our control groups that are numbers; `max` and missing files mean no limit."""
     for file in _limit_files(root):
         try:
             text = file.read_text(encoding="ascii").strip()
@@ -41,9 +41,9 @@ def _limits(root: Path) -> Iterator[int]:
 
 
 def _limit_files(root: Path) -> Iterator[Path]:
-    """Name the files that hold a limit for us, from our own group up to the topmost that can be seen.
+    """List the files that hold a limit for us, from our own group up to the topmost that is visible.
 
-    In a container our group often has the name that it has outside, where only the topmost folder can be seen.
+    In a container our group often has the name that it has outside, where only the topmost folder is visible.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()

@@ -37,7 +37,7 @@ from bfrbctl.evaluation.classes import ClassSpace
 from bfrbctl.evaluation.in_sample import TrainedOn, read_trained_on
 from bfrbctl.features import FeatureConfig
 from bfrbctl.recordings.dataset import FeatureBatch, RecordingBatch
-from bfrbctl.recordings.preparation import clean_frames
+from bfrbctl.recordings.serving import clean_frames
 from bfrbctl.reprs import short_repr, written
 from bfrbctl.schema import ALL_SENSORS, IMU_ONLY, SEQUENCE_ID, SensorLayout
 

@@ -30,8 +30,9 @@ from bfrbctl.prediction.predictor import Predictor
 from bfrbctl.prediction.scoring import TRAINED_SEQUENCE, TRAINED_SUBJECT, TRUTH, LabelTable, scored, warn, with_labels
 from bfrbctl.recordings.cleaning import CleanTable
 from bfrbctl.recordings.frames_files import live_sensors
-from bfrbctl.recordings.preparation import PrepareConfig, cleaned_tables, split_refs
+from bfrbctl.recordings.preparation import PrepareConfig, split_refs
 from bfrbctl.recordings.raw import RawSplit, Unsorted, file_format, find_splits, read_schema
+from bfrbctl.recordings.serving import cleaned_tables
 from bfrbctl.schema import GESTURE, SEQUENCE_ID, SUBJECT, SensorLayout
 
 _log = logging.getLogger("bfrbctl.prediction")

@@ -1,4 +1,4 @@
-"""Add another source to a prepared dataset: files of its own beside those that are there, which do not change."""
+"""Add another source to a prepared dataset, as files of its own; the existing files do not change."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from bfrbctl.reprs import short_repr
 from bfrbctl.schema import SEQUENCE_ID, SUBJECT, SensorLayout
 
 
-def settings_of(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Complete the settings of an addition to a dataset by those that it has.
+def settings_of(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill missing settings of an addition with those of the dataset.
 
     Raises
     ------
@@ -26,21 +26,21 @@ def settings_of(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         When there is no dataset.
     """
     dataset = open_folder(path, "dataset")
-    settings = {key: dataset.config[key] if value is None else value for key, value in given.items()}
+    complete = {key: dataset.config[key] if value is None else value for key, value in settings.items()}
     fixed = {"rate_hz": dataset.content["rate_hz"]}
     if dataset.content["n_folds"]:
         fixed["folds"] = dataset.content["n_folds"]
     for key, value in fixed.items():
-        if settings[key] != value:
+        if complete[key] != value:
             raise UsageError(
-                f"--{key.replace('_', '-')} {settings[key]}: the dataset in {path} has {value}",
-                hint="leave the option out, or prepare into a dataset of its own",
+                f"--{key.replace('_', '-')} {complete[key]}: the dataset in {path} has {value}",
+                hint="leave the option out, or prepare into another dataset",
             )
-    return settings
+    return complete
 
 
 def source(sequences: pl.DataFrame, job: Job) -> dict[str, Any]:
-    """Tell where some files of a dataset are from."""
+    """Describe where some files of a dataset are from."""
     return {
         "first_file": int(sequences["file"].min()),  # type: ignore[arg-type]
         "n_files": sequences["file"].n_unique(),
@@ -53,7 +53,7 @@ def source(sequences: pl.DataFrame, job: Job) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Before:
-    """What is in a dataset already, when another source is added to it."""
+    """What a dataset already has when another source is added to it."""
 
     layout: SensorLayout | None = None
     sequences: tuple[pl.DataFrame, ...] = ()
@@ -65,7 +65,7 @@ class Before:
 
     @classmethod
     def of(cls, dataset: Folder | None) -> "Before":
-        """Look at a dataset; None is the beginning of a new one."""
+        """Read it from a dataset; None for a new dataset."""
         if dataset is None:
             return cls()
         content = dataset.content
@@ -86,20 +86,20 @@ class Before:
         return f"{table.removesuffix('.parquet')}-{len(self.sources):05d}.parquet" if self.sources else table
 
     def refuse_unfit(self, frames: Path, ids: pl.Series, sensors: set[str]) -> None:
-        """See that the sequences and the live sensors of a file that is added fit those that are there (DataError)."""
+        """Check that the sequences and the live sensors of an added file fit the dataset (DataError)."""
         if self.layout is None:
             return
         twice = ids.filter(ids.is_in(self.sequences[0][SEQUENCE_ID].implode())).sort().to_list()
         if twice:
             raise DataError(
-                f"{frames}: sequence {examples(twice)} is in the dataset already, expected each once",
-                hint="leave it out with --drop, or prepare the file into a dataset of its own",
+                f"{frames}: sequence {examples(twice)} is in the dataset already, expected each sequence_id once",
+                hint="leave it out with --drop, or prepare the file into another dataset",
             )
         known = {f"thm_{n}" for n in self.layout.thm} | {f"tof_{n}" for n in self.layout.tof}
         if not sensors <= known:
             raise DataError(
                 f"{frames}: has {examples(sorted(sensors - known))}, which the dataset does not have",
-                hint="prepare it into a dataset of its own, or all files anew",
+                hint="prepare it into another dataset, or prepare all files again",
             )
 
     def folds(self) -> list[tuple[str, int]]:

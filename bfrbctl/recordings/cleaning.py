@@ -1,8 +1,8 @@
-"""Check the recordings at the door: repair what can be repaired and tell it, name what cannot.
+"""Check raw recordings: repair what can be repaired and report it, name what cannot.
 
 `clean` takes a table of whole raw sequences and gives a `RecordingBatch`, one label row a sequence, a row for every
-repair, and the faults that make sequences unusable. `prepare` and `predict` both go through it, so that a recording
-looks the same in training and in serving.
+repair, and the faults that make sequences unusable. `prepare` and `predict` both call it, so that a recording is the
+same in training and in serving.
 """
 
 from collections.abc import Iterator, Sequence
@@ -65,13 +65,13 @@ class Quality:
     rows: list[tuple[str | None, str, str, str, int]] = field(default_factory=list)
 
     def add(self, sequence_id: str | None, column: str, problem: str, action: str, n_frames: int) -> None:
-        """Note one finding."""
+        """Add one finding."""
         self.rows.append((sequence_id, column, problem, action, n_frames))
 
     def add_frames(
         self, bad: Bool, offsets: Int64, ids: tuple[str, ...], *, column: str, problem: str, action: str
     ) -> None:
-        """Note for each sequence on how many of its frames `bad`, (n_frames,), is true."""
+        """Add a finding for each sequence: on how many of its frames `bad`, (n_frames,), is true."""
         if bad.any():
             counts = np.add.reduceat(bad, offsets[:-1], dtype=np.int64)
             for position in np.flatnonzero(counts):
@@ -186,12 +186,12 @@ def _dropped(table: pl.DataFrame, drop: frozenset[str], quality: Quality) -> pl.
 
 
 def _subjects_known(table: pl.DataFrame) -> pl.DataFrame:
-    """Write null for the empty string as subject: both say that it is unknown."""
+    """Replace an empty subject by null: both mean that it is unknown."""
     return table.with_columns(known_subject()) if (table[SUBJECT] == "").any() else table
 
 
 def _in_order(table: pl.DataFrame, quality: Quality, faults: dict[str, str]) -> pl.DataFrame:
-    """Sort frames by counter, drop repeated rows, note gaps."""
+    """Sort frames by counter, drop repeated rows, report gaps."""
     ids, counter = table[SEQUENCE_ID], table[SEQUENCE_COUNTER]
     if counter.null_count():
         for sequence_id in ids.filter(counter.is_null()).unique().sort().to_list():
@@ -214,7 +214,7 @@ def _in_order(table: pl.DataFrame, quality: Quality, faults: dict[str, str]) -> 
 
 
 def _changed(values: pl.Series) -> Bool:
-    """Where a value is another one than before it, null being a value too: bool, (n_rows,); True at the first."""
+    """Where a value differs from the one before, null being a value too: bool, (n_rows,); True at the first."""
     changed = np.ones(len(values), dtype=np.bool_)
     before, here = values[:-1], values[1:]
     changed[1:] = (here.ne_missing(before) if values.null_count() else here != before).to_numpy()

@@ -1,7 +1,7 @@
 """Batches of whole sequences in memory, and the prepared folders that recordings come from.
 
-`RecordingBatch` is what the device measured (after preparation); `FeatureBatch` is what models see. Both are plain
-arrays over ragged offsets. The files behind the first are known here, those behind the second in `features.folder`.
+`RecordingBatch` is what the device measured (after preparation); `FeatureBatch` is what models read. Both are plain
+arrays over ragged offsets. This module reads the files of the first, `features.folder` those of the second.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ _BLOCK = 256
 """Side of the blocks in which matrices are transposed."""
 
 TOF_IMAGE_NO_RETURN = 254
-"""In uint8 ToF images: the pixel saw nothing in range."""
+"""In uint8 ToF images: nothing in range."""
 
 TOF_IMAGE_MISSING = 255
 """In uint8 ToF images: no measurement."""
@@ -134,7 +134,7 @@ class RecordingBatch:
         return replace(self, thm=thm, tof=tof, layout=layout)
 
     def is_imu_only(self) -> Bool:
-        """Tell which sequences have no valid thermopile and no valid ToF frame: bool, (n_sequences,)."""
+        """Find the sequences that have no valid thermopile and no valid ToF frame: bool, (n_sequences,)."""
         warm = np.asarray(np.isfinite(self.thm).any(axis=1))
         alone = np.asarray(~reduce_segments(np.logical_or, warm, self.offsets, empty=False), dtype=np.bool_)
         for i in np.flatnonzero(alone) if self.tof.size else ():
@@ -175,7 +175,7 @@ class Column:
     unit: str
     formula: str
     source: str = ""
-    when_missing: float = field(default=float("nan"), compare=False)  # NaN equals nothing; the name tells columns apart
+    when_missing: float = field(default=float("nan"), compare=False)  # NaN equals nothing; the name identifies a column
 
     @property
     def survives_imu_only(self) -> bool:
@@ -185,7 +185,7 @@ class Column:
 
 @dataclass(frozen=True)
 class FeatureBatch:
-    """Whole sequences as models see them.
+    """Whole sequences as models read them.
 
     Parameters
     ----------
@@ -205,8 +205,8 @@ class FeatureBatch:
         uint8, (n_frames, n_tof, 64): ToF images; 0..249, 254 no return, 255 missing. n_tof is 0 where they were left
         out or the device has none.
     phase
-        uint8, (n_frames,): 1 inside the gesture phase, 0 outside, 255 unknown. A label: models may learn from it as
-        a target, never see it as an input.
+        uint8, (n_frames,): 1 inside the gesture phase, 0 outside, 255 unknown. A label: models may learn it as
+        a target, never read it as an input.
     cache
         Where copies of this batch lie.
 
@@ -384,7 +384,7 @@ def read_accelerations(folder: Folder) -> tuple[pl.DataFrame, Float32, Int64]:
     acc = [float_matrix(folder.read_parquet(frames_file(number), ACC), ACC) for number in files]
     together = np.concatenate([np.empty((0, len(ACC)), dtype=np.float32), *acc])
     if len(together) != offsets[-1]:
-        raise ArtefactError(f"{folder.path}: has {len(together)} frames, its sequences tell {offsets[-1]}")
+        raise ArtefactError(f"{folder.path}: has {len(together)} frames, sequences.parquet says {offsets[-1]}")
     return sequences, together, offsets
 
 
@@ -409,7 +409,7 @@ def check_same_sequences(frame: pl.DataFrame, ids: tuple[str, ...], offsets: Int
     """Raise ArtefactError unless the rows of a frames table are those of the sequences, in their order."""
     hint = "the folder does not hold together; make it again"
     if frame.height != offsets[-1]:
-        raise ArtefactError(f"{what}: has {frame.height} frames, its sequences tell {offsets[-1]}", hint=hint)
+        raise ArtefactError(f"{what}: has {frame.height} frames, sequences.parquet says {offsets[-1]}", hint=hint)
     found = frame[SEQUENCE_ID].rle().struct.unnest()
     if found["value"].to_list() != list(ids) or not np.array_equal(found["len"].to_numpy(), np.diff(offsets)):
         raise ArtefactError(f"{what}: its sequences are not those of sequences.parquet", hint=hint)

@@ -1,7 +1,7 @@
-"""One frames file of a prepared dataset: made of some raw sequences, here or by another process.
+"""One frames file of a prepared dataset: made of some raw sequences, here or in a worker.
 
-Whoever makes it also notes what `prepare` must know of it later - a row a sequence, the findings, the sensors that
-measured - in a small file beside it, so that a run that goes on need not read its recordings again.
+A small file of notes beside it holds what `prepare` needs later - a row a sequence, the findings, the sensors that
+measured - so that a resumed run need not read its recordings again.
 """
 
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ from bfrbctl.schema import DEMOGRAPHICS, SUBJECT, TOF_MISSING, SensorLayout
 
 @dataclass(frozen=True)
 class FramesSpec:
-    """How the raw sequences of a file become frames files, whoever makes them.
+    """How the raw sequences of a file become frames files, here and in workers.
 
     Parameters
     ----------
     schema
-        What `raw.read_schema` said of the raw file.
+        What `raw.read_schema` found in the raw file.
     demographics
-        The people's file, where there is one.
+        The file of the subjects, where there is one.
     rate_hz
         Frames a second.
     drop
@@ -49,15 +49,19 @@ class FramesSpec:
     layout: SensorLayout
     folder: Path
 
+    def read_demographics(self) -> pl.DataFrame | None:
+        """Read the file of the subjects, where there is one."""
+        return None if self.demographics is None else read_demographics(self.demographics)
+
 
 @dataclass(frozen=True)
 class Made:
-    """A frames file that waits to be published.
+    """A frames file that is made and not yet published.
 
     Parameters
     ----------
     frames
-        Where it lies; None when sequences of it cannot be used.
+        Its path; None when some of its sequences cannot be used.
     notes
         What `Notes.unpack` reads.
     faults
@@ -73,7 +77,7 @@ class Made:
 
 @dataclass
 class Notes:
-    """What is known of one or more frames files.
+    """What `prepare` needs to know of one or more frames files.
 
     Parameters
     ----------
@@ -96,12 +100,12 @@ class Notes:
 
     @classmethod
     def of(cls, cleaned: CleanTable, number: int) -> "Notes":
-        """Note what must be known of a file later."""
+        """Collect what is needed of a file later."""
         batch = cleaned.batch
-        people = pl.DataFrame(batch.demographics, schema=dict.fromkeys(DEMOGRAPHICS, pl.Float32), orient="row")
-        people = people.with_columns(pl.all().fill_nan(None))
+        subjects = pl.DataFrame(batch.demographics, schema=dict.fromkeys(DEMOGRAPHICS, pl.Float32), orient="row")
+        subjects = subjects.with_columns(pl.all().fill_nan(None))
         file = pl.lit(number, dtype=pl.Int32).alias("file")
-        labels = pl.concat([cleaned.labels, people, _flags(batch)], how="horizontal").with_columns(file)
+        labels = pl.concat([cleaned.labels, subjects, _flags(batch)], how="horizontal").with_columns(file)
         return cls([_by_itself(labels)], cleaned.quality, live_sensors(batch), cleaned.faults)
 
     def add(self, other: "Notes") -> None:
@@ -132,9 +136,7 @@ def notes_file(number: int) -> str:
 
 def make_file(part: Part, number: int, spec: FramesSpec) -> Made:
     """Make a frames file in a worker, under a temporary name; the caller publishes it."""
-    people = None if spec.demographics is None else read_demographics(spec.demographics)
-    cleaned = clean(part.read(spec.schema), spec.schema, rate_hz=spec.rate_hz, drop=spec.drop)
-    cleaned = with_people(cleaned, people)
+    cleaned = checked(part.read(spec.schema), spec, spec.read_demographics())
     path = None
     if not cleaned.faults:
         path = temporary_path(spec.folder / frames_file(number))
@@ -142,19 +144,24 @@ def make_file(part: Part, number: int, spec: FramesSpec) -> Made:
     return Made(path, Notes.of(cleaned, number).pack(), cleaned.faults)
 
 
+def checked(table: pl.DataFrame, spec: FramesSpec, demographics: pl.DataFrame | None) -> CleanTable:
+    """Check and repair a table of whole raw sequences, and add the demographics of their subjects."""
+    return with_demographics(clean(table, spec.schema, rate_hz=spec.rate_hz, drop=spec.drop), demographics)
+
+
 def frames_table(cleaned: CleanTable, layout: SensorLayout) -> pl.DataFrame:
     """Lay recordings out as a frames file with the sensors of `layout`."""
-    behavior = cleaned.behavior.rechunk()  # the row groups of a file would tell how its raw rows were read
+    behavior = cleaned.behavior.rechunk()  # else the row groups of a file depend on how its raw rows were read
     return recording_frames(cleaned.batch.conform(layout), cleaned.counters, behavior, cleaned.phase)
 
 
-def with_people(cleaned: CleanTable, people: pl.DataFrame | None) -> CleanTable:
+def with_demographics(cleaned: CleanTable, demographics: pl.DataFrame | None) -> CleanTable:
     """Give the recordings the demographics of their subjects, NaN where unknown."""
     batch = cleaned.batch
-    if people is None or not batch.n_sequences:
+    if demographics is None or not batch.n_sequences:
         return cleaned
     subjects = pl.DataFrame({SUBJECT: batch.subjects}, schema={SUBJECT: pl.String})
-    rows = subjects.join(people, on=SUBJECT, how="left", maintain_order="left")
+    rows = subjects.join(demographics, on=SUBJECT, how="left", maintain_order="left")
     values = np.stack([rows[name].to_numpy() for name in DEMOGRAPHICS], axis=1)
     return replace(cleaned, batch=replace(batch, demographics=np.asarray(values, dtype=np.float32)))
 
@@ -166,7 +173,7 @@ def _by_itself(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _flags(batch: RecordingBatch) -> pl.DataFrame:
-    """Which modalities a sequence has any valid frame of."""
+    """Whether a sequence has any valid frame of each modality."""
     starts = batch.offsets[:-1]
 
     def any_of(valid: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Read raw recordings - the study's CSV or Parquet - in bounded memory: what is there, what its columns are, its rows.
+"""Read raw recordings - the study's CSV or Parquet - in bounded memory: which files, which columns, the rows.
 
 A file is read in chunks of some megabytes, in its own row order; `raw_sequences` makes whole sequences of them.
 """
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RawSplit:
-    """One raw file and the people in it.
+    """One raw file and the demographics of its subjects.
 
     Parameters
     ----------
@@ -64,6 +64,11 @@ class RawSplit:
     frames: Path
     demographics: Path | None
 
+    @property
+    def paths(self) -> list[Path]:
+        """Its files."""
+        return [path for path in (self.frames, self.demographics) if path is not None]
+
 
 @dataclass(frozen=True)
 class RawSchema:
@@ -76,7 +81,7 @@ class RawSchema:
     labels
         Label columns that there are, in the order of `schema.LABELS`.
     extra
-        Columns that we do not know and leave out.
+        Unknown columns, which are left out.
     """
 
     layout: SensorLayout
@@ -104,7 +109,7 @@ def find_splits(raw: Path, demographics: Path | None = None) -> list[RawSplit]:
     raw
         A folder with train.csv / train.parquet and/or test.*, or one such file of any name.
     demographics
-        The people of a single file, where the name does not tell.
+        The demographics of a single file, where they cannot be found by name.
 
     Raises
     ------
@@ -139,7 +144,7 @@ def find_splits(raw: Path, demographics: Path | None = None) -> list[RawSplit]:
 
 
 def file_format(path: Path) -> str:
-    """Tell by its name how a file is written: `csv` or `parquet`, in small or capital letters.
+    """Get the format of a file from its name: `csv` or `parquet`, in small or capital letters.
 
     Raises
     ------
@@ -195,11 +200,11 @@ def _csv_columns(path: Path) -> dict[str, pl.DataType | None]:
         names = next(csv.reader([header.decode("utf-8-sig").rstrip("\r\n")]))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: its first line is not a CSV header ({error})", hint="is it a CSV file?") from error
-    _see_once(names, path)
+    _refuse_twice(names, path)
     return dict.fromkeys(names)
 
 
-def _see_once(names: Sequence[str], path: Path) -> None:
+def _refuse_twice(names: Sequence[str], path: Path) -> None:
     twice = sorted(name for name, times in Counter(names).items() if times > 1)
     if twice:
         raise DataError(f"{path}: names a column twice ({examples(twice)})")
@@ -207,7 +212,7 @@ def _see_once(names: Sequence[str], path: Path) -> None:
 
 def _parquet_columns(path: Path) -> dict[str, pl.DataType | None]:
     schema = open_parquet(path).schema_arrow
-    _see_once(schema.names, path)
+    _refuse_twice(schema.names, path)
     try:
         return dict(pl.from_arrow(schema.empty_table()).schema)  # type: ignore[union-attr]
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException) as error:
@@ -233,7 +238,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 
 
 def read_schema(path: Path) -> RawSchema:
-    """See what a raw file has, and refuse one that lacks a column or has one of a wrong type, naming all of them."""
+    """Read the columns of a raw file; refuse one that lacks a column or has a wrong type, naming all of them."""
     columns = raw_columns(path)
     layout = layout_of(columns)
     labels = tuple(name for name in LABELS if name in columns)
@@ -324,7 +329,10 @@ def _parquet_chunks(path: Path, schema: RawSchema) -> Iterator[tuple[pl.DataFram
             frame = pl.from_arrow(pa.Table.from_batches([batch]))
             assert isinstance(frame, pl.DataFrame)
             typed = [pl.col(name).cast(dtype) for name, dtype in dtypes.items()]
-            yield without_empty(frame.select(typed)), int(share * batch.num_rows)  # kept by nobody but who gets it
+            yield (
+                without_empty(frame.select(typed)),
+                int(share * batch.num_rows),
+            )  # no reference stays here
     except (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(
             f"{path}: is damaged ({str(error).splitlines()[0][:160]})", hint="download or write it again"
@@ -398,7 +406,7 @@ def _rest_of_quotes(handle: BinaryIO, path: Path) -> bytes:
 
 
 def _check_fields(path: Path, block: bytes, n_fields: int, first_line: int) -> int:
-    """See that every line has as many fields as the header; give the number of lines."""
+    """Check that every line has as many fields as the header; give the number of lines."""
     data = np.frombuffer(block, dtype=np.uint8)
     n_lines = int(np.count_nonzero(data == 10)) + (not block.endswith(b"\n"))
     if b'"' not in block and np.count_nonzero(data == 44) == n_lines * (n_fields - 1):
@@ -420,7 +428,7 @@ def _check_fields(path: Path, block: bytes, n_fields: int, first_line: int) -> i
 def _bad_value(
     path: Path, block: bytes, parsed: Mapping[str, pl.DataType], first_line: int, error: BaseException
 ) -> DataError:
-    """Find which value could not be read, for the message."""
+    """Find the value that could not be read, for the message."""
     found: list[str] = []
     try:
         text = pl.read_csv(io.BytesIO(block), has_header=False, schema=dict.fromkeys(parsed, pl.String()))
@@ -443,7 +451,7 @@ def _bad_value(
 
 
 def read_demographics(path: Path) -> pl.DataFrame:
-    """Read the people: `subject` and the columns of `schema.DEMOGRAPHICS` that there are, the others null.
+    """Read the demographics: `subject` and the columns of `schema.DEMOGRAPHICS` that there are, the others null.
 
     Raises
     ------
@@ -459,7 +467,7 @@ def read_demographics(path: Path) -> pl.DataFrame:
         raise DataError(f"{path}: cannot be read ({(str(error).splitlines() or [''])[0][:160]})") from error
     twice = subjects.filter(subjects.is_duplicated()).unique().sort().to_list()
     if twice:
-        raise DataError(f"{path}: subject {examples(twice)} stands there twice, expected one row a subject")
+        raise DataError(f"{path}: subject {examples(twice)} is in it twice, expected one row a subject")
     numbers = {}
     for name in DEMOGRAPHICS:
         column = table[name] if name in table.columns else pl.Series(name, [None] * table.height, dtype=pl.Float32)

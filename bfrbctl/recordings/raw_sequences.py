@@ -1,13 +1,13 @@
-"""Whole sequences of raw files: streamed by one process, or as parts that other processes read by themselves.
+"""Whole sequences of raw files: streamed by one process, or as parts that workers read on their own.
 
 Files sorted by sequence (the usual case) are streamed; rows of one sequence scattered over the file are gathered
-through sorted temporary files. `plan` looks at the sequence ids alone and tells where a stream would be cut, as rows of
-a Parquet file or bytes of a CSV file. However they are read, the tables that come out depend on the data alone.
+through sorted temporary files. `plan` reads the sequence ids alone and finds where a stream would be cut, as rows of a
+Parquet file or bytes of a CSV file. The tables depend on the data alone, however they are read.
 """
 
 import tempfile
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from bfrbctl.arrays.ragged import Int64, offsets_of
 from bfrbctl.artefacts.files import writing
 from bfrbctl.errors import DataError
 from bfrbctl.recordings import raw
@@ -31,7 +32,7 @@ def whole_sequences(
     Parameters
     ----------
     path, schema
-        The file and what `read_schema` said of it.
+        The file and what `read_schema` found in it.
     rows
         A table is closed by the sequence that brings it to this many rows or more.
     gathered
@@ -49,43 +50,81 @@ def whole_sequences(
         On the way, when the file turns out not to be sorted by sequence_id: start over with `gathered`.
     """
     if not gathered:
-        yield from _cut(_sorted(read_chunks(path, schema, on_bytes)), rows)
+        yield from _cut(read_chunks(path, schema, on_bytes), rows)
         return
     with tempfile.TemporaryDirectory(prefix="bfrbctl-") as folder:
         for part in gather(path, schema, rows=rows, folder=Path(folder)):
             yield part.read(schema)
 
 
-def _sorted(chunks: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    last = ""
+def _cut(chunks: Iterator[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
+    """Cut chunks of a sorted file into tables of whole sequences."""
+    cuts, last, n_rows = _Cuts(rows), "", 0
+    pending: list[pl.DataFrame] = []
     for chunk in chunks:
         ids = chunk[SEQUENCE_ID]
-        runs = ids.filter(ids.ne_missing(ids.shift(1)))
-        if not runs.is_sorted() or (last and runs[0] < last):
-            raise Unsorted
-        last = runs[-1]
-        yield chunk
-
-
-def _cut(chunks: Iterator[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
-    pending: list[pl.DataFrame] = []
-    n_pending = 0
-    for chunk in chunks:
-        pending.append(chunk)
-        n_pending += chunk.height
-        while n_pending > rows:
-            table = pl.concat(pending)
-            ids = table[SEQUENCE_ID]
-            starts = ids.ne_missing(ids.shift(1)).arg_true().to_numpy()
-            ends = starts[starts >= rows]  # the first sequence that begins at or after `rows` opens the next table
-            if not ends.size:
-                pending = [table]
-                break
-            yield table[: int(ends[0])]
-            pending = [table[int(ends[0]) :]]
-            n_pending = pending[0].height
-    if n_pending:
+        starts = _sequence_starts(ids, last)
+        begin = 0
+        for position in cuts.find(starts + n_rows):
+            end = int(starts[position])
+            yield pl.concat([*pending, chunk[begin:end]])
+            pending, begin = [], end
+        pending.append(chunk[begin:])
+        last, n_rows = ids[-1], n_rows + chunk.height
+    if pending:
         yield pl.concat(pending)
+
+
+# ------------------------------------------------------------------------------------------------------------ cuts
+
+
+@dataclass
+class _Cuts:
+    """Where a file is cut into tables, the same for streams, plans and gathered files.
+
+    A table is closed by the sequence that brings it to `rows` rows or more.
+    """
+
+    rows: int
+    opened: int = 0
+    """Number of the row that opened the present table."""
+
+    def find(self, starts: Int64) -> list[int]:
+        """Find the sequences that open the next tables: their positions in `starts`.
+
+        Parameters
+        ----------
+        starts
+            int64, (n_sequences,), ascending: numbers of the rows at which sequences begin, from where the last call
+            ended.
+        """
+        found: list[int] = []
+        while (position := int(np.searchsorted(starts, self.opened + self.rows))) < len(starts):
+            found.append(position)
+            self.opened = int(starts[position])
+        return found
+
+
+def _sequence_starts(ids: pl.Series, last: str) -> Int64:
+    """Give the rows at which another sequence begins: int64, (n_sequences,).
+
+    Parameters
+    ----------
+    ids
+        sequence_id of some rows, none of them missing.
+    last
+        sequence_id of the row before; empty where there is none.
+
+    Raises
+    ------
+    Unsorted
+        When the sequences are not in the order of their ids.
+    """
+    begins = ids.ne_missing(ids.shift(1))
+    sequences = ids.filter(begins)
+    if not sequences.is_sorted() or sequences[0] < last:
+        raise Unsorted
+    return begins.arg_true().to_numpy().astype(np.int64)[int(sequences[0] == last) :]
 
 
 # ----------------------------------------------------------------------------------------------------------- parts
@@ -155,7 +194,7 @@ Part = Rows | Lines | Gathered
 def gather(
     path: Path, schema: RawSchema, *, rows: int, folder: Path, on_bytes: OnBytes | None = None
 ) -> list[Gathered]:
-    """Put a scattered file aside, sorted by sequence within each of some temporary files, in bounded memory.
+    """Copy a scattered file into temporary files, each sorted by sequence, in bounded memory.
 
     Parameters
     ----------
@@ -173,25 +212,14 @@ def gather(
             chunk.sort(SEQUENCE_ID, maintain_order=True).write_parquet(file, compression="zstd")
         for sequence_id, n_rows in chunk[SEQUENCE_ID].value_counts().iter_rows():
             counts[sequence_id] = counts.get(sequence_id, 0) + n_rows
-    return [Gathered(folder, n_files, first, last) for first, last in _ranges(counts, rows)]
+    ids = sorted(counts)
+    starts = offsets_of(np.array([counts[sequence_id] for sequence_id in ids]))[:-1]
+    edges = [0, *_Cuts(rows).find(starts), len(ids)]
+    return [Gathered(folder, n_files, ids[first], ids[end - 1]) for first, end in pairwise(edges)]
 
 
 def _gathered_file(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.parquet"
-
-
-def _ranges(counts: Mapping[str, int], rows: int) -> Iterator[tuple[str, str]]:
-    """First and last sequence of each table; every sequence is in one of them, whatever its id."""
-    together: list[str] = []
-    n_rows = 0
-    for sequence_id in sorted(counts):
-        together.append(sequence_id)
-        n_rows += counts[sequence_id]
-        if n_rows >= rows:
-            yield together[0], together[-1]
-            together, n_rows = [], 0
-    if together:
-        yield together[0], together[-1]
 
 
 # ------------------------------------------------------------------------------------------------------------ plan
@@ -206,18 +234,9 @@ class _Starts:
     n_rows: int = 0
     last: str = ""
 
-    def cuts(self, rows: int) -> list[int]:
-        """Positions in `rows` of the sequences that open a table, as `_cut` would."""
-        found, starts = [0], np.array(self.rows)
-        while True:
-            position = int(np.searchsorted(starts, self.rows[found[-1]] + rows))
-            if position == len(starts):
-                return found
-            found.append(position)
-
 
 def plan(path: Path, rows: int) -> Sequence[Part] | None:
-    """Tell the parts of a raw file that hold the tables which `whole_sequences` would give, by its sequence ids alone.
+    """Find the parts of a raw file that hold the tables of `whole_sequences`, by its sequence ids alone.
 
     Parameters
     ----------
@@ -228,8 +247,8 @@ def plan(path: Path, rows: int) -> Sequence[Part] | None:
 
     Returns
     -------
-    The parts in order; None where only a reader of the whole can tell: quotes in a CSV file, which may hold line ends,
-    rows without a sequence_id, damage.
+    The parts in order; None where only reading the whole file can find them: quotes in a CSV file, which may hold line
+    ends, rows without a sequence_id, damage.
 
     Raises
     ------
@@ -240,7 +259,7 @@ def plan(path: Path, rows: int) -> Sequence[Part] | None:
     found = look(path)
     if found is None or not found.n_rows:
         return None
-    cuts = found.cuts(rows)
+    cuts = [0, *_Cuts(rows).find(np.array(found.rows))]
     size = path.stat().st_size
     if found.bytes:
         edges = [*(found.bytes[position] for position in cuts), size]
@@ -257,14 +276,9 @@ def _parquet_starts(path: Path) -> _Starts | None:
         for batch in raw.open_parquet(path).iter_batches(columns=[SEQUENCE_ID]):
             ids = pl.Series(pl.from_arrow(batch.column(0))).cast(pl.String)
             if ids.null_count() or (ids == "").any():
-                return None  # a reader of the whole tells how many rows have no name
-            begins = ids.ne_missing(ids.shift(1))
-            runs = ids.filter(begins)
-            if not runs.is_sorted() or (found.n_rows and runs[0] < found.last):
-                raise Unsorted
-            goes_on = int(bool(found.n_rows) and runs[0] == found.last)
-            found.rows.extend((begins.arg_true().to_numpy()[goes_on:] + found.n_rows).tolist())
-            found.n_rows, found.last = found.n_rows + len(ids), runs[-1]
+                return None  # reading the whole file finds how many rows have no sequence_id
+            found.rows.extend((_sequence_starts(ids, found.last) + found.n_rows).tolist())
+            found.n_rows, found.last = found.n_rows + len(ids), ids[-1]
     except (pa.ArrowException, pl.exceptions.PolarsError, OSError):
         return None
     return found
@@ -286,7 +300,7 @@ def _csv_starts(path: Path) -> _Starts | None:
 
 
 def _csv_ids(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Give the position and the sequence_id of every line, some 600 MB a second; no id where commas do not tell it."""
+    """Give the position and the sequence_id of every line, some 600 MB a second; no id where it cannot be found."""
     names = list(raw.raw_columns(path))
     column = names.index(SEQUENCE_ID)
     line_end = b"\r\n" if column == len(names) - 1 else b""

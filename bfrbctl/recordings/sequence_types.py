@@ -1,4 +1,4 @@
-"""Checks of sequence_type, which says of every labelled sequence whether its gesture is a target."""
+"""Checks of sequence_type: whether the gesture of a labelled sequence is a target."""
 
 import logging
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ TYPED = (GESTURE, SEQUENCE_TYPE)
 
 
 def refuse_strange_types(labels: pl.DataFrame, *, what: str) -> None:
-    """See that sequence_type is one of its two values in all labelled sequences of a file, or missing in all.
+    """Check that sequence_type is one of its two values in all labelled sequences of a file, or missing in all.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def refuse_strange_types(labels: pl.DataFrame, *, what: str) -> None:
 
 
 def refuse_mixed_types(labelled: pl.DataFrame) -> None:
-    """See that a gesture is always, or never, a target."""
+    """Check that a gesture is always, or never, a target."""
     kinds = (
         labelled.drop_nulls(GESTURE)
         .select(GESTURE, (pl.col(SEQUENCE_TYPE) == TARGET_TYPE).fill_null(False).alias("t"))
@@ -58,7 +58,7 @@ def refuse_mixed_types(labelled: pl.DataFrame) -> None:
 
 
 def one_sided_findings(content: Mapping[str, Any]) -> list[tuple[str | None, str, str, str, int]]:
-    """Warn where all gestures are of one side; gives the row of quality.parquet, as `Quality` holds it.
+    """Warn where all gestures are targets, or none is; gives the row of quality.parquet, as `Quality` holds it.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Synthetic Helios recordings, physically modelled: people, postures, movement, rays, sensors, failures."""
+"""Synthetic Helios recordings, physically modelled: persons, postures, movement, rays, sensors, failures."""
 
 from bfrbctl.simulation.recording import SimulatedSubject, simulate_subject
 from bfrbctl.simulation.settings import SimulationConfig

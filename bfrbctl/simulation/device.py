@@ -1,8 +1,8 @@
-"""The wrist device: where its sensors sit, and what an ideal or a noisy one reads.
+"""The wrist device: where its sensors sit, and what an ideal or a noisy device reads.
 
 Axes of the device on a right wrist: x towards the thumb, y towards the hand, z out of the inner side of the wrist.
-ToF sensor 1 is in the middle, 2 towards the hand, 4 towards the elbow, 3 and 5 towards thumb
-and little finger, turned by 90 degrees.
+ToF sensor 1 is in the middle, 2 towards the hand, 4 towards the elbow, 3 and 5 towards thumb and little finger, turned
+by 90 degrees.
 """
 
 from dataclasses import dataclass
@@ -31,16 +31,16 @@ TOF_RANGE = 0.249
 """m; one step of a reading is taken as 1 mm."""
 
 SIGHT = 0.60
-"""m; thermopiles see warmth farther than the ToF sensors see light, up to here."""
+"""m; range of the thermopiles, which is larger than that of the ToF sensors."""
 
 STRONGEST = 32.0
-"""m/s^2; what no wrist exceeds, and what the motion part of an acceleration saturates at."""
+"""m/s^2; no wrist exceeds it, and the motion part of an acceleration saturates at it."""
 
 LAG_S = 0.35
 """s; time constant of the thermopiles' first-order lag."""
 
 FAINTEST = -2.75
-"""Logarithm of the weakest echo that a ToF pixel still tells from noise."""
+"""Logarithm of the weakest echo that a ToF pixel detects."""
 
 _TILT_DEG = 18.0
 _SPACING = 0.017
@@ -128,7 +128,7 @@ def warmth_of(person: Person) -> Warmth:
 
 
 def seen_temperature(hits: Hits, warmth: Warmth) -> Float64:
-    """Average what each fan sees over its field of view.
+    """Average the temperature over the field of view of each fan.
 
     Warmth of a surface at distance d counts 1 / (1 + (d / 0.60 m)^2); the rest of the field is at ambient.
 
@@ -186,8 +186,8 @@ def read_tof(hits: Hits, sequence: Int64, rng: np.random.Generator, noise: float
         shaky = rng.standard_normal(distance.shape, dtype=np.float32)
         near &= echo + np.float32(0.45 * noise) * (fixed[sequence] + np.float32(0.6) * shaky) > np.float32(FAINTEST)
         bias = rng.standard_normal((n_sequences, *distance.shape[1:]), dtype=np.float32)[sequence]
-        spread = np.float32(noise) * (np.float32(1.2) + np.float32(0.025) * np.minimum(reading, np.float32(300.0)))
-        reading = reading + spread * (rng.standard_normal(distance.shape, dtype=np.float32) + np.float32(0.5) * bias)
+        sigma = np.float32(noise) * (np.float32(1.2) + np.float32(0.025) * np.minimum(reading, np.float32(300.0)))
+        reading = reading + sigma * (rng.standard_normal(distance.shape, dtype=np.float32) + np.float32(0.5) * bias)
         reading = reading - np.float32(8.0 * min(noise, 1.0))
     near &= reading <= np.float32(TOF_MAX + 0.5)
     whole = np.clip(np.rint(np.where(near, reading, 0.0)), 0, TOF_MAX).astype(np.int16)
@@ -214,7 +214,7 @@ def read_rot(axes: Float64, sequence: Int64, heading: float, rng: np.random.Gene
     heading
         rad; turn of the room's front away from the world's x axis.
     rng
-        For tilt errors and for yaw, which nothing corrects and which therefore walks through the session.
+        For tilt errors, and for yaw, which nothing corrects, so that it drifts through the session.
     noise
         Factor on both.
 

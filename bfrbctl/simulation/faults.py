@@ -88,7 +88,7 @@ def draw_faults(lengths: Int64, rng: np.random.Generator, config: SimulationConf
     n, rate = lengths.size, config.failures
     sequence = segment_ids(offsets_of(lengths))
     sensor = np.repeat(rng.random((n, 1)) < NO_OPTICS * rate, 5, axis=1)
-    # A loose sensor 5 fails again and again on the same person.
+    # A loose sensor 5 fails repeatedly on the same person.
     prone = rng.random() < FIFTH_PRONE
     sensor[:, 4] |= rng.random(n) < (NO_FIFTH / FIFTH_PRONE * rate if prone else 0.0)
     hidden = rng.permutation(n) < round(hide * n)
@@ -103,7 +103,7 @@ def draw_faults(lengths: Int64, rng: np.random.Generator, config: SimulationConf
 
 
 def spoil(measured: Measured, faults: Faults) -> Measured:
-    """Take away what the faults take away."""
+    """Apply the faults: what they hide becomes missing, a dead thermopile reads 0."""
     rows = faults.sequence
     rot = np.where((faults.rotation[rows] | faults.lost_rotation)[:, None], np.nan, measured.rot)
     thm = measured.thm.copy()

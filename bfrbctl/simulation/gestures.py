@@ -1,6 +1,6 @@
 """The 18 gestures: where the fingers go, how the hand is held there, and what it then does.
 
-Directions are given in the frame of whoever is touched: `out` of the surface, `up` the spine, `front` of the body,
+Directions are in the frame of the person who is touched: `out` of the surface, `up` the spine, `front` of the body,
 `inward` from the dominant to the other side. Sizes are of a person of 1.70 m; the figures are our own reading of what
 the gestures are, calibrated on the study's published distributions.
 """
@@ -27,10 +27,10 @@ class Reach:
     Parameters
     ----------
     place
-        What `at` is told relative to.
+        What `at` is relative to.
     at
         head: degrees towards the dominant side, degrees up, m off the surface. neck: degrees towards the dominant
-        side, share of the neck's length, m off. thigh: share of the way to the knee, degrees towards the dominant
+        side, share of the neck's length, m off. thigh: share of the distance to the knee, degrees towards the dominant
         side, m off. air, table: m in front of, inward of and above the shoulder (air) or the table's edge (table), to
         the wrist itself.
     fingers
@@ -94,7 +94,7 @@ class Gesture:
     reach, motion
         Where and what.
     extra_frames
-        How many frames longer than usual the way to the target takes.
+        How many frames longer than usual the movement to the target takes.
     """
 
     name: str

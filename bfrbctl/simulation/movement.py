@@ -25,9 +25,9 @@ class Plan:
     wrist, palm, fingers, pole
         float64, (n, 2, 3): at the start and at the target; wrist in m, the others directions.
     bulge
-        float64, (n, 3), m: how far the way bends off the straight line half-way.
+        float64, (n, 3), m: how far the path bends off the straight line half-way.
     twist
-        float64, (n, 3): direction that the palm passes on the way.
+        float64, (n, 3): direction that the palm passes during the movement.
     move_start, move_end, gesture_start, gesture_end
         float64, (n,), s.
     rate
@@ -94,7 +94,7 @@ class Pose:
 
 
 def minimum_jerk(u: Float64) -> Float64:
-    """Share of the way done at share u of the time, 0 before and 1 after.
+    """Share of the path done at share u of the time, 0 before and 1 after.
 
     >>> minimum_jerk(np.array([-1.0, 0.0, 0.5, 1.0, 2.0]))
     array([0. , 0. , 0.5, 1. , 1. ])

@@ -1,6 +1,6 @@
-"""The people who wear the device: measures of the body, style of moving, how the strap sits.
+"""The persons who wear the device: measures of the body, style of moving, how the strap sits.
 
-The ranges are those of the study's demographics (81 people; age 10-53, height 135-190 cm, 12 % left-handed).
+The ranges are those of the study's demographics (81 subjects; age 10-53, height 135-190 cm, 12 % left-handed).
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 from bfrbctl.simulation.settings import SimulationConfig
 
 HEADING_COMMON = 0.85
-"""Share of people who sat facing the same way as nearly everybody."""
+"""Share of persons who sat facing in the usual direction."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def draw_person(rng: np.random.Generator, config: SimulationConfig) -> Person:
     height = _height(rng, adult=adult, male=male, age=age)
     reach = float(np.clip(0.307 * height + rng.normal(0.0, 0.022), 0.40, 0.66))
     forearm = float(np.clip(0.1516 * height + rng.normal(0.0, 0.013), 0.19, reach - 0.20))
-    spread = config.personal_variation
+    variation = config.personal_variation
     common = rng.random() < HEADING_COMMON
     heading = rng.normal(-0.35, 0.30) if common else rng.uniform(-np.pi, np.pi)
     return Person(
@@ -94,12 +94,12 @@ def draw_person(rng: np.random.Generator, config: SimulationConfig) -> Person:
         upper_arm=reach - forearm,
         forearm=forearm,
         hand=0.106 * height * float(np.exp(rng.normal(0.0, 0.03))),
-        speed=float(np.exp(rng.normal(0.0, 0.16 * spread))),
-        amplitude=float(np.exp(rng.normal(-0.10, 0.26 * spread))),
-        frequency=float(np.exp(rng.normal(0.0, 0.16 * spread))),
-        tremor=float(np.exp(rng.normal(np.log(0.10), 0.5 * spread))),
-        strap_roll=float(rng.normal(0.0, 0.24 * spread)),
-        strap_shift=float(np.clip(rng.normal(0.0, 0.012 * spread), -0.02, 0.04)),
+        speed=float(np.exp(rng.normal(0.0, 0.16 * variation))),
+        amplitude=float(np.exp(rng.normal(-0.10, 0.26 * variation))),
+        frequency=float(np.exp(rng.normal(0.0, 0.16 * variation))),
+        tremor=float(np.exp(rng.normal(np.log(0.10), 0.5 * variation))),
+        strap_roll=float(rng.normal(0.0, 0.24 * variation)),
+        strap_shift=float(np.clip(rng.normal(0.0, 0.012 * variation), -0.02, 0.04)),
         upside_down=bool(rng.random() < config.upside_down),
         skin=float(rng.normal(34.8, 0.7)),
         clothes=float(rng.normal(27.6, 0.8)),
@@ -109,7 +109,7 @@ def draw_person(rng: np.random.Generator, config: SimulationConfig) -> Person:
 
 
 def _height(rng: np.random.Generator, *, adult: bool, male: bool, age: int) -> float:
-    """Height in m: adults about 1.76 or 1.64; children grow 5.5 cm a year towards that."""
+    """Draw a height in m: adults about 1.76 or 1.64; children grow 5.5 cm a year towards that."""
     grown = 1.755 if male else 1.64
     mean = grown if adult else min(grown, 1.42 + 0.055 * (age - 10))
     return float(np.clip(rng.normal(mean, 0.065), 1.35, 1.905))

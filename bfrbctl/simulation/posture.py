@@ -64,9 +64,9 @@ def about(axis: int, angle: float) -> Float64:
     return out
 
 
-def personal_lean(rng: np.random.Generator, spread: float) -> dict[str, Float64]:
+def personal_lean(rng: np.random.Generator, variation: float) -> dict[str, Float64]:
     """Draw how a person holds trunk and head in each orientation: extra pitch, roll and head pitch, rad."""
-    return {name: rng.normal(0.0, np.radians(11.0) * spread, 3) for name in _TRUNK_DEG}
+    return {name: rng.normal(0.0, np.radians(11.0) * variation, 3) for name in _TRUNK_DEG}
 
 
 def hold_body(person: Person, orientation: str, lean: Float64) -> Posture:

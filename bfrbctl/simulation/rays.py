@@ -1,6 +1,6 @@
 """Rays against simple solids, many frames at once.
 
-Everything is told in the device's own frame, where the rays never move: a solid is a quadratic form
+Everything is in the device's own frame, where the rays never move: a solid is a quadratic form
 (x - c)^T G (x - c) = 1 with its centre c and matrix G a frame, perhaps cut off at a length along an axis, or a bounded
 plane. With o the sensor's place and d a ray, the hit is the smaller root t of
 
@@ -85,7 +85,7 @@ class Fan:
 
 @dataclass(frozen=True)
 class Hits:
-    """What each ray met first.
+    """The first hit of each ray.
 
     Parameters
     ----------
@@ -135,17 +135,17 @@ def cast(solids: list[Quadric | Plate], fans: list[Fan], *, n_frames: int, limit
 
 
 def _near(solid: Quadric | Plate, fan: Fan, limit: float) -> Int64:
-    """Rows in which the solid can be met: present, near enough, and not wholly behind the sensor."""
+    """Rows in which the solid can be hit: present, near enough, and not wholly behind the sensor."""
     reach = 1e-4 + (solid.reach if isinstance(solid, Quadric) else float(np.hypot(*solid.half)))
     offset = solid.centre - fan.place
     distance = np.sqrt(np.einsum("ij,ij->i", offset, offset))
     middle = fan.directions.mean(axis=0)
     middle /= np.sqrt(middle @ middle)
-    spread = min(float((fan.directions @ middle).min()), 1.0)
+    cosine = min(float((fan.directions @ middle).min()), 1.0)
     # The ball of radius `reach` meets the cone of the fan only if its centre is at most `reach` beside the cone.
     along = offset @ middle
     across = np.sqrt(np.maximum(distance**2 - along**2, 0.0))
-    beside = across * spread - along * np.sqrt(1.0 - spread**2)
+    beside = across * cosine - along * np.sqrt(1.0 - cosine**2)
     meets = (distance < reach) | ((along > -reach) & (beside < reach))
     return np.flatnonzero(solid.present & (distance < reach + limit) & meets)
 

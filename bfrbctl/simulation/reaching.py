@@ -11,18 +11,18 @@ from bfrbctl.simulation.person import Person
 from bfrbctl.simulation.posture import Posture
 
 TABLE_HEIGHT = 0.12
-"""m above the hips; the table stands in front of people who sit straight."""
+"""m above the hips; the table stands in front of a person who sits straight."""
 
 TABLE_EDGE = 0.22
 """m in front of the hips."""
 
 _ARM = 0.516
-"""m; shoulder to wrist of the person for whom distances in the air are given."""
+"""m; shoulder to wrist of the person that distances in the air refer to."""
 
 
 @dataclass(frozen=True)
 class Hold:
-    """Hand and arm at one end of the way: float64, (3,) each; wrist in m, the others directions."""
+    """Hand and arm at one end of a movement: float64, (3,) each; wrist in m, the others directions."""
 
     wrist: Float64
     palm: Float64
@@ -31,8 +31,8 @@ class Hold:
 
 
 @dataclass(frozen=True)
-class Way:
-    """How somebody's doing of a gesture strays from the plain one.
+class Deviation:
+    """How a person, or one repetition, deviates from the standard form of a gesture.
 
     Parameters
     ----------
@@ -58,9 +58,9 @@ class Way:
     lag: float
     pulse: float
 
-    def plus(self, other: "Way") -> "Way":
-        """Add a repetition's own straying to a person's."""
-        return Way(
+    def plus(self, other: "Deviation") -> "Deviation":
+        """Add the deviation of a repetition to that of its person."""
+        return Deviation(
             self.place + other.place,
             self.palm + other.palm,
             self.fingers + other.fingers,
@@ -73,22 +73,22 @@ class Way:
         )
 
 
-def draw_way(rng: np.random.Generator, spread: float) -> Way:
-    """Draw a straying; spread 1 is that of people doing one gesture."""
-    return Way(
-        place=rng.normal(0.0, 0.010 * spread, 3),
-        palm=rng.normal(0.0, 0.25 * spread, 3),
-        fingers=rng.normal(0.0, 0.30 * spread, 3),
-        pole=rng.normal(0.0, 0.34 * spread, 3),
-        size=rng.normal(0.0, 0.34 * spread, 3),
-        rate=float(rng.normal(0.0, 0.18 * spread)),
-        roll=float(rng.normal(0.0, 0.45 * spread)),
-        lag=float(rng.normal(0.0, 1.2 * spread)),
-        pulse=float(rng.normal(0.0, 0.25 * spread)),
+def draw_deviation(rng: np.random.Generator, scale: float) -> Deviation:
+    """Draw a deviation; scale 1 is the variation between persons who do the same gesture."""
+    return Deviation(
+        place=rng.normal(0.0, 0.010 * scale, 3),
+        palm=rng.normal(0.0, 0.25 * scale, 3),
+        fingers=rng.normal(0.0, 0.30 * scale, 3),
+        pole=rng.normal(0.0, 0.34 * scale, 3),
+        size=rng.normal(0.0, 0.34 * scale, 3),
+        rate=float(rng.normal(0.0, 0.18 * scale)),
+        roll=float(rng.normal(0.0, 0.45 * scale)),
+        lag=float(rng.normal(0.0, 1.2 * scale)),
+        pulse=float(rng.normal(0.0, 0.25 * scale)),
     )
 
 
-def target_hold(person: Person, gesture: Gesture, posture: Posture, way: Way) -> tuple[Hold, Float64]:
+def target_hold(person: Person, gesture: Gesture, posture: Posture, deviation: Deviation) -> tuple[Hold, Float64]:
     """Give the hold at a gesture's target.
 
     Returns
@@ -96,19 +96,19 @@ def target_hold(person: Person, gesture: Gesture, posture: Posture, way: Way) ->
     The hold, and the axes of the gesture's strokes: float64, (3, 3), rows out, up and sideways.
     """
     point, frame = _touched(person, gesture, posture)
-    fingers = unit(_mixed(frame, gesture.reach.fingers) + way.fingers)
-    palm = unit(_mixed(frame, gesture.reach.palm) + way.palm)
+    fingers = unit(_mixed(frame, gesture.reach.fingers) + deviation.fingers)
+    palm = unit(_mixed(frame, gesture.reach.palm) + deviation.palm)
     in_air = gesture.reach.place in ("air", "table")
-    wrist = point + way.place * (3.0 if in_air else 1.0)
+    wrist = point + deviation.place * (3.0 if in_air else 1.0)
     if not in_air:
         wrist = wrist - 0.92 * person.hand * fingers
     out = frame[0]
     up = unit(frame[1] - (frame[1] @ out) * out)
     strokes = np.stack([out, up, np.cross(up, out)])
-    return Hold(wrist, palm, fingers, _pole(posture, way)), strokes
+    return Hold(wrist, palm, fingers, _pole(posture, deviation)), strokes
 
 
-def rest_hold(person: Person, posture: Posture, way: Way, manner: Float64) -> Hold:
+def rest_hold(person: Person, posture: Posture, deviation: Deviation, manner: Float64) -> Hold:
     """Give the hold at rest: on the thigh when seated, on the belly or beside the body when lying.
 
     Parameters
@@ -120,31 +120,33 @@ def rest_hold(person: Person, posture: Posture, way: Way, manner: Float64) -> Ho
     left = np.array([0.0, 1.0, 0.0])
     if posture.seated:
         thigh = posture.knee - posture.hip
-        fingers = unit(unit(thigh) + 0.25 * left + 0.5 * way.fingers)
-        wrist = posture.hip + (0.42 + 0.08 * manner[1]) * thigh - down * (0.115 + 0.012 * abs(manner[2])) + way.place
+        fingers = unit(unit(thigh) + 0.25 * left + 0.5 * deviation.fingers)
+        wrist = (
+            posture.hip + (0.42 + 0.08 * manner[1]) * thigh - down * (0.115 + 0.012 * abs(manner[2])) + deviation.place
+        )
         turn = np.radians(np.clip(42.0 + 40.0 * manner[0], -30.0, 185.0))
         palm = -np.cos(turn) * down + np.sin(turn) * left
     elif down[0] < -0.5:  # on the back
         if manner[1] > -0.3:
-            wrist = np.array([0.16, -0.10 + 0.03 * manner[2], 0.10 * person.height]) + way.place
+            wrist = np.array([0.16, -0.10 + 0.03 * manner[2], 0.10 * person.height]) + deviation.place
             fingers, palm = unit(np.array([-0.1, 0.9, 0.1])), np.array([-0.8, 0.25 * manner[0], 0.4])
         else:
-            wrist = np.array([0.0, -0.30 - 0.02 * manner[2], 0.0]) + way.place
+            wrist = np.array([0.0, -0.30 - 0.02 * manner[2], 0.0]) + deviation.place
             fingers, palm = np.array([0.05, 0.0, -1.0]), np.array([0.5, 0.8 + 0.3 * manner[0], 0.0])
     else:
-        wrist = np.array([0.26, 0.10 + 0.03 * manner[2], 0.13 * person.height]) + way.place
+        wrist = np.array([0.26, 0.10 + 0.03 * manner[2], 0.13 * person.height]) + deviation.place
         fingers, palm = unit(np.array([0.7, 0.35, 0.2])), down + 0.4 * manner[0] * np.array([0.0, 0.0, 1.0])
-    return Hold(wrist, unit(palm + 0.5 * way.palm), fingers, _pole(posture, way))
+    return Hold(wrist, unit(palm + 0.5 * deviation.palm), fingers, _pole(posture, deviation))
 
 
-def other_hold(person: Person, posture: Posture, way: Way, rng: np.random.Generator) -> Hold:
+def other_hold(person: Person, posture: Posture, deviation: Deviation, rng: np.random.Generator) -> Hold:
     """Give a hold somewhere in front of the body, where the hand happens to be before it moves."""
     scale = (person.upper_arm + person.forearm) / _ARM
     low, high = np.array([0.16, -0.02, -0.42]), np.array([0.38, 0.24, -0.10])
     wrist = posture.shoulder + scale * rng.uniform(low, high)
     palm = unit(np.array([-0.1, 0.5, -0.2]) + rng.normal(0.0, 0.5, 3) + 0.3 * posture.down)
     fingers = unit(np.array([0.8, 0.4, 0.1]) + rng.normal(0.0, 0.3, 3))
-    return Hold(wrist, palm, fingers, _pole(posture, way))
+    return Hold(wrist, palm, fingers, _pole(posture, deviation))
 
 
 def _touched(person: Person, gesture: Gesture, posture: Posture) -> tuple[Float64, Float64]:
@@ -181,7 +183,7 @@ def _mixed(frame: Float64, weights: Mix) -> Float64:
     return np.asarray(np.asarray(weights) @ frame)
 
 
-def _pole(posture: Posture, way: Way) -> Float64:
+def _pole(posture: Posture, deviation: Deviation) -> Float64:
     """Where the elbow points: down and outwards when upright, to the side on the back, in front on the side."""
     down = posture.down
     if posture.seated:
@@ -190,4 +192,4 @@ def _pole(posture: Posture, way: Way) -> Float64:
         base = np.array([0.10, -0.70, -0.45])
     else:
         base = 0.30 * down + np.array([0.50, 0.0, -0.55])
-    return unit(base + way.pole)
+    return unit(base + deviation.pole)

@@ -1,4 +1,4 @@
-"""One person's recordings: from the drawn session through motion and rays to what the device stores."""
+"""The recordings of one person: from the drawn session through motion and rays to what the device stores."""
 
 from dataclasses import dataclass, replace
 
@@ -36,20 +36,20 @@ _STEP_S = 1.0 / 60.0
 
 @dataclass(frozen=True)
 class SimulatedSubject:
-    """One person's part of the study.
+    """Everything recorded of one subject.
 
     Parameters
     ----------
     frames
         Raw layout: 341 columns with labels in train, 336 without in test; sorted by sequence and counter.
-    answers
-        One row a sequence: sequence_id, gesture, sequence_type, orientation.
+    labels
+        The labels, one row a sequence: sequence_id, gesture, sequence_type, orientation.
     demographics
         One row.
     """
 
     frames: pl.DataFrame
-    answers: pl.DataFrame
+    labels: pl.DataFrame
     demographics: pl.DataFrame
 
     __repr__ = short_repr
@@ -63,9 +63,9 @@ def simulate_subject(config: SimulationConfig, index: int, *, split: str) -> Sim
     config
         The study.
     index
-        Which person of the split, 0 to MAX_SUBJECTS - 1; need not be below the number of people.
+        Number of the subject in the split, 0 to MAX_SUBJECTS - 1; may exceed the number of subjects in the study.
     split
-        "train" or "test"; their people differ.
+        "train" or "test"; they have no subject in common.
 
     Raises
     ------
@@ -109,12 +109,12 @@ def measure(person: Person, session: Session, rng: np.random.Generator, config: 
     places = np.stack([np.einsum("nij,nj->ni", room, place) for place in scene.places])
     solids = build_scene(person, session, scene.arm, scene.mounting, sequence)
     hits = cast(solids, device.sensor_fans(), n_frames=sequence.size, limit=device.SIGHT)
-    seen = device.seen_temperature(hits, device.warmth_of(person))
+    temperature = device.seen_temperature(hits, device.warmth_of(person))
     level = config.sensor_noise
     return Measured(
         acc=device.read_acc(device.specific_force(places, _STEP_S, axes), sequence, person, rng, level),
         rot=device.read_rot(axes, sequence, person.heading, rng, level),
-        thm=device.read_thm(seen, offsets, config.rate_hz, rng, level),
+        thm=device.read_thm(temperature, offsets, config.rate_hz, rng, level),
         tof=device.read_tof(hits, sequence, rng, level),
     )
 
@@ -131,7 +131,7 @@ class _Moved:
 
 
 def _moved(person: Person, session: Session, sequence: Int64, time: Float64) -> _Moved:
-    """Let the person move; a left-hander's scene is a right-hander's, mirrored."""
+    """Move the body of the person; the scene of a left-hander is that of a right-hander, mirrored."""
     arms = [pose(session.plan, person, sequence, time + shift) for shift in (-_STEP_S, 0.0, _STEP_S)]
     places = np.stack([device.device_place(arm.wrist, arm.axes, person) for arm in arms])
     arm, mounting = arms[1], Mounting(place=places[1], axes=arms[1].axes @ device.strap(person))
@@ -172,7 +172,7 @@ def _tables(person: Person, session: Session, measured: Measured, number: int, s
     ids = np.array([f"SEQ_{number * SEQUENCES_PER_SUBJECT + i:06d}" for i in range(n_sequences)])
     gestures = [GESTURES[g] for g in session.gesture]
     kinds = [TARGET_TYPE if gesture.target else NON_TARGET_TYPE for gesture in gestures]
-    answers = pl.DataFrame(
+    labels = pl.DataFrame(
         {
             "sequence_id": ids,
             "gesture": [gesture.name for gesture in gestures],
@@ -184,22 +184,22 @@ def _tables(person: Person, session: Session, measured: Measured, number: int, s
     behaviours = [name for first in session.first_behaviour for name in (first, WAITS, PERFORMS)]
     columns: dict[str, pl.Series] = {
         "row_id": pl.Series([f"{ids[s]}_{c:06d}" for s, c in zip(sequence, counter, strict=True)]),
-        "sequence_type": answers["sequence_type"].gather(sequence),
-        "sequence_id": answers["sequence_id"].gather(sequence),
+        "sequence_type": labels["sequence_type"].gather(sequence),
+        "sequence_id": labels["sequence_id"].gather(sequence),
         "sequence_counter": pl.Series(counter),
         "subject": pl.repeat(subject, counter.size, eager=True),
-        "orientation": answers["orientation"].gather(sequence),
+        "orientation": labels["orientation"].gather(sequence),
         "behavior": pl.Series(behaviours).gather(np.repeat(np.arange(3 * n_sequences), session.frames.ravel())),
         "phase": pl.Series(["Transition", "Transition", GESTURE_PHASE] * n_sequences).gather(
             np.repeat(np.arange(3 * n_sequences), session.frames.ravel())
         ),
-        "gesture": answers["gesture"].gather(sequence),
+        "gesture": labels["gesture"].gather(sequence),
     }
     columns |= _sensor_columns(measured)
     frames = pl.DataFrame(columns)
     if split == "test":
         frames = frames.drop(LABELS)
-    return SimulatedSubject(frames=frames, answers=answers, demographics=_demographics(person, subject))
+    return SimulatedSubject(frames=frames, labels=labels, demographics=_demographics(person, subject))
 
 
 def _sensor_columns(measured: Measured) -> dict[str, pl.Series]:

@@ -1,4 +1,4 @@
-"""What a synthetic study is: how many people, which seed, how much they vary, how the device fails."""
+"""Settings of a synthetic study: number of subjects, seed, variation, failures of the device."""
 
 from pydantic import Field
 
@@ -9,7 +9,7 @@ SEQUENCES_PER_SUBJECT = 102
 """Two repetitions of each of the 51 combinations of orientation and gesture."""
 
 MAX_SUBJECTS = 4000
-"""People a split; sequence numbers have six digits, of which train and test take half each."""
+"""Largest number of subjects a split; sequence numbers have six digits, and train and test take half each."""
 
 SPLITS = ("train", "test")
 

@@ -1,11 +1,11 @@
-"""A whole study on disk, streamed person by person in bounded memory, the same bytes whoever simulates them.
+"""Write a whole study, streamed subject by subject in bounded memory: the same bytes for any number of workers.
 
-A person comes as files of a worker: CSV as it shall stand in the study's file, or Arrow's own format, which costs next
-to nothing to read, to be packed as a row group.
+A worker writes each subject to temporary files: CSV as it is appended to the study's file, or Arrow's own format, which
+is fast to read and becomes a row group.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Literal
@@ -30,7 +30,7 @@ def write_raw(
     split: Literal["train", "test", "both"] = "both",
     file_format: FileFormat = "parquet",
     executor: Executor = SEQUENTIAL,
-    answers: bool = False,
+    labels: bool = False,
     on_progress: Progress | None = None,
 ) -> list[str]:
     """Simulate a study into an existing folder, in the raw layout of the real one.
@@ -42,15 +42,15 @@ def write_raw(
     config
         The study.
     split
-        Which part of it.
+        The split to simulate, or both.
     file_format
-        Of the recordings and answers; demographics are always CSV.
-    crew
-        Who simulates the people; the bytes written do not depend on it.
-    answers
+        Of the recordings and the labels; demographics are always CSV.
+    executor
+        Where the subjects are simulated; the bytes written do not depend on it.
+    labels
         Write the labels of the test split beside it.
     on_progress
-        Called with the people done and the people in all.
+        Called with the number of subjects done and the number of all.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def write_raw(
     Raises
     ------
     UsageError
-        For an unknown split or format, or workers that do not see the folder.
+        For an unknown split or format, or workers that do not read the same folder.
     """
     if split not in (*SPLITS, "both"):
         raise UsageError(f"split is {split!r}, expected one of train, test, both")
@@ -71,30 +71,38 @@ def write_raw(
     names: list[str] = []
     done = 0
     for name in splits:
-        written = [f"{name}.{file_format}", f"{name}_demographics.csv"]
-        written += [f"{name}_answers.{file_format}"] if answers and name == "test" else []
-        with ExitStack() as stack:
-            files = [_open(folder / file) for file in written]
-            for file in files:
-                stack.callback(file.close)
-            tasks = [(config, number, name, written, folder.absolute()) for number in range(config.n_subjects(name))]
-            people = stack.enter_context(closing(run_tasks(_simulate, tasks, executor=executor)))
-            for person in people:
-                for file, made in zip(files, person, strict=True):
-                    file.add(made)
-                    made.unlink()
+        files = [f"{name}.{file_format}", f"{name}_demographics.csv"]
+        files += [f"{name}_answers.{file_format}"] if labels and name == "test" else []
+        with closing(_write_split(folder, name, files, config, executor)) as subjects:
+            for _ in subjects:
                 done += 1
                 if on_progress is not None:
                     on_progress(done, total)
-        names += written
+        names += files
     return names
 
 
+def _write_split(
+    folder: Path, split: str, names: list[str], config: SimulationConfig, executor: Executor
+) -> Generator[None, None, None]:
+    """Write the files of a split, subject by subject; yields after each of them."""
+    tasks = [(config, number, split, names, folder.absolute()) for number in range(config.n_subjects(split))]
+    with ExitStack() as stack:
+        files = [_open(folder / name) for name in names]
+        for file in files:
+            stack.callback(file.close)
+        for tables in stack.enter_context(closing(run_tasks(_simulate, tasks, executor=executor))):
+            for file, made in zip(files, tables, strict=True):
+                file.add(made)
+                made.unlink()
+            yield
+
+
 def _simulate(config: SimulationConfig, number: int, split: str, files: list[str], folder: Path) -> list[Path]:
-    """Simulate a person in a worker, into a temporary file for each of the study's files."""
-    person = simulate_subject(config, number, split=split)
+    """Simulate a subject in a worker, into a temporary file for each of the study's files."""
+    subject = simulate_subject(config, number, split=split)
     made = []
-    for name, table in zip(files, (person.frames, person.demographics, person.answers), strict=False):
+    for name, table in zip(files, (subject.frames, subject.demographics, subject.labels), strict=False):
         made.append(temporary_path(folder / name))
         with writing(made[-1], made[-1]):
             if name.endswith(".csv"):
@@ -121,7 +129,7 @@ class _Csv:
 
 
 class _Parquet:
-    """Appends row groups to a Parquet file, one a person."""
+    """Appends row groups to a Parquet file, one a subject."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

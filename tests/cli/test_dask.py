@@ -159,7 +159,7 @@ def test_a_cluster_gives_the_same_bytes_though_a_worker_is_killed(
     run = bfrbctl("featurize", base / "data", tmp_path / "features", *FEATURES, "--scheduler", address)
     wait_for(lambda: any((tmp_path / "features").glob("frames-*.parquet")) or run.poll() is not None)
     workers[0].send_signal(signal.SIGKILL)
-    assert f"cluster {address}: 3 workers, 3 pieces at once" in finish(run)
+    assert f"cluster {address}: 3 workers, 3 tasks at once" in finish(run)
     same(open_folder(base / "features"), open_folder(tmp_path / "features"))
 
     call("train", "lgbm", base / "features", tmp_path / "model", *LGBM, "--scheduler", address)
@@ -233,9 +233,9 @@ def test_bad_data_on_a_worker_is_told_as_here(
         call("featurize", data, tmp_path / "features", "--scheduler", cluster[0])
 
 
-def test_an_address_where_nobody_is_fails_in_seconds() -> None:
+def test_an_address_where_nothing_listens_fails_in_seconds() -> None:
     began = time.monotonic()
-    with pytest.raises(UsageError, match="nobody answers"), open_executor(0, f"tcp://127.0.0.1:{free_port()}"):
+    with pytest.raises(UsageError, match="nothing answers"), open_executor(0, f"tcp://127.0.0.1:{free_port()}"):
         pass
     assert time.monotonic() - began < 10
     for address in ("localhost", "tcp://localhost", "http://localhost:80", "tcp://localhost:port"):
@@ -300,7 +300,7 @@ def test_a_worker_that_sees_other_files_is_named(base: Path, tmp_path: Path) -> 
         open_executor(0, address) as executor,
     ):
         (tmp_path / "out").mkdir()
-        with pytest.raises(OutputError, match=r"worker tcp://.* does not see what is written to .*out"):
+        with pytest.raises(OutputError, match=r"worker tcp://.* cannot read what is written to .*out"):
             executor.check_paths(tmp_path / "out", open_folder(base / "data").pinned())
         assert list((tmp_path / "out").iterdir()) == []
         executor.check_paths(tmp_path, open_folder(base / "data").pinned())
@@ -308,7 +308,7 @@ def test_a_worker_that_sees_other_files_is_named(base: Path, tmp_path: Path) -> 
         scheduler() as address,
         worker(address, tmp_path / "w", str(base / "data")),
         open_executor(0, address) as executor,
-        pytest.raises(UsageError, match=r"has not the same .*data"),
+        pytest.raises(UsageError, match=r"does not have the same .*data"),
     ):
         executor.check_paths(tmp_path, open_folder(base / "data").pinned())
 
@@ -320,9 +320,9 @@ def test_a_worker_with_other_recordings_of_the_same_size_is_named(base: Path, tm
     other.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
     odd = f"{real}={other}"
     with scheduler() as address, worker(address, tmp_path / "w", odd), open_executor(0, address) as executor:
-        with pytest.raises(UsageError, match=r"worker tcp://.* has not the same .*train\.csv"):
+        with pytest.raises(UsageError, match=r"worker tcp://.* does not have the same .*train\.csv"):
             executor.check_paths(tmp_path, pinned_file(real))
-        with pytest.raises(UsageError, match=r"has not the same .*train\.csv"):
+        with pytest.raises(UsageError, match=r"does not have the same .*train\.csv"):
             call("prepare", base / "raw", tmp_path / "data", "--rows-per-file", 200, "--scheduler", address)
         executor.check_paths(tmp_path, pinned_file(base / "raw" / "train_demographics.csv"))
 
@@ -331,7 +331,7 @@ def test_a_worker_with_other_recordings_of_the_same_size_is_named(base: Path, tm
 def test_a_cluster_of_one_core_works_and_says_what_it_is_worth(base: Path, tmp_path: Path) -> None:
     with scheduler() as address, worker(address, tmp_path / "w"):
         run = bfrbctl("featurize", base / "data", tmp_path / "features", *FEATURES, "--scheduler", address)
-        assert "1 worker, 1 piece at once: no faster than this machine alone" in finish(run)
+        assert "1 worker, 1 task at once: no faster than this machine alone" in finish(run)
     same(open_folder(base / "features"), open_folder(tmp_path / "features"))
 
 

@@ -17,8 +17,9 @@ from bfrbctl.features.channels.canonical import canonical
 from bfrbctl.features.featurization import featurize
 from bfrbctl.inspection import inspect
 from bfrbctl.recordings.dataset import read_recordings
-from bfrbctl.recordings.preparation import PrepareConfig, clean_frames, prepare, split_refs
+from bfrbctl.recordings.preparation import PrepareConfig, prepare, split_refs
 from bfrbctl.recordings.raw import find_splits
+from bfrbctl.recordings.serving import clean_frames
 from tests.conftest import train_toy
 from tests.raw_recordings import SMALL_LAYOUT, raw_frames, write_raw
 

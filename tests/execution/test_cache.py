@@ -50,7 +50,7 @@ def test_arrays_without_elements_need_no_file(tmp_path: Path) -> None:
     assert Cache(0, tmp_path).zeros((0, 3), np.float32).shape == (0, 3)
 
 
-def test_mapped_arrays_keep_what_was_written_when_their_pages_are_let_go(tmp_path: Path) -> None:
+def test_mapped_arrays_keep_what_was_written_when_their_pages_are_dropped(tmp_path: Path) -> None:
     array = Cache(0, tmp_path).zeros((5, 4000), np.float32)
     assert is_mapped(array)
     assert not array.any()
@@ -95,7 +95,7 @@ def test_features_are_the_same_bits_in_mapped_files(tmp_path: Path, feature_fold
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

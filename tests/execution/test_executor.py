@@ -72,12 +72,12 @@ def test_a_task_may_wait_for_results(executor: Executor) -> None:
     assert sorted(got) == [4, 9, 169]
 
 
-def test_a_piece_whose_worker_is_killed_is_done_again_and_no_other(tmp_path: Path) -> None:
+def test_a_task_whose_worker_is_killed_runs_again_and_no_other(tmp_path: Path) -> None:
     results = list(run_tasks(task_functions.die_once, [(tmp_path, number) for number in range(6)], executor=TWO))
     assert results == [(0, 1), (1, 1), (2, 2), (3, 1), (4, 1), (5, 1)]
 
 
-def test_deaths_at_other_pieces_do_not_count(tmp_path: Path) -> None:
+def test_deaths_at_other_tasks_do_not_count(tmp_path: Path) -> None:
     tasks = [(tmp_path, number, (1, 2, 3)) for number in range(6)]
     assert list(run_tasks(task_functions.outlive, tasks, executor=TWO)) == [
         (0, 1),
@@ -89,7 +89,7 @@ def test_deaths_at_other_pieces_do_not_count(tmp_path: Path) -> None:
     ]
 
 
-def test_a_piece_that_always_kills_its_worker_stops_the_run_and_is_named(tmp_path: Path) -> None:
+def test_a_task_that_always_kills_its_worker_stops_the_run_and_is_named(tmp_path: Path) -> None:
     named = r"^task 3 \(die_always, folder=.*, number=2, deadly=2\): 3 workers died while they ran it"
     with pytest.raises(BfrbError, match=named) as caught:
         list(run_tasks(task_functions.die_always, [(tmp_path, number, 2) for number in range(6)], executor=TWO))
@@ -97,7 +97,7 @@ def test_a_piece_that_always_kills_its_worker_stops_the_run_and_is_named(tmp_pat
     assert {number: (tmp_path / f"tries-{number}").stat().st_size for number in (0, 1, 2)} == {0: 1, 1: 1, 2: 3}
 
 
-def test_a_death_before_a_piece_is_begun_does_not_count_as_one_at_it() -> None:
+def test_a_death_before_a_task_is_begun_does_not_count_as_one_at_it() -> None:
     pool = executor_module._Processes(1, 1)
     try:
         for _ in range(executor_module.MAX_TRIES + 1):
@@ -121,7 +121,7 @@ class Doomed:
         self.charge = charge
         self.out: dict[Future[int], int] = {}
         self.begun: list[tuple[int, ...]] = []
-        """The numbers handed out and not yet back, at each that is handed out."""
+        """The numbers submitted and not yet finished, at each submission."""
 
     def submit(self, function: Callable[..., int], task: tuple[int]) -> "Future[int]":
         future: Future[int] = Future()
@@ -150,14 +150,14 @@ def through(pool: Doomed, n_tasks: int) -> list[int]:
     )
 
 
-def test_what_died_together_is_done_again_alone() -> None:
+def test_tasks_lost_together_run_again_alone() -> None:
     pool = Doomed({0: 1, 1: 1, 2: 1}, "unknown")
     assert through(pool, 6) == [0, 1, 4, 9, 16, 25]
     again = [out for out in pool.begun[3:] if out[-1] in (0, 1, 2)]
     assert again == [(0,), (1,), (2,)]
 
 
-def test_a_piece_that_kills_workers_when_alone_stops_the_run() -> None:
+def test_a_task_that_kills_workers_when_alone_stops_the_run() -> None:
     pool = Doomed({0: 1, 1: 9, 2: 1}, "unknown")
     with pytest.raises(
         BfrbError, match=r"^task 2 \(square, number=1\): 3 workers died while they ran it \(it is gone\)"
@@ -166,7 +166,7 @@ def test_a_piece_that_kills_workers_when_alone_stops_the_run() -> None:
     assert pool.begun[3:] == [(0,), (1,), (2,), (1,), (1,)]
 
 
-def test_workers_that_die_before_they_begin_anything_stop_the_run_in_other_words() -> None:
+def test_workers_that_die_before_they_begin_anything_stop_the_run_with_another_message() -> None:
     with pytest.raises(BfrbError, match=r"^3 workers died before they began task 2 \(square, number=1\)"):
         through(Doomed({1: 9}, "not begun"), 6)
 

@@ -61,7 +61,7 @@ class Target:
 
 
 def digest_of(folder: Folder) -> bytes:
-    """Tell folders of other content apart."""
+    """Give other bytes for a folder of other content."""
     return "".join(f"{name} {entry.sha256}\n" for name, entry in sorted(folder.files.items())).encode()
 
 
@@ -94,9 +94,9 @@ def use_features(path: Path) -> bytes:
     run = CrossValidation(folder, kind, config, (0,))
     with open_output(path.parent / "out", Job("model", {}, (folder.ref(),))) as output:
         list(cross_validate(run, output))
-        told = digest_of(open_folder(output.path))
+        digests = digest_of(open_folder(output.path))
     arrays = (batch.table, batch.frames, batch.tof, batch.phase, batch.offsets)
-    return told + b"".join(values.tobytes() for values in arrays) + str(index["sequence_id"].to_list()).encode()
+    return digests + b"".join(values.tobytes() for values in arrays) + str(index["sequence_id"].to_list()).encode()
 
 
 def use_model(path: Path) -> bytes:
@@ -180,7 +180,7 @@ def damaged(target: Target, rng: m.Rng, base: Path, work: Path) -> Path:
 
 
 def make_fit(folder: Path, file: Path) -> None:
-    """Tell of a changed file in the manifest as if it had always been so, and seal it anew."""
+    """List a changed file in the manifest as if it had always been so, and seal the manifest again."""
     content = (folder / MANIFEST).read_bytes()
     try:
         manifest = json.loads(content)
@@ -189,7 +189,7 @@ def make_fit(folder: Path, file: Path) -> None:
             manifest["files"][file.name] = {"size": len(changed), "sha256": hashlib.sha256(changed).hexdigest()}
         (folder / MANIFEST).write_bytes(encode_json(sealed(manifest)))
     except (ValueError, RecursionError, AttributeError):
-        (folder / MANIFEST).write_bytes(content)  # so broken that nobody could seal it
+        (folder / MANIFEST).write_bytes(content)  # too broken to be sealed
 
 
 def _matching(folder: Path, pattern: str) -> Sequence[Path]:

@@ -1,4 +1,4 @@
-"""Several processes at one folder: one writes and the others are refused; a reader sees one state, never a mixture."""
+"""Several processes at one folder: one writes and the others are refused; a reader finds one state, never a mixture."""
 
 import json
 import subprocess
@@ -41,8 +41,8 @@ while not Path(sys.argv[2]).exists():
     except ArtefactError:
         seen["refused"] += 1
         continue
-    told = folder.manifest["seed"] % 2
-    seen["whole" if contents == {str(told).encode() * 5000} and len(folder.files) == 3 else "mixed"] += 1
+    parity = folder.manifest["seed"] % 2
+    seen["whole" if contents == {str(parity).encode() * 5000} and len(folder.files) == 3 else "mixed"] += 1
 print(json.dumps(seen))
 """
 
@@ -81,7 +81,7 @@ def ended(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.parametrize("rounds", [60, pytest.param(1000, marks=pytest.mark.slow)])
-def test_a_reader_sees_one_state_while_a_writer_replaces_it(
+def test_a_reader_finds_one_state_while_a_writer_replaces_it(
     tmp_path: Path, record_property: Record, rounds: int
 ) -> None:
     out, stop = tmp_path / "out", tmp_path / "stop"
@@ -118,7 +118,7 @@ def test_of_two_runs_into_one_folder_one_is_refused(chain: Path, tmp_path: Path,
         codes = sorted(run.returncode for run in runs)
         assert codes == [0, 5], said
         refusal = next(text for text in said if text)
-        told = ("is writing into it", "exists already", "an unfinished run is in it")
-        assert any(words in refusal for words in told), refusal
+        refusals = ("is writing into it", "exists already", "an unfinished run is in it")
+        assert any(words in refusal for words in refusals), refusal
         open_folder(out, "dataset")
     record_property("runs into one folder", 10)

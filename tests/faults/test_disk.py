@@ -12,7 +12,7 @@ import pytest
 
 from bfrbctl.artefacts.folders import MANIFEST
 from tests.faults.chain import COMMANDS, ROOT, ensure, names_in, run_here
-from tests.faults.recovery import finish, see_nothing_half_done
+from tests.faults.recovery import check_nothing_half_done, finish
 from tests.faults.steps import KINDS, Steps
 from tests.faults.test_kills import Record, Undisturbed
 
@@ -49,14 +49,14 @@ def see_refusals(
             assert action == "vanish", (at, said)
         else:
             assert (code, str(out) in said, "foreseen" in said) == (5, True, False), (at, said)
-        see_nothing_half_done(out)
+        check_nothing_half_done(out)
         finish(COMMANDS[name], chain, out, whole)
         shutil.rmtree(out)
     return len(chosen)
 
 
 @pytest.mark.parametrize("action", ["ENOSPC", "EROFS", "vanish"])
-def test_a_disk_that_fails_is_told_by_its_path(
+def test_a_disk_that_fails_is_reported_with_the_path(
     chain: Path, tmp_path: Path, undisturbed: Undisturbed, record_property: Record, action: str
 ) -> None:
     n = see_refusals("prepare", chain, tmp_path, undisturbed, action=action, at_most=SAMPLED)
@@ -103,7 +103,7 @@ def test_a_file_that_may_not_grow_ends_the_run_cleanly(
     line = COMMANDS[name].line(chain, out)
     code, said = run_limited(line, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert (code, str(out) in said, "Traceback" in said) == (5, True, False), said
-    see_nothing_half_done(out)
+    check_nothing_half_done(out)
     finish(COMMANDS[name], chain, out)
     record_property("disk faults", 1)
 
@@ -164,7 +164,7 @@ def forget_powers() -> None:
         assert libc.prctl(24, 2, 0, 0, 0) == 0
 
 
-def test_permission_denied_is_told_with_the_path(chain: Path, tmp_path: Path, record_property: Record) -> None:
+def test_permission_denied_is_reported_with_the_path(chain: Path, tmp_path: Path, record_property: Record) -> None:
     closed = tmp_path / "closed"
     closed.mkdir()
     shutil.copytree(chain / "raw", tmp_path / "raw")

@@ -16,7 +16,7 @@ import pytest
 from bfrbctl.artefacts.folders import MANIFEST, Folder, open_folder
 from bfrbctl.evaluation import oof
 from tests.faults.chain import COMMANDS, ensure, names_in, run_apart, run_here
-from tests.faults.recovery import content_of, finish, see_nothing_half_done
+from tests.faults.recovery import check_nothing_half_done, content_of, finish
 from tests.faults.steps import Steps
 from tests.raw_recordings import raw_frames, write_raw
 
@@ -43,7 +43,7 @@ def kill(name: str, chain: Path, folder: Path, points: Iterable[int]) -> list[Pa
 
 def see_recovery(name: str, chain: Path, left: Sequence[Path], whole: Folder) -> None:
     for out in left:
-        see_nothing_half_done(out)
+        check_nothing_half_done(out)
         finish(COMMANDS[name], chain, out, whole)
         shutil.rmtree(out)
 
@@ -77,7 +77,7 @@ def test_networks_killed_between_and_inside_folds_end_the_same(
     points = np.unique(np.linspace(0, n_steps - 1, SAMPLED_NETWORKS).astype(int)).tolist()
     expected = oof.read_oof(whole)
     for out in kill("train keras", chain, tmp_path, points):
-        see_nothing_half_done(out)
+        check_nothing_half_done(out)
         done = finish(COMMANDS["train keras"], chain, out, whole, exactly=False)
         for scenario, part in oof.read_oof(done).items():
             assert np.abs(part.proba - expected[scenario].proba).max() < 1e-6
@@ -102,7 +102,7 @@ def test_a_run_killed_while_it_replaces_a_folder_leaves_the_old_or_continues_to_
         shutil.copytree(old, out)
         code, said = run_apart(command.line(chain, out, "--force"), Steps(out, "torn", at))
         assert (code, said) == (-signal.SIGKILL, "")
-        see_nothing_half_done(out)
+        check_nothing_half_done(out)
         if not (out / MANIFEST).exists():
             finish(command, chain, out)
         assert content_of(out) in (before, content_of(whole.path))
@@ -239,7 +239,7 @@ def test_a_signal_at_any_step_keeps_what_was_finished(
         out = tmp_path / f"stopped-{at}"
         found, said = run_here(COMMANDS[name].line(chain, out), Steps(out, action, at))
         assert (found, "--resume continues it" in said, "Traceback" in said) == (code, True, False), (at, said)
-        see_nothing_half_done(out)
+        check_nothing_half_done(out)
         finish(COMMANDS[name], chain, out, whole)
     record_property("signals", n_steps)
 

@@ -19,7 +19,7 @@ from bfrbctl.models.interface import model_kind
 from bfrbctl.prediction import gateway
 from bfrbctl.prediction.predictor import Predictor
 from bfrbctl.training.cross_validation import CrossValidation, cross_validate
-from tests.raw_recordings import people, raw_frames
+from tests.raw_recordings import demographics, raw_frames
 
 Table = pl.DataFrame
 Breaking = Callable[[Table, np.random.Generator], Any]
@@ -133,7 +133,7 @@ class Stream:
     def __init__(self, predictor: Predictor, seed: int) -> None:
         table = raw_frames(subjects=3, seed=21, labelled=False)
         self.rng = np.random.default_rng(seed)
-        self.people = people(table)
+        self.people = demographics(table)
         self.sequences = [part for _, part in table.group_by("sequence_id", maintain_order=True)]
         self.expected = [predictor.predict(sequence, self.person(sequence)) for sequence in self.sequences]
         self.predictor = predictor

@@ -19,7 +19,7 @@ from bfrbctl.models.interface import Kind, model_kind
 from bfrbctl.prediction.predictor import Features, Predictor
 from bfrbctl.prediction.submission import open_input, predict
 from bfrbctl.recordings.dataset import FeatureBatch, RecordingBatch, read_recordings
-from bfrbctl.recordings.preparation import clean_frames
+from bfrbctl.recordings.serving import clean_frames
 from bfrbctl.schema import TOF_MISSING
 from tests.noise import partly_imu_only
 from tests.raw_recordings import SMALL_LAYOUT, raw_frames, write_raw

@@ -73,13 +73,13 @@ def test_a_source_is_added_as_files_of_its_own(dataset: Folder, raws: tuple[Path
     assert np.array_equal(acc[:, 2], pl.concat([FIRST["acc_z"], MORE["acc_z"]]).to_numpy())
 
 
-def test_a_crew_adds_the_same_files(dataset: Folder, raws: tuple[Path, Path], tmp_path: Path) -> None:
+def test_two_workers_add_the_same_files(dataset: Folder, raws: tuple[Path, Path], tmp_path: Path) -> None:
     shutil.copytree(dataset.path, tmp_path / "other")
     together = write(raws[1], tmp_path / "other", append=True, executor=Executor(2))
     assert together.files == write(raws[1], dataset.path, append=True).files
 
 
-def test_the_manifest_tells_where_files_are_from(dataset: Folder, raws: tuple[Path, Path]) -> None:
+def test_the_manifest_lists_the_sources_of_files(dataset: Folder, raws: tuple[Path, Path]) -> None:
     grown = write(raws[1], dataset.path, append=True)
     first, second = grown.content["sources"]
     assert (first["first_file"], first["n_files"]) == (0, dataset.content["n_files"])
@@ -152,7 +152,7 @@ SCATTERED = MORE.sample(fraction=1.0, shuffle=True, seed=1)
 
 
 @pytest.mark.parametrize("order", ["sorted", "scattered, two workers"])
-def test_while_a_source_is_added_readers_see_the_dataset_as_it_was(
+def test_while_a_source_is_added_readers_find_the_dataset_as_it_was(
     dataset: Folder, raws: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
 ) -> None:
     publish, seen = Output.publish, []
@@ -160,8 +160,8 @@ def test_while_a_source_is_added_readers_see_the_dataset_as_it_was(
     executor = Executor(2) if scattered else SEQUENTIAL
     more = write_raw(tmp_path / "more", SCATTERED, suffix="parquet") if scattered else raws[1]
 
-    def look(output: Output, piece: str, files: Any) -> None:
-        publish(output, piece, files)
+    def look(output: Output, name: str, files: Any) -> None:
+        publish(output, name, files)
         seen.append(open_folder(dataset.path).sha256)
         if len(seen) == 3:
             raise KeyboardInterrupt
@@ -178,7 +178,7 @@ def test_while_a_source_is_added_readers_see_the_dataset_as_it_was(
     assert {entry.name for entry in dataset.path.iterdir()} == {*resumed.files, "manifest.json"}
 
 
-def test_an_addition_that_was_killed_can_be_begun_anew(dataset: Folder, raws: tuple[Path, Path]) -> None:
+def test_a_killed_addition_can_be_started_again(dataset: Folder, raws: tuple[Path, Path]) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
         open_output(dataset.path, Job("dataset", {}), append=True) as output,

@@ -44,7 +44,7 @@ def test_good_recordings_pass_unchanged(schema: RawSchema) -> None:
     assert cleaned.labels["gesture_start"].to_list() == [8] * 8
 
 
-def test_shuffled_frames_are_sorted_and_told(schema: RawSchema) -> None:
+def test_shuffled_frames_are_sorted_and_reported(schema: RawSchema) -> None:
     mixed = pl.concat(
         [
             part.sample(fraction=1.0, shuffle=True, seed=2)
@@ -68,7 +68,7 @@ def test_repeated_rows_are_removed_and_different_ones_refused(schema: RawSchema)
     ]
 
 
-def test_gaps_in_the_counter_are_told(schema: RawSchema) -> None:
+def test_gaps_in_the_counter_are_reported(schema: RawSchema) -> None:
     cleaned = run(TABLE.filter(~AT), schema)
     assert findings(cleaned) == [(FIRST, "sequence_counter", "frames missing in between", 1)]
 

@@ -10,8 +10,9 @@ from bfrbctl.artefacts.outputs import Job, open_output
 from bfrbctl.config import as_mapping
 from bfrbctl.errors import DataError
 from bfrbctl.execution.executor import Executor
-from bfrbctl.recordings.preparation import PrepareConfig, clean_frames, cleaned_tables, prepare, split_refs
+from bfrbctl.recordings.preparation import PrepareConfig, prepare, split_refs
 from bfrbctl.recordings.raw import find_splits, read_schema
+from bfrbctl.recordings.serving import clean_frames, cleaned_tables
 from tests.raw_recordings import SMALL_LAYOUT, raw_frames, write_raw
 
 TABLE = raw_frames(subjects=2)

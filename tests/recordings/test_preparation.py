@@ -199,14 +199,14 @@ def test_two_sides_are_kept_without_a_word(tmp_path: Path, caplog: pytest.LogCap
     assert caplog.text == "" and one_sided_note(data.content) is None
 
 
-def test_people_that_nobody_knows_are_told(tmp_path: Path) -> None:
+def test_subjects_without_demographics_are_reported(tmp_path: Path) -> None:
     folder = write_raw(tmp_path / "raw", TRAIN)
     (folder / "train_demographics.csv").unlink()
     data = prepared(folder, tmp_path / "data")
     assert data.read_parquet("quality.parquet")["problem"].unique().to_list() == ["subject without demographics"]
 
 
-def test_unknown_columns_are_told(tmp_path: Path) -> None:
+def test_unknown_columns_are_reported(tmp_path: Path) -> None:
     data = prepared(write_raw(tmp_path / "raw", TRAIN.with_columns(mood=1)), tmp_path / "data")
     assert data.read_parquet("quality.parquet").row(0)[1:3] == ("mood", "column we do not know")
 
@@ -248,13 +248,13 @@ def test_the_dataset_can_be_moved(dataset: Folder, tmp_path: Path) -> None:
         (tmp_path / "moved").rename(dataset.path)
 
 
-def test_a_crew_makes_the_same_dataset_of_csv_and_parquet(raw: Path, dataset: Folder, tmp_path: Path) -> None:
+def test_two_workers_make_the_same_dataset_of_csv_and_parquet(raw: Path, dataset: Folder, tmp_path: Path) -> None:
     together = prepared(raw, tmp_path / "data", executor=Executor(2))
     assert together.files == dataset.files
     assert together.content == dataset.content
 
 
-def test_a_crew_makes_the_same_dataset_of_scattered_rows(tmp_path: Path) -> None:
+def test_two_workers_make_the_same_dataset_of_scattered_rows(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw", TRAIN.sample(fraction=1.0, shuffle=True, seed=3))
     alone, together = (prepared(raw, tmp_path / f"data-{n}", executor=Executor(n)) for n in (1, 2))
     assert together.files == alone.files
@@ -266,10 +266,10 @@ def test_a_resumed_run_reads_no_recordings_of_finished_files(
 ) -> None:
     publish, made = Output.publish, []
 
-    def killed_at_the_third(self: Output, piece: str, files: Any) -> None:
-        if piece == "frames-00002.parquet":
+    def killed_at_the_third(self: Output, name: str, files: Any) -> None:
+        if name == "frames-00002.parquet":
             raise KeyboardInterrupt
-        publish(self, piece, files)
+        publish(self, name, files)
 
     with monkeypatch.context() as patch:
         patch.setattr(Output, "publish", killed_at_the_third)
@@ -280,13 +280,13 @@ def test_a_resumed_run_reads_no_recordings_of_finished_files(
         made.append(number)
         return make_file(part, number, spec)
 
-    monkeypatch.setattr("bfrbctl.recordings.preparation.make_file", noted)
+    monkeypatch.setattr("bfrbctl.recordings.writing.make_file", noted)
     again = prepared(raw, tmp_path / "data", resume=True)
     assert again.files == dataset.files
     assert made == list(range(2, dataset.content["n_files"]))
 
 
-def test_what_a_stream_wrote_before_it_met_scattered_rows_is_made_anew(tmp_path: Path) -> None:
+def test_what_a_stream_wrote_before_scattered_rows_is_made_again(tmp_path: Path) -> None:
     """The first file is whole and sorted as far as a stream sees when it publishes it, but lacks a row."""
     late = (pl.col("sequence_id") == "SEQ_000003") & (pl.col("sequence_counter") == 5)
     raw = write_raw(tmp_path / "raw", pl.concat([TRAIN.filter(~late), TRAIN.filter(late)]))
@@ -319,7 +319,7 @@ def test_rows_gathered_for_another_split_do_not_come_into_the_first(
             raise KeyboardInterrupt
         return parts
 
-    monkeypatch.setattr("bfrbctl.recordings.preparation.gather", gathered)
+    monkeypatch.setattr("bfrbctl.recordings.writing.gather", gathered)
     with pytest.raises(KeyboardInterrupt):
         prepared(raw, tmp_path / "data", executor=Executor(2))
     assert list((tmp_path / "data").glob("*/*.parquet"))
@@ -339,14 +339,14 @@ def spoiled(case: str) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("case", ["two subjects", "no number", "no sequence_id"])
-def test_bad_rows_far_behind_are_told_by_a_crew_as_alone(tmp_path: Path, case: str) -> None:
-    raw, told = write_raw(tmp_path / "raw", spoiled(case)), []
+def test_bad_rows_far_behind_are_reported_alike_by_one_and_two_workers(tmp_path: Path, case: str) -> None:
+    raw, messages = write_raw(tmp_path / "raw", spoiled(case)), []
     for n in (1, 2):
         with pytest.raises(DataError) as caught:
             prepared(raw, tmp_path / "data", executor=Executor(n))
-        told.append((caught.value.what, caught.value.hint))
+        messages.append((caught.value.what, caught.value.hint))
         assert not (tmp_path / "data").exists()
-    assert told[0] == told[1]
+    assert messages[0] == messages[1]
 
 
 def test_no_process_is_started_where_it_gains_nothing(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def test_csv_and_parquet_give_the_same_tables(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(chunk=st.integers(3_000, 200_000), rows=st.integers(1, 400))
-def test_pieces_hold_whole_sequences_whatever_the_chunk(
+def test_tables_hold_whole_sequences_whatever_the_chunk(
     tmp_path_factory: pytest.TempPathFactory, chunk: int, rows: int
 ) -> None:
     path = tmp_path_factory.mktemp("raw") / "a.csv"
@@ -122,7 +122,7 @@ def test_quoted_fields_are_read(tmp_path: Path) -> None:
     assert pl.concat(read_all(tmp_path / "a.csv"))["gesture"].unique().to_list() == ['Say "hi", wave']
 
 
-def test_both_splits_and_their_people_are_found(tmp_path: Path) -> None:
+def test_both_splits_and_their_demographics_are_found(tmp_path: Path) -> None:
     write_raw(tmp_path, TABLE)
     write_raw(tmp_path, raw_frames(labelled=False), split="test", suffix="parquet")
     found = find_splits(tmp_path)
@@ -154,7 +154,7 @@ def test_a_name_with_another_ending_is_refused_with_what_is_read(tmp_path: Path,
             read(tmp_path / name)
 
 
-def test_nothing_to_read_is_told(tmp_path: Path) -> None:
+def test_nothing_to_read_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has none of train\.csv"):
         find_splits(tmp_path)
     with pytest.raises(DataError, match="no such file or folder"):
@@ -168,7 +168,7 @@ def test_nothing_to_read_is_told(tmp_path: Path) -> None:
 def test_demographics_are_checked(tmp_path: Path) -> None:
     file = tmp_path / "d.csv"
     file.write_text("subject,age\nA,12\nA,13\n")
-    with pytest.raises(DataError, match="subject A stands there twice"):
+    with pytest.raises(DataError, match="subject A is in it twice"):
         read_demographics(file)
     file.write_text("subject,age\nA,old\n")
     with pytest.raises(DataError, match="age of A is 'old', expected a number"):
@@ -182,7 +182,7 @@ def test_demographics_are_checked(tmp_path: Path) -> None:
     assert table["height_cm"].to_list() == [None]
 
 
-def test_a_lost_quote_is_told_without_reading_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_quote_is_reported_without_reading_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(raw_module, "CHUNK_BYTES", 1000)
     monkeypatch.setattr(raw_module, "_MAX_LINE", 20_000)
     header, first, rest = TABLE.write_csv().split("\n", 2)
@@ -191,7 +191,7 @@ def test_a_lost_quote_is_told_without_reading_the_rest(tmp_path: Path, monkeypat
         read_all(tmp_path / "a.csv")
 
 
-def test_a_line_beyond_all_bounds_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_beyond_all_bounds_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(raw_module, "CHUNK_BYTES", 1000)
     monkeypatch.setattr(raw_module, "_MAX_LINE", 20_000)
     header, rest = TABLE.write_csv().split("\n", 1)
@@ -200,7 +200,7 @@ def test_a_line_beyond_all_bounds_is_told(tmp_path: Path, monkeypatch: pytest.Mo
         read_all(tmp_path / "a.csv")
 
 
-def test_text_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+def test_text_that_is_not_utf_8_is_reported(tmp_path: Path) -> None:
     content = TABLE.write_csv().encode().replace(b"Wave hello", b"Wave h\xe9llo", 1)
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(DataError, match="cannot be read behind line 2"):

@@ -16,14 +16,16 @@ from tests.raw_recordings import raw_frames
 TABLE = raw_frames(subjects=2)
 
 
-def see_the_same(path: Path, rows: int) -> int:
-    """Compare the parts of a file with its stream; how many there are."""
+def check_same(path: Path, rows: int) -> int:
+    """Compare the parts of a file, planned and gathered, with its stream; how many there are."""
     schema = read_schema(path)
     streamed = list(whole_sequences(path, schema, rows=rows))
     parts = plan(path, rows)
     assert parts is not None
     assert len(parts) == len(streamed)
     assert all(part.read(schema).equals(table) for part, table in zip(parts, streamed, strict=True))
+    gathered = whole_sequences(path, schema, rows=rows, gathered=True)
+    assert all(one.equals(table) for one, table in zip(gathered, streamed, strict=True))
     assert abs(sum(part.n_bytes for part in parts) - path.stat().st_size) < 10_000
     return len(parts)
 
@@ -45,22 +47,22 @@ def test_parts_are_the_tables_of_a_stream(
     table.write_parquet(folder / "a.parquet", row_group_size=group)
     before, raw_module.CHUNK_BYTES = raw_module.CHUNK_BYTES, chunk
     try:
-        assert see_the_same(folder / "a.csv", rows) == see_the_same(folder / "a.parquet", rows)
+        assert check_same(folder / "a.csv", rows) == check_same(folder / "a.parquet", rows)
     finally:
         raw_module.CHUNK_BYTES = before
 
 
-def test_lines_may_end_in_any_way_and_ids_stand_anywhere(tmp_path: Path) -> None:
+def test_any_line_end_and_any_column_of_the_ids_is_read(tmp_path: Path) -> None:
     last = TABLE.select(pl.exclude("sequence_id"), "sequence_id")
     for number, (table, end) in enumerate((table, end) for table in (TABLE, last) for end in ("\n", "\r\n")):
         text = table.write_csv(line_terminator=end)
         for whole in (True, False):
             path = tmp_path / f"{number}-{whole}.csv"
             path.write_bytes((text if whole else text.removesuffix(end)).encode())
-            assert see_the_same(path, 60) > 3
+            assert check_same(path, 60) > 3
 
 
-def test_part_of_a_file_tells_its_own_lines(tmp_path: Path) -> None:
+def test_an_error_in_a_part_names_the_line_of_the_file(tmp_path: Path) -> None:
     oops = pl.when(pl.int_range(pl.len()) == 200).then(pl.lit("oops")).otherwise(pl.col("acc_y").cast(pl.String))
     TABLE.with_columns(acc_y=oops).write_csv(tmp_path / "a.csv")
     parts, schema = plan(tmp_path / "a.csv", 50), read_schema(tmp_path / "a.csv")
@@ -71,7 +73,7 @@ def test_part_of_a_file_tells_its_own_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_what_only_a_reader_of_the_whole_can_tell_has_no_plan(tmp_path: Path, suffix: str) -> None:
+def test_what_needs_reading_the_whole_file_has_no_plan(tmp_path: Path, suffix: str) -> None:
     def written(table: pl.DataFrame) -> Path:
         path = tmp_path / f"a.{suffix}"
         _ = table.write_csv(path) if suffix == "csv" else table.write_parquet(path)
@@ -93,13 +95,13 @@ def test_scattered_rows_are_noticed_by_their_ids_alone(tmp_path: Path, suffix: s
         plan(path, 50)
 
 
-def test_scattered_rows_without_a_sequence_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scattered_rows_without_a_sequence_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(raw_module, "CHUNK_BYTES", 20_000)
     nameless = pl.when(pl.int_range(pl.len()) < pl.len() - 3).then("sequence_id")
     TABLE.reverse().with_columns(sequence_id=nameless).write_csv(tmp_path / "a.csv")
-    (tmp_path / "aside").mkdir()
+    (tmp_path / "gathered").mkdir()
     with pytest.raises(DataError, match="3 rows have no sequence_id"):
-        gather(tmp_path / "a.csv", read_schema(tmp_path / "a.csv"), rows=50, folder=tmp_path / "aside")
+        gather(tmp_path / "a.csv", read_schema(tmp_path / "a.csv"), rows=50, folder=tmp_path / "gathered")
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def test_ellipsoids_are_hit_where_a_walk_along_the_ray_enters_them(seed: int) ->
 def test_leaving_out_solids_that_a_fan_cannot_see_changes_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
     solids: list[Quadric | Plate] = [ball(rng.normal(0.0, 0.2, 3), rng.uniform(0.02, 0.1)) for _ in range(6)]
-    # A ball told to be huge is never left out, and is otherwise the same solid.
+    # A ball that is declared to be huge is never left out, and is otherwise the same solid.
     kept = [replace(solid, reach=50.0) for solid in solids if isinstance(solid, Quadric)]
     fast, slow = cast(solids, FANS, n_frames=1, limit=5.0), cast([*kept], FANS, n_frames=1, limit=5.0)
     assert np.array_equal(fast.distance, slow.distance)
@@ -347,7 +347,7 @@ def test_a_thermopile_follows_a_step_with_its_time_constant_and_starts_settled()
     assert np.array_equal(out[25:], step[25:])
 
 
-def test_faults_take_away_what_they_say_and_no_more() -> None:
+def test_faults_hide_what_they_name_and_nothing_else() -> None:
     lengths = np.full(4000, 3, dtype=np.int64)
     config = SimulationConfig(failures=1.0)
     faults = draw_faults(lengths, np.random.default_rng(1), config, hide=0.0)

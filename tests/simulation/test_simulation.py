@@ -33,7 +33,7 @@ def test() -> SimulatedSubject:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The whole study by one process."""
     path = tmp_path_factory.mktemp("raw")
-    write_raw(path, CONFIG, answers=True)
+    write_raw(path, CONFIG, labels=True)
     return path
 
 
@@ -64,7 +64,7 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float], said: str
         SimulationConfig(**settings)  # type: ignore[arg-type]
 
 
-def test_the_test_split_has_two_fifths_of_the_people_unless_told() -> None:
+def test_the_test_split_has_two_fifths_of_the_subjects_by_default() -> None:
     assert SimulationConfig(subjects=81).n_subjects("test") == 32
     assert SimulationConfig(subjects=1).n_subjects("test") == 1
     assert SimulationConfig(subjects=81, test_subjects=3).n_subjects("test") == 3
@@ -99,10 +99,10 @@ def test_each_combination_is_recorded_twice_with_both_first_behaviours(train: Si
 
 
 def test_the_targets_are_the_eight_body_focused_gestures(train: SimulatedSubject) -> None:
-    targets = train.answers.filter(pl.col("sequence_type") == "Target")["gesture"].unique()
+    targets = train.labels.filter(pl.col("sequence_type") == "Target")["gesture"].unique()
     assert set(targets) == {gesture.name for gesture in GESTURES if gesture.target}
     assert len(targets) == 8
-    assert train.answers["gesture"].n_unique() == 18
+    assert train.labels["gesture"].n_unique() == 18
 
 
 def test_a_sequence_is_contiguous_and_ends_with_its_gesture_phase(train: SimulatedSubject) -> None:
@@ -154,17 +154,17 @@ def test_nothing_is_missing_in_train_when_nothing_fails() -> None:
     assert sum(frames.null_count().row(0)) == 0
 
 
-def test_train_and_test_people_and_sequences_differ(train: SimulatedSubject, test: SimulatedSubject) -> None:
+def test_train_and_test_share_no_subject_and_no_sequence(train: SimulatedSubject, test: SimulatedSubject) -> None:
     assert set(train.frames["subject"]) & set(test.frames["subject"]) == set()
     assert set(train.frames["sequence_id"]) & set(test.frames["sequence_id"]) == set()
     assert train.demographics["subject"].to_list() == train.frames["subject"].unique().to_list()
     assert not train.frames["acc_x"].head(50).equals(test.frames["acc_x"].head(50))
 
 
-def test_the_order_of_a_subjects_sequences_tells_nothing(train: SimulatedSubject, folder: Path) -> None:
+def test_each_subject_has_its_own_order_of_gestures(train: SimulatedSubject, folder: Path) -> None:
     second = pl.read_parquet(folder / "train.parquet").filter(pl.col("subject") == "SUBJ_000001")
     other = second.unique("sequence_id", maintain_order=True)["gesture"].to_list()
-    own = train.answers["gesture"].to_list()
+    own = train.labels["gesture"].to_list()
     same = sum(a == b for a, b in zip(own, other, strict=True))
     assert same < 25  # about 102/16 by chance
 
@@ -172,16 +172,16 @@ def test_the_order_of_a_subjects_sequences_tells_nothing(train: SimulatedSubject
 def test_demographics_are_in_the_ranges_of_the_study() -> None:
     from bfrbctl.simulation.person import draw_person
 
-    people = [draw_person(np.random.default_rng(seed), CONFIG) for seed in range(2000)]
-    height = np.array([person.height for person in people])
-    reach = np.array([person.upper_arm + person.forearm for person in people])
+    persons = [draw_person(np.random.default_rng(seed), CONFIG) for seed in range(2000)]
+    height = np.array([person.height for person in persons])
+    reach = np.array([person.upper_arm + person.forearm for person in persons])
     assert 1.35 <= height.min() < height.max() <= 1.905
     assert abs(height.mean() - 1.68) < 0.03
     assert abs(height.std() - 0.106) < 0.02
     assert abs(reach.mean() - 0.516) < 0.015
-    assert abs(np.mean([person.age for person in people]) - 21.8) < 2.5
-    assert abs(np.mean([person.right_handed for person in people]) - 0.88) < 0.03
-    assert abs(np.mean([person.upside_down for person in people]) - 0.025) < 0.012
+    assert abs(np.mean([person.age for person in persons]) - 21.8) < 2.5
+    assert abs(np.mean([person.right_handed for person in persons]) - 0.88) < 0.03
+    assert abs(np.mean([person.upside_down for person in persons]) - 0.025) < 0.012
 
 
 def test_a_person_does_not_depend_on_how_many_others_there_are(train: SimulatedSubject) -> None:
@@ -189,7 +189,7 @@ def test_a_person_does_not_depend_on_how_many_others_there_are(train: SimulatedS
     assert again.frames.equals(train.frames)
 
 
-def test_another_seed_gives_other_people(train: SimulatedSubject) -> None:
+def test_another_seed_gives_other_subjects(train: SimulatedSubject) -> None:
     other = simulate_subject(SimulationConfig(seed=6), 0, split="train")
     assert not other.frames["acc_x"].head(100).equals(train.frames["acc_x"].head(100))
 
@@ -197,7 +197,7 @@ def test_another_seed_gives_other_people(train: SimulatedSubject) -> None:
 def test_the_bytes_do_not_depend_on_the_number_of_workers(folder: Path, tmp_path: Path) -> None:
     done: list[tuple[int, int]] = []
     names = write_raw(
-        tmp_path, CONFIG, executor=Executor(2), answers=True, on_progress=lambda n, total: done.append((n, total))
+        tmp_path, CONFIG, executor=Executor(2), labels=True, on_progress=lambda n, total: done.append((n, total))
     )
     assert names == [
         "train.parquet",
@@ -228,11 +228,11 @@ def test_csv_and_parquet_hold_the_same_values(folder: Path, tmp_path: Path) -> N
         assert read[name].cast(stored[name].dtype).equals(stored[name]), name
 
 
-def test_answers_fit_the_test_recordings(folder: Path) -> None:
-    answers = pl.read_parquet(folder / "test_answers.parquet")
+def test_labels_fit_the_test_recordings(folder: Path) -> None:
+    labels = pl.read_parquet(folder / "test_answers.parquet")
     frames = pl.read_parquet(folder / "test.parquet")
-    assert answers["sequence_id"].to_list() == frames["sequence_id"].unique(maintain_order=True).to_list()
-    assert answers.columns == ["sequence_id", "gesture", "sequence_type", "orientation"]
+    assert labels["sequence_id"].to_list() == frames["sequence_id"].unique(maintain_order=True).to_list()
+    assert labels.columns == ["sequence_id", "gesture", "sequence_type", "orientation"]
 
 
 @pytest.mark.parametrize(
