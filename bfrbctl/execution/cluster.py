@@ -14,14 +14,15 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import ModuleType
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
 
 from bfrbctl.artefacts.files import temporary_path, write_bytes
@@ -29,6 +30,7 @@ from bfrbctl.artefacts.folders import Pinned, current_digest
 from bfrbctl.artefacts.journals import comparable_version, library_versions
 from bfrbctl.errors import BfrbError, OutputError, UsageError, examples, missing_library
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 CONNECT_S = 5.0
@@ -102,10 +104,6 @@ class Cluster:
         workers = f"{self.n_workers} worker{'s' if self.n_workers > 1 else ''}"
         line = f"{self.address}: {workers}, {self.slots} task{'s' if self.slots > 1 else ''} at once"
         return line if self.slots > 1 else f"{line}: no faster than this machine alone"
-
-    def pool(self) -> "ClusterPool":
-        """Make the pool that tasks are submitted to."""
-        return ClusterPool(self)
 
     def check_paths(self, output: Path, inputs: Sequence[Pinned]) -> None:
         """Check that all workers read what we write and have the same inputs, byte for byte.
@@ -279,44 +277,54 @@ def _read_files(probe: str, inputs: Sequence[str]) -> tuple[str | None, str, dic
     return content, trouble, {path: current_digest(Path(path)) for path in inputs}
 
 
-class ClusterPool:
-    """Submits tasks to a cluster; Dask itself repeats the task of a worker that is gone."""
+class ClusterPool(Executor):
+    """Runs calls on a cluster; Dask itself repeats the call of a worker that is gone.
+
+    A future raises WorkerLost when several workers died that had the call, and BfrbError when the cluster is gone.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.client = cluster.client
         self.distributed = _distributed()
         self.open: dict[str, Any] = {}
+        self.closed = False
         self.checked = self.last_worker = time.monotonic()
 
-    def submit(self, function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
-        """Submit a call; gives a future. BfrbError when the cluster does not take it."""
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """Submit a call; BfrbError when the cluster does not take it."""
+        call = partial(function, *args, **kwargs)
+        future: Future[T] = Future()
         try:
-            future = self.client.submit(function, *task, key=f"bfrbctl-{secrets.token_hex(16)}", pure=False)
+            remote = self.client.submit(call, key=f"bfrbctl-{secrets.token_hex(16)}", pure=False)
         except Exception as error:  # Dask's own, of many types: nothing of ours has run yet
             raise self._gone() from error
-        self.open[future.key] = future
+        self.open[remote.key] = remote
+        remote.add_done_callback(partial(self._finish, future))
         return future
 
-    def result(self, future: Any) -> Any:
-        """Give the result of a finished future.
+    def _finish(self, future: "Future[T]", remote: Any) -> None:
+        """Pass on the result of a call, in a thread of Dask's."""
+        try:
+            result = self._result(remote)
+        except BaseException as error:  # an error that is raised in that thread would be lost
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+        finally:
+            self.open.pop(remote.key, None)
 
-        Raises
-        ------
-        WorkerLost
-            When several workers died that had it. Dask counts running and waiting tasks alike.
-        BfrbError
-            When the cluster is gone.
-        """
+    def _result(self, remote: Any) -> Any:
         try:
             while True:
                 try:
-                    return future.result(timeout=_CHECK_S)
+                    return remote.result(timeout=_CHECK_S)
                 except self.distributed.TimeoutError:
-                    if future.status == "error":
+                    if remote.status == "error":
                         raise  # the task's own
-                    self.check()
-        except self.distributed.KilledWorker as error:
+                    if self.closed:
+                        raise self._gone() from None
+        except self.distributed.KilledWorker as error:  # Dask counts running and waiting tasks alike
             what = f"the last was {error.last_worker.address}"
             raise WorkerLost(what, charge="unknown", deaths=error.allowed_failures + 1) from error
         except (CancelledError, self.distributed.CancelledError) as error:
@@ -325,8 +333,6 @@ class ClusterPool:
             if _NOT_TAKEN in str(error):
                 raise self._gone() from error
             raise
-        finally:
-            self.open.pop(future.key, None)
 
     def check(self) -> None:
         """Check, every few seconds, that the cluster still has workers.
@@ -353,9 +359,10 @@ class ClusterPool:
                 hint="start workers again, then continue with --resume",
             )
 
-    def close(self, *, kill: bool) -> None:
-        """Cancel what has not begun; what runs already runs to its end, and its result is dropped."""
-        if kill and self.open and self.client.status == "running":
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Drop what is open, without waiting; with `cancel_futures` cancel also what has not begun."""
+        self.closed = True
+        if cancel_futures and self.open and self.client.status == "running":
             self.client.cancel(list(self.open.values()), force=True)
         self.open.clear()
 

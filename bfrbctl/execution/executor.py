@@ -14,15 +14,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor as FuturesExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
 from itertools import count
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import joblib
 from joblib.externals import loky
@@ -30,12 +30,13 @@ from joblib.externals.loky.backend import get_context
 
 from bfrbctl.artefacts.folders import Pinned
 from bfrbctl.errors import BfrbError, UsageError
-from bfrbctl.execution.cluster import Cluster, WorkerLost, join
+from bfrbctl.execution.cluster import Cluster, ClusterPool, WorkerLost, join
 from bfrbctl.execution.memory import available_memory
 
 if sys.platform != "win32":
     import resource
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_TRIES = 3
@@ -190,30 +191,22 @@ def run_tasks(
         yield from (function(*task) for task in tasks if task is not None)
         return
     at_once = executor.at_once(n_tasks)
-    pool: WorkerPool = executor.cluster.pool() if executor.cluster else _Processes(at_once, executor.threads(n_tasks))
+    pool: ProcessPool | ClusterPool
+    pool = ClusterPool(executor.cluster) if executor.cluster else ProcessPool(at_once, executor.threads(n_tasks))
     dispatcher = _Dispatcher(pool, function, iter(tasks), size=at_once + _AHEAD, in_order=in_order)
+
+    def waiting() -> None:
+        if isinstance(pool, ClusterPool):
+            pool.check()
+        if on_wait:
+            on_wait()
+
     finished = False
     try:
-        yield from dispatcher.results(on_wait or (lambda: None))
+        yield from dispatcher.results(waiting)
         finished = True
     finally:
-        pool.close(kill=not finished)
-
-
-class WorkerPool(Protocol):
-    """Workers that calls are submitted to."""
-
-    def submit(self, function: Callable[..., Any], task: tuple[Any, ...]) -> Any:
-        """Submit a call; gives a future."""
-
-    def result(self, future: Any) -> Any:
-        """Give the result of a finished future; WorkerLost when its worker died."""
-
-    def check(self) -> None:
-        """Check, while waiting, that there are still workers."""
-
-    def close(self, *, kill: bool) -> None:
-        """Stop the workers; with `kill` also those in the middle of a task."""
+        pool.shutdown(cancel_futures=not finished)
 
 
 @dataclass
@@ -223,7 +216,6 @@ class _Submitted:
     alone: bool = False
     deaths: int = 0
     unbegun: int = 0
-    future: Any = None
 
 
 class _Dispatcher:
@@ -231,7 +223,7 @@ class _Dispatcher:
 
     def __init__(
         self,
-        pool: WorkerPool,
+        pool: FuturesExecutor,
         function: Callable[..., Any],
         coming: Iterator[tuple[Any, ...] | None],
         *,
@@ -243,26 +235,21 @@ class _Dispatcher:
         self.coming = coming
         self.size = size
         self.in_order = in_order
-        self.out: dict[int, _Submitted] = {}
+        self.out: dict[Future[Any], _Submitted] = {}
         self.ready: dict[int, Any] = {}
         self.suspects: deque[_Submitted] = deque()
-        self.done: SimpleQueue[int] = SimpleQueue()
         self.numbers = count()
-        self.tickets = count()
 
     def results(self, on_wait: Callable[[], None]) -> Iterator[Any]:
         """Submit tasks and give results until there are no more."""
         following = 0
         self._fill()
         while self.out:
-            try:
-                ticket = self.done.get(timeout=_POLL_S)
-            except Empty:
-                self.pool.check()
-                on_wait()
-                continue
-            self._take(self.out.pop(ticket))
+            done = wait(self.out, timeout=_POLL_S, return_when=FIRST_COMPLETED).done
             on_wait()
+            if not done:
+                continue
+            self._take(min(done, key=lambda future: self.out[future].number))
             while self.ready:
                 number = following if self.in_order else next(iter(self.ready))
                 if number not in self.ready:
@@ -283,15 +270,13 @@ class _Dispatcher:
             self._submit(suspect)
 
     def _submit(self, task: _Submitted) -> None:
-        ticket = next(self.tickets)
-        task.future = self.pool.submit(self.function, task.arguments)
-        self.out[ticket] = task
-        task.future.add_done_callback(partial(_put, self.done, ticket))
+        self.out[self.pool.submit(self.function, *task.arguments)] = task
 
-    def _take(self, task: _Submitted) -> None:
+    def _take(self, future: "Future[Any]") -> None:
         """Keep the result of a task; run one again whose worker died, alone where another may have killed it."""
+        task = self.out.pop(future)
         try:
-            self.ready[task.number] = self.pool.result(task.future)
+            self.ready[task.number] = future.result()
         except WorkerLost as lost:
             if task.alone or lost.charge != "unknown":
                 self._count(task, lost)
@@ -330,33 +315,33 @@ def _described(number: int, function: Callable[..., Any], task: tuple[Any, ...])
     return f"task {number + 1} ({textwrap.shorten(', '.join([function.__name__.strip('_'), *shown]), 200)})"
 
 
-def _put(done: "SimpleQueue[int]", ticket: int, _future: object) -> None:
-    done.put(ticket)
+class ProcessPool(FuturesExecutor):
+    """Processes of this machine, each of them a pool of its own: one that dies does not stop the others.
 
-
-class _Processes:
-    """Processes of this machine, each of them a pool of its own: one that dies does not stop the others."""
+    The future of a call whose process dies raises WorkerLost.
+    """
 
     def __init__(self, size: int, threads: int) -> None:
         _allow_files(size * _FILES)
         environment = dict.fromkeys(_THREAD_LIMITS, str(threads))
         self.all = [_Process(environment) for _ in range(size)]
         self.idle = list(reversed(self.all))
-        self.waiting: deque[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = deque()
+        self.waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self.lock = threading.RLock()
 
-    def submit(self, function: Callable[..., Any], task: tuple[Any, ...]) -> "Future[Any]":
-        future: Future[Any] = Future()
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """Start a call, or keep it until a process is free."""
+        future: Future[T] = Future()
         with self.lock:
-            self.waiting.append((future, function, task))
+            self.waiting.append((future, partial(function, *args, **kwargs)))
             while self.waiting and self.idle:
                 self._start_on(self.idle.pop())
         return future
 
     def _start_on(self, process: "_Process") -> None:
-        future, function, task = self.waiting.popleft()
+        future, function = self.waiting.popleft()
         try:
-            called = process.call(function, task)
+            called = process.call(function)
         except Exception as error:  # such as no memory for a process; lost if it were raised in a thread of loky's
             self.idle.append(process)
             future.set_exception(error)
@@ -379,17 +364,13 @@ class _Processes:
         else:
             future.set_exception(error)
 
-    def result(self, future: "Future[Any]") -> Any:
-        return future.result()
-
-    def check(self) -> None:
-        """Nothing to check: the future of a process that dies raises an error."""
-
-    def close(self, *, kill: bool) -> None:
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Stop the processes and wait for their end; with `cancel_futures` stop also those in the middle of a call."""
         with self.lock:
-            self.waiting.clear()
+            while self.waiting:
+                self.waiting.popleft()[0].cancel()
         with ThreadPoolExecutor(len(self.all)) as threads:  # one waits for its process to end, which takes a while
-            list(threads.map(lambda process: process.close(kill=kill), self.all))
+            list(threads.map(lambda process: process.close(kill=cancel_futures), self.all))
 
 
 class _Process:
@@ -400,17 +381,17 @@ class _Process:
         self.executor: Any = None
         self.marks: Any = None
 
-    def call(self, function: Callable[..., Any], task: tuple[Any, ...]) -> "Future[Any]":
+    def call(self, function: Callable[[], Any]) -> "Future[Any]":
         if self.executor is not None:
             try:
-                return self.executor.submit(_call, function, task)  # type: ignore[no-any-return]
+                return self.executor.submit(_call, function)  # type: ignore[no-any-return]
             except loky.BrokenProcessPool:
                 self.executor.shutdown(wait=False)
         self.marks, mark = get_context("loky").Pipe(duplex=False)
         self.executor = loky.ProcessPoolExecutor(
             1, timeout=_IDLE_S, env=self.environment, initializer=_begin, initargs=(os.getpid(), mark)
         )
-        return self.executor.submit(_call, function, task)  # type: ignore[no-any-return]
+        return self.executor.submit(_call, function)  # type: ignore[no-any-return]
 
     def begun(self) -> bool:
         """Whether the process began the last call; to be called once after each."""
@@ -447,9 +428,9 @@ def _begin(client: int, mark: Any) -> None:
     threading.Thread(target=_follow, args=(client,), daemon=True).start()
 
 
-def _call(function: Callable[..., T], task: tuple[Any, ...]) -> T:
+def _call(function: Callable[[], T]) -> T:
     _mark.send_bytes(b"begun")
-    return function(*task)
+    return function()
 
 
 def _follow(client: int) -> None:

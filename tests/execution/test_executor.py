@@ -2,6 +2,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor as FuturesExecutor
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
@@ -98,22 +99,34 @@ def test_a_task_that_always_kills_its_worker_stops_the_run_and_is_named(tmp_path
 
 
 def test_a_death_before_a_task_is_begun_does_not_count_as_one_at_it() -> None:
-    pool = executor_module._Processes(1, 1)
+    pool = executor_module.ProcessPool(1, 1)
     try:
         for _ in range(executor_module.MAX_TRIES + 1):
-            pid = pool.result(pool.submit(task_functions.pid, ()))
+            pid = pool.submit(task_functions.pid).result()
             os.kill(pid, signal.SIGSTOP)
-            future = pool.submit(task_functions.square, (3,))
+            future = pool.submit(task_functions.square, 3)
             os.kill(pid, signal.SIGKILL)
             with pytest.raises(WorkerLost) as caught:
-                pool.result(future)
+                future.result()
             assert caught.value.charge == "not begun"
-        assert pool.result(pool.submit(task_functions.square, (3,))) == 9
+        assert pool.submit(task_functions.square, 3).result() == 9
     finally:
-        pool.close(kill=True)
+        pool.shutdown(cancel_futures=True)
 
 
-class Doomed:
+class Taken(Future[int]):
+    """A future that leaves `out` when its result is taken."""
+
+    def __init__(self, out: "dict[Future[int], int]") -> None:
+        super().__init__()
+        self.out = out
+
+    def result(self, timeout: float | None = None) -> int:
+        self.out.pop(self)
+        return super().result(timeout)
+
+
+class Doomed(FuturesExecutor):
     """Workers that die at some numbers, so many times each."""
 
     def __init__(self, deaths: dict[int, int], charge: Charge) -> None:
@@ -121,32 +134,25 @@ class Doomed:
         self.charge = charge
         self.out: dict[Future[int], int] = {}
         self.begun: list[tuple[int, ...]] = []
-        """The numbers submitted and not yet finished, at each submission."""
+        """The numbers submitted and not yet taken, at each submission."""
 
-    def submit(self, function: Callable[..., int], task: tuple[int]) -> "Future[int]":
-        future: Future[int] = Future()
-        self.out[future] = task[0]
+    def submit(self, function: Callable[..., int], /, number: int) -> "Future[int]":  # type: ignore[override]
+        future = Taken(self.out)
+        self.out[future] = number
         self.begun.append(tuple(self.out.values()))
-        future.set_result(function(*task))
-        return future
-
-    def result(self, future: "Future[int]") -> int:
-        number = self.out.pop(future)
         if self.deaths.get(number, 0):
             self.deaths[number] -= 1
-            raise WorkerLost("it is gone", charge=self.charge)
-        return future.result()
-
-    def check(self) -> None: ...
-
-    def close(self, *, kill: bool) -> None: ...
+            future.set_exception(WorkerLost("it is gone", charge=self.charge))
+        else:
+            future.set_result(function(number))
+        return future
 
 
 def through(pool: Doomed, n_tasks: int) -> list[int]:
     return list(
         executor_module._Dispatcher(
             pool, task_functions.square, iter([(n,) for n in range(n_tasks)]), size=3, in_order=True
-        ).results(int)
+        ).results(lambda: None)
     )
 
 
