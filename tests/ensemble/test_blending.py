@@ -270,9 +270,9 @@ def test_weights_that_cannot_be_are_refused(blend_folder: Folder, tmp_path: Path
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(UsageError, match="--pooling"):
+    with pytest.raises(UsageError, match="pooling is 'median', expected arithmetic or logarithmic"):
         BlendConfig(pooling="median")
-    with pytest.raises(UsageError, match="--epsilon"):
+    with pytest.raises(UsageError, match=r"epsilon is 0\.5, expected a number, above 0 and below 0\.05"):
         BlendConfig(epsilon=0.5)
 
 

@@ -366,10 +366,10 @@ def test_a_gesture_that_training_never_saw_gets_no_probability() -> None:
     [
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
-        ({"modality_dropout": 1.5}, "modality_dropout is 1.5, expected 0..1"),
+        ({"modality_dropout": 1.5}, "modality_dropout is 1.5, expected a number from 0 to 1"),
         ({"select": "others"}, "did you mean other-folds"),
         ({"select_by": "loss"}, "did you mean logloss"),
-        ({"scenario": "both"}, "expected mean or all or imu"),
+        ({"scenario": "both"}, "expected mean, all or imu"),
         ({"class_weight": "even"}, "expected balanced, none, or weights"),
         ({"class_weight": {"Wave hello": -1.0}}, "expected a number from 0 on"),
         ({"params": {"feature_fractoin": 0.3}}, "did you mean feature_fraction"),
