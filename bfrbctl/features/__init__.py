@@ -5,7 +5,7 @@ Arrays in, arrays out: this package knows no files. `columns` tells what there w
 
 from bfrbctl.features.catalogue import columns
 from bfrbctl.features.engine import compute
+from bfrbctl.features.flip_detection import raised, upside_down
 from bfrbctl.features.settings import FAMILIES, FeatureConfig
-from bfrbctl.features.upside_down import raised, upside_down
 
 __all__ = ["FAMILIES", "FeatureConfig", "columns", "compute", "raised", "upside_down"]

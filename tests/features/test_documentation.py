@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bfrbctl.arrays import ragged
-from bfrbctl.features import FeatureConfig, catalogue, columns, upside_down
+from bfrbctl.features import FeatureConfig, catalogue, columns, flip_detection
 from bfrbctl.features.documentation import features_markdown
 from bfrbctl.features.table import plan
 from bfrbctl.schema import HELIOS_LAYOUT, IMU_LAYOUT
@@ -29,7 +29,7 @@ def test_page_of_another_device_has_no_columns_of_absent_sensors() -> None:
     assert "`thm_" not in features_markdown(IMU_LAYOUT)
 
 
-@pytest.mark.parametrize("module", [ragged, plan, catalogue, upside_down])
+@pytest.mark.parametrize("module", [ragged, plan, catalogue, flip_detection])
 def test_examples_in_docstrings_hold(module: object) -> None:
     failed, attempted = doctest.testmod(module)  # type: ignore[arg-type]
     assert attempted > 0

@@ -13,12 +13,12 @@ PACKAGE = Path(__file__).parents[3] / "bfrbctl"
 
 def test_the_library_is_imported_in_one_place() -> None:
     importers = [
-        path.name
+        str(path.relative_to(PACKAGE))
         for path in sorted(PACKAGE.rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "lightgbm" for alias in node.names)
     ]
-    assert importers == ["lightgbm_library.py"]
+    assert importers == ["models/lightgbm/library.py"]
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
@@ -27,7 +27,7 @@ def test_idle_threads_sleep_unless_told_otherwise(before: str | None, after: str
     environment |= {} if before is None else {"OMP_WAIT_POLICY": before}
     script = (
         "import os, sys\n"
-        "import bfrbctl.models\n"
+        "import bfrbctl.models.interface\n"
         "assert 'lightgbm' not in sys.modules\n"
         "bfrbctl.models.interface.kind_module('lgbm')\n"
         "print(os.environ['OMP_WAIT_POLICY'])\n"
