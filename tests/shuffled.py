@@ -88,7 +88,7 @@ def features_of(study: ShuffledStudy, path: Path, seed: int) -> Folder:
         "classes": names,
         "targets": list(study.gestures.values()),
         "n_folds": study.n_folds,
-        "n_sequences": len(ids),
+        "n_sequences": {"train": len(ids)},
         "n_frames": int(batch.offsets[-1]),
         "n_files": 1,
         "n_features": len(batch.features),

@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +22,7 @@ from typing import Any
 
 import polars as pl
 
-from bfrbctl.artefacts.content import check_content, checked_content
+from bfrbctl.artefacts.content import CONTENT, C, Content, Lookup, ModelContent, read_content
 from bfrbctl.artefacts.files import (
     MAX_JSON_BYTES,
     TEMPORARY,
@@ -97,12 +97,20 @@ class Folder:
     manifest: Mapping[str, Any]
     assembled: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """Files that no disk holds: of an unfinished run, what its finished parts amount to."""
+    checked: Content | None = field(default=None, repr=False, compare=False)
+    """The content as it was checked when the folder was opened; None of an unfinished run."""
 
     def __repr__(self) -> str:
         what = {key: self.content[key] for key in _DESCRIBING if key in self.content}
         n_bytes = sum(entry.size for entry in self.files.values())
         size = {"files": len(self.files), "bytes": n_bytes, "sha256": f"{self.sha256[:12]}..."}
         return written("Folder", {"kind": self.kind, "path": self.path, **what, **size})
+
+    def typed(self, model: type[C]) -> C:
+        """Give the content as a model, such as `LabelledContent`; ArtefactError where it is of another kind."""
+        if isinstance(self.checked, model):
+            return self.checked
+        return read_content(model, self.content, str(self.path / MANIFEST))
 
     def names(self, pattern: str) -> list[str]:
         """Files whose whole name matches a regular expression, sorted."""
@@ -157,7 +165,7 @@ class Folder:
         if re.fullmatch(r"member-\d+\.json", name):  # from the manifest of a blend's member
             if not isinstance(value, dict) or not isinstance(value.get("content"), dict):
                 raise ArtefactError(f"{what}: does not describe a member")
-            check_content(value["content"], what)
+            read_content(ModelContent, value["content"], what)
         return value
 
     def read_parquet(self, name: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -273,7 +281,7 @@ def open_folder(path: Path, *kinds: str) -> Folder:
         path=path,
         kind=_expect(manifest, "kind", str, path),
         config=_expect(manifest, "config", dict, path),
-        content=checked_content(_expect(manifest, "content", dict, path), path / MANIFEST),
+        content=Lookup(_expect(manifest, "content", dict, path), path / MANIFEST),
         files=MappingProxyType(files),
         sha256=sha256,
         manifest=manifest,
@@ -287,7 +295,11 @@ def open_folder(path: Path, *kinds: str) -> Folder:
             hint=f"it was written by bfrbctl {manifest.get('bfrbctl')}; install that version or a later one",
         )
     check_seal(manifest, str(path / MANIFEST))
-    return folder
+    if folder.kind not in CONTENT:
+        raise ArtefactError(
+            f"{path / MANIFEST}: kind is {folder.kind[:60]!r}, expected {', '.join(CONTENT)}", hint=_AGAIN
+        )
+    return replace(folder, checked=folder.typed(CONTENT[folder.kind]))
 
 
 def is_unfinished(path: Path) -> bool:

@@ -135,17 +135,18 @@ def refuse_other_run(path: Path, journal: Journal, identity: Mapping[str, Any], 
             "leave these out, --resume goes on with the settings of that run" if given else "run it with those again"
         )
         raise OutputError(
-            f"{path}: the unfinished run in it differs in {examples(_differences(before, identity))}",
+            f"{path}: the unfinished run in it differs in {examples(differences(before, identity))}",
             hint=f"{advice}; or {again}",
         )
 
 
-def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Say in which settings, or other parts of their identity, two runs differ, one line each."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [
             key for key in sorted(set(old) | set(new)) if key not in ("pieces", SEAL) and old.get(key) != new.get(key)
         ]
-        return [line for key in keys for line in _differences(old.get(key), new.get(key), f"{prefix}{key}.")]
+        return [line for key in keys for line in differences(old.get(key), new.get(key), f"{prefix}{key}.")]
     if isinstance(old, list) and isinstance(new, list) and prefix == "inputs.":
         return ["the input (it is another one, or its content changed)"]
     name = prefix.rstrip(".").removeprefix("config.").removeprefix("settings.")  # as the user gave it

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bfrbctl.artefacts.folders import JOURNAL, MANIFEST, Folder, is_unfinished, open_folder
+from bfrbctl.artefacts.folders import JOURNAL, Folder, is_unfinished, open_folder
 from bfrbctl.artefacts.journals import open_journal
 from bfrbctl.errors import ArtefactError, DataError
 from bfrbctl.inspection.options import Options
@@ -76,7 +76,6 @@ def _unfinished_view(what: str, path: Path, options: Options) -> View:
         folder = so_far(path, what)
     except DataError as error:
         return replace(run, notes=(*run.notes, error.what))
-    check_manifest(folder)
     view = VIEWS[what][1](folder, options)
     return replace(
         view,
@@ -89,41 +88,7 @@ def _unfinished_view(what: str, path: Path, options: Options) -> View:
 
 def view_of(what: str, folder: Folder, options: Options) -> View:
     """Make the view `what` of an open folder; raises as `inspect` does."""
-    check_manifest(folder)
     return VIEWS[what][1](folder, options)
-
-
-_LISTS = {"classes": str, "targets": bool, "members": str, "thm": int, "tof": int}
-_MODEL_CONTENT = ("classes", "targets", "n_folds", "rate_hz")
-CONTENT: Mapping[str, tuple[str, ...]] = {
-    "dataset": ("classes", "targets", "rate_hz", "thm", "tof", "n_frames"),
-    "features": ("classes", "targets", "rate_hz", "thm", "tof", "n_features", "n_channels"),
-    "model": (*_MODEL_CONTENT, "model"),
-    "blend": (*_MODEL_CONTENT, "members"),
-    "predictions": ("classes", "targets", "n_problems"),
-}
-"""Kind of folder -> what its manifest must hold for the views."""
-
-
-def check_manifest(folder: Folder) -> None:
-    """Check that the manifest holds what the views need.
-
-    Raises
-    ------
-    ArtefactError
-        Naming what is missing or of another type.
-    """
-    content = folder.content
-    for key in CONTENT.get(folder.kind, ()):
-        value = content.get(key)
-        if key in _LISTS:
-            sound = isinstance(value, list) and all(type(item) is _LISTS[key] for item in value)
-        else:
-            sound = isinstance(value, str) if key == "model" else type(value) in (int, float)
-        if not sound:
-            raise ArtefactError(f"{folder.path / MANIFEST}: {key!r} is missing or of another type than expected")
-    if len(content.get("classes", ())) != len(content.get("targets", ())):
-        raise ArtefactError(f"{folder.path / MANIFEST}: classes and targets differ in length")
 
 
 def named(path: Path) -> Path:

@@ -11,6 +11,7 @@ from bfrbctl.artefacts.files import encode_json, parse_json
 from bfrbctl.artefacts.folders import JOURNAL, LOCK, MANIFEST, Folder, open_folder
 from bfrbctl.artefacts.outputs import Job, Output, open_output
 from bfrbctl.errors import ArtefactError, OutputError
+from tests.contents import CONTENT
 
 JOB = Job("dataset", {"rate_hz": 10.0}, seed=1)
 
@@ -20,7 +21,7 @@ def make(path: Path, job: Job = JOB, **options: bool) -> Output:
         if not output.has("one"):
             output.publish("one", {"a.txt": b"first", "part-a.txt": b"gone at the end"})
         output.publish("two", {"b.parquet": pl.DataFrame({"x": [1]})})
-        output.finish({"classes": []})
+        output.finish(CONTENT[job.kind])
     return output
 
 

@@ -14,6 +14,7 @@ from bfrbctl.artefacts.outputs import Job, Output, open_output
 from bfrbctl.errors import ArtefactError, BfrbError, DataError, OutputError, UsageError
 from bfrbctl.execution.executor import Executor
 from bfrbctl.inspection.report import check_outside, write_report
+from tests.contents import CONTENT
 from tests.raw_recordings import raw_frames, write_raw
 from tests.recordings.test_preparation import prepared
 
@@ -24,7 +25,7 @@ BLEND = Job("blend", {})
 def make(path: Path, job: Job = MODEL, content: bytes = b"old", **options: bool) -> None:
     with open_output(path, job, **options) as output:
         output.publish("one", {"a.txt": content})
-        output.finish({})
+        output.finish(CONTENT[job.kind])
 
 
 def stopped(path: Path, error: BaseException, *, force: bool = False, work: Callable[[Output], None]) -> None:
@@ -152,7 +153,7 @@ def test_checkpoints_of_an_unfinished_run_are_kept_until_the_one_that_replaces_i
             output.begin()
             assert [path.name for path in output.path.glob("part-scratch-*")] == ["part-scratch-fold-0"]
         one_piece(output)
-        output.finish({})
+        output.finish(CONTENT["model"])
 
 
 def test_checkpoints_survive_a_kill_of_the_run_that_is_to_replace_them(tmp_path: Path) -> None:
@@ -256,7 +257,7 @@ def test_a_replacing_run_that_was_begun_can_be_resumed(tmp_path: Path) -> None:
     stopped(tmp_path / "m", KeyboardInterrupt(), force=True, work=one_piece)
     with open_output(tmp_path / "m", MODEL, resume=True) as output:
         assert output.has("one")
-        assert output.finish({}).read("a.txt") == b"new"
+        assert output.finish(CONTENT["model"]).read("a.txt") == b"new"
 
 
 def test_recordings_that_cannot_be_used_leave_nothing_behind(tmp_path: Path) -> None:

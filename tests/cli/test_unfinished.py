@@ -15,7 +15,7 @@ import pytest
 
 from bfrbctl.artefacts.files import encode_json
 from bfrbctl.artefacts.folders import JOURNAL, LOCK, MANIFEST, Folder, open_folder, read_journal, sealed
-from bfrbctl.artefacts.journals import _differences
+from bfrbctl.artefacts.journals import differences
 from bfrbctl.cli import main
 from bfrbctl.models.interface import FoldTask
 from bfrbctl.training import cross_validation
@@ -328,7 +328,7 @@ def test_a_run_in_progress_is_not_to_be_continued_now(run: Run, half: Path) -> N
 
 def test_another_input_is_not_said_to_have_changed() -> None:
     then, now = ({"inputs": [{"kind": "features", "sha256": digit * 64}]} for digit in "ab")
-    assert _differences(then, now) == ["the input (it is another one, or its content changed)"]
+    assert differences(then, now) == ["the input (it is another one, or its content changed)"]
 
 
 @pytest.mark.parametrize(

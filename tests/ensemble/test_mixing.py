@@ -31,7 +31,7 @@ def test_a_mixture_of_some_members_keeps_their_proportions() -> None:
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(UsageError, match="--pooling"):
+    with pytest.raises(UsageError, match="pooling is 'median', expected arithmetic or logarithmic"):
         BlendConfig(pooling="median")
-    with pytest.raises(UsageError, match="--epsilon"):
+    with pytest.raises(UsageError, match=r"epsilon is 0\.5, expected a number, above 0 and below 0\.05"):
         BlendConfig(epsilon=0.5)

@@ -19,10 +19,10 @@ from bfrbctl.artefacts.outputs import Job, open_output
 
 path, rounds = Path(sys.argv[1]), int(sys.argv[2])
 for number in range(rounds):
-    with open_output(path, Job("dataset", {}, seed=number), force=True) as output:
+    with open_output(path, Job("raw", {}, seed=number), force=True) as output:
         for name in "abc":
             output.publish(name, {f"{name}.json": (str(number % 2) * 5000).encode()})
-        output.finish({"classes": []})
+        output.finish({"n_subjects": 0, "rate_hz": 10.0})
 """
 
 READER = """
@@ -56,10 +56,10 @@ path, inside, rounds = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 entered = 0
 while entered < rounds:
     try:
-        with open_output(path, Job("dataset", {}), force=True) as output:
+        with open_output(path, Job("raw", {}), force=True) as output:
             os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
             output.publish("a", {"a.json": b"{}"})
-            output.finish({})
+            output.finish({"n_subjects": 0, "rate_hz": 10.0})
             inside.unlink()
             entered += 1
     except OutputError as error:

@@ -397,10 +397,11 @@ def test_predictions_that_tell_no_score_are_refused(
     predictor = Predictor.open(blend_folder.path)
     with open_output(tmp_path / "p", Job("predictions", {})) as output:
         folder = predict(open_input(raw_folder, predictor, split="test"), predictor, output)
-    with open_output(tmp_path / "odd", Job("predictions", {})) as output:
+    match = rf"manifest\.json: {next(iter(odd))} is .*, expected"
+    with pytest.raises(ArtefactError, match=match), open_output(tmp_path / "odd", Job("predictions", {})) as output:
         output.publish("all", {name: folder.read(name) for name in folder.files})
         output.finish({**folder.content, **odd})
-    with pytest.raises(ArtefactError, match="score or warnings are of another type"):
+    with pytest.raises(ArtefactError, match=match):
         inspect("predictions", tmp_path / "odd")
 
 

@@ -15,6 +15,7 @@ from bfrbctl.ensemble.mixing import BlendConfig
 from bfrbctl.errors import ArtefactError, OutputError
 from bfrbctl.models.lightgbm.config import Config
 from bfrbctl.recordings.raw import find_splits
+from tests.contents import CONTENT
 
 JOB = Job("model", {"model": "lgbm", "rate": 0.1}, command=("bfrbctl", "train", "lgbm", "features", "m"), seed=3)
 
@@ -66,7 +67,7 @@ def test_a_resumed_run_keeps_the_command_that_chose_the_settings(tmp_path: Path)
     interrupted(tmp_path / "m")
     again = Job("model", JOB.config, command=("bfrbctl", "train", "lgbm", "features", "m", "--resume"), seed=3)
     with open_output(tmp_path / "m", again, resume=True) as output:
-        output.finish({})
+        output.finish(CONTENT["model"])
     assert open_folder(tmp_path / "m").manifest["command"] == list(JOB.command)
 
 

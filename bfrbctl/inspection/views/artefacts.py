@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from bfrbctl.artefacts.files import file_sha256
-from bfrbctl.artefacts.folders import MANIFEST, Folder, open_folder
+from bfrbctl.artefacts.folders import Folder, open_folder
 from bfrbctl.errors import ArtefactError, examples
 from bfrbctl.evaluation import oof
 from bfrbctl.evaluation.metrics import has_two_sides, headline, score_name
@@ -121,9 +121,6 @@ def predictions_view(folder: Folder, _: Options) -> View:
     else:
         notes.append("the input had no sequence: nothing was predicted")
     score, warnings = content.get("score", {}), content.get("warnings", [])
-    sound = isinstance(score, dict) and all(type(value) in (int, float, type(None)) for value in score.values())
-    if not sound or not isinstance(warnings, list):
-        raise ArtefactError(f"{folder.path / MANIFEST}: score or warnings are of another type than expected")
     facts |= _score_facts(score, content["targets"])
     if not score:
         notes.append("the input had no labels: there is nothing to score against")

@@ -10,8 +10,9 @@ from typing import Any
 
 import polars as pl
 
+from bfrbctl.artefacts.content import RunContent, read_content
 from bfrbctl.artefacts.files import MAX_JSON_BYTES, FileEntry, decode_parquet, parquet_bytes, parse_json, read_regular
-from bfrbctl.artefacts.folders import LOCK, PART, SCRATCH, Folder
+from bfrbctl.artefacts.folders import JOURNAL, LOCK, PART, SCRATCH, Folder
 from bfrbctl.artefacts.journals import Journal, open_journal
 from bfrbctl.errors import ArtefactError, DataError
 from bfrbctl.evaluation import oof
@@ -91,6 +92,7 @@ def so_far(path: Path, what: str) -> Folder:
             hint=f"look at it with inspect artefact, or continue it: {journal.continue_command}",
         )
     files = {name: entry for entries in journal.parts.values() for name, entry in entries.items()}
+    read_content(RunContent, journal.content, str(path / JOURNAL))
     run = Folder(path, "model", journal.config, journal.content, MappingProxyType(files), "", journal.raw)
     assembled = {oof.OOF: _oof(run), HISTORY: _history(run)}
     wanted = HISTORY if what == "training" else oof.OOF

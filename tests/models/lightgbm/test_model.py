@@ -143,10 +143,10 @@ def test_columns_in_another_order_are_refused(model: LightGBMModel) -> None:
     [
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
-        ({"modality_dropout": 1.5}, "modality_dropout is 1.5, expected 0..1"),
+        ({"modality_dropout": 1.5}, "modality_dropout is 1.5, expected a number from 0 to 1"),
         ({"select": "others"}, "did you mean other-folds"),
         ({"select_by": "loss"}, "did you mean logloss"),
-        ({"scenario": "both"}, "expected mean or all or imu"),
+        ({"scenario": "both"}, "expected mean, all or imu"),
         ({"class_weight": "even"}, "expected balanced, none, or weights"),
         ({"class_weight": {"Wave hello": -1.0}}, "expected a number from 0 on"),
         ({"params": {"feature_fractoin": 0.3}}, "did you mean feature_fraction"),
