@@ -1,4 +1,4 @@
-"""Tell at the end of a test run how many faults there were of every kind, and how serving did under load."""
+"""Report at the end of a test run how many faults of every kind there were, and how serving did under load."""
 
 from collections import Counter
 from typing import Any

@@ -1,6 +1,6 @@
 """Take damaged files one after the other: python -m tests.faults.damage_worker BASE TARGET FIRST LAST.
 
-A line before each case and one after it tell the parent where this process was when it died.
+A line before each case and one after it show the parent where this process was when it died.
 """
 
 import json
@@ -38,8 +38,8 @@ def main(base: Path, name: str, first: int, last: int) -> None:
             outcome = one(
                 target, np.random.default_rng([zlib.crc32(name.encode()), number]), base, Path(work), expected
             )
-            told = {"end": number, "outcome": outcome, "seconds": time.process_time() - begin}
-            print(json.dumps(told), flush=True)
+            result = {"end": number, "outcome": outcome, "seconds": time.process_time() - begin}
+            print(json.dumps(result), flush=True)
 
 
 def undamaged(target: Target, base: Path, work: Path) -> bytes:
@@ -61,7 +61,7 @@ def lend(work: Path, place: Path) -> None:
 
 
 def one(target: Target, rng: np.random.Generator, base: Path, work: Path, expected: bytes) -> str:
-    """Damage and read once: `refused`, `same`, `other` (only where nobody can know), or what went wrong."""
+    """Damage and read once: `refused`, `same`, `other` (only where this cannot be known), or what went wrong."""
     with tempfile.TemporaryDirectory(dir=work) as inner:
         place = Path(inner)
         lend(work, place)
@@ -75,14 +75,14 @@ def one(target: Target, rng: np.random.Generator, base: Path, work: Path, expect
             return f"wrong: {type(error).__name__}: {str(error)[:200]} in {where(error)}"
         if found == expected:
             return "same"
-        return "other" if target.trust in (LIE, RAW) else "wrong: a silently different answer"
+        return "other" if target.trust in (LIE, RAW) else "wrong: a silently different result"
 
 
 def where(error: BaseException) -> str:
-    """Name the last place of ours on the way to an error."""
+    """Name the last lines of this package before an error."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "bfrbctl/" in frame.filename]
-    told = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[-2:]]
-    return " > ".join(told) or "the harness"
+    lines = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[-2:]]
+    return " > ".join(lines) or "the harness"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from bfrbctl.cli import main
 from tests.faults.steps import Steps, watched
 
 if __name__ == "__main__":
-    told = json.loads(sys.argv.pop(1))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background is told to ignore it
-    with watched(Steps(Path(told["root"]), told["action"], told["at"])):
+    arguments = json.loads(sys.argv.pop(1))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background ignores it
+    with watched(Steps(Path(arguments["root"]), arguments["action"], arguments["at"])):
         main()

@@ -81,7 +81,7 @@ def in_bytes(rng: Rng, content: bytes) -> bytes:
 
 
 def in_footer(rng: Rng, content: bytes) -> bytes:
-    """Damage the footer of a Parquet file, which tells counts, types and places; its length stays sound at times."""
+    """Damage the footer of a Parquet file, which holds counts, types and places; its length stays sound at times."""
     length = int.from_bytes(content[-8:-4], "little")
     body, footer = content[: -8 - length], bytearray(content[-8 - length : -8])
     for _ in range(int(rng.integers(1, 4))):
@@ -95,8 +95,8 @@ def in_footer(rng: Rng, content: bytes) -> bytes:
             footer[at : at + 1] = b"\xff\xff\xff\xff\x0f"
         else:
             del footer[at : at + int(rng.integers(1, 9))]
-    told = len(footer) if rng.random() < 0.9 else int(rng.integers(2**32))
-    return body + bytes(footer) + told.to_bytes(4, "little") + b"PAR1"
+    length = len(footer) if rng.random() < 0.9 else int(rng.integers(2**32))
+    return body + bytes(footer) + length.to_bytes(4, "little") + b"PAR1"
 
 
 def in_pages(rng: Rng, content: bytes) -> bytes:
@@ -183,7 +183,7 @@ def _with_odd_values(rng: Rng, column: pl.Series) -> pl.Series:
 
 
 def in_json(rng: Rng, content: bytes) -> bytes:
-    """Damage what a JSON file tells: a value of another kind or size, a key gone, renamed, or twice."""
+    """Damage the content of a JSON file: a value of another kind or size, a key gone, renamed, or twice."""
     value = json.loads(content)
     holder, key = pick(rng, list(_nodes(value)))
     what = int(rng.integers(10))

@@ -8,17 +8,17 @@ from bfrbctl.errors import ArtefactError
 from tests.faults.chain import Command, names_in, run_here
 
 TIMED = frozenset({"history.jsonl", "history.csv"})
-"""Files of trees that tell how many seconds a round took, which no two runs have in common."""
+"""Files of trees with the seconds of each round, which differ between any two runs."""
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
-    """Read every file that a finished folder lists; each is compared with its digest on the way."""
+    """Read every file that a finished folder lists; each is compared with its digest while it is read."""
     opened = open_folder(folder)
     return {name: opened.read(name) for name in opened.files}
 
 
-def see_nothing_half_done(folder: Path) -> None:
-    """See that a disturbed folder is finished and whole, or is refused by every reader."""
+def check_nothing_half_done(folder: Path) -> None:
+    """Check that a disturbed folder is finished and whole, or is refused by every reader."""
     if (folder / MANIFEST).exists():
         content_of(folder)
         return
@@ -46,7 +46,7 @@ def finish(command: Command, base: Path, out: Path, whole: Folder | None = None,
         code, said = run_here(line)
         assert (code, "exists already and is finished" in said) == (5, True), said
         if whole:
-            see_same(out, whole, exactly=exactly)
+            check_same(out, whole, exactly=exactly)
         return open_folder(out)
     if (out / JOURNAL).exists():
         code, said = run_here(line)
@@ -55,13 +55,13 @@ def finish(command: Command, base: Path, out: Path, whole: Folder | None = None,
     code, said = run_here(line)
     assert (code, said) == (0, ""), said
     if whole:
-        see_same(out, whole, exactly=exactly)
+        check_same(out, whole, exactly=exactly)
         assert names_in(out) == names_in(whole.path)
     return open_folder(out)
 
 
-def see_same(out: Path, whole: Folder, *, exactly: bool) -> None:
-    """See that a folder is what an undisturbed run makes; temporary files of a killed one may lie beside."""
+def check_same(out: Path, whole: Folder, *, exactly: bool) -> None:
+    """Check that a folder is what an undisturbed run makes; temporary files of a killed one may lie beside."""
     made = set(names_in(whole.path))
     left = {name for name in names_in(out) if not name.startswith((TEMPORARY, PART))} - {JOURNAL, LOCK}
     assert left == made

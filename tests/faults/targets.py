@@ -60,7 +60,7 @@ class Target:
 
 
 def digest_of(folder: Folder) -> bytes:
-    """Tell folders of other content apart."""
+    """Give the digests of a folder, which differ where its content differs."""
     return "".join(f"{name} {entry.sha256}\n" for name, entry in sorted(folder.files.items())).encode()
 
 
@@ -93,9 +93,9 @@ def use_features(path: Path) -> bytes:
     run = CrossValidation(folder, "lgbm", kind, config, (0,))
     with open_output(path.parent / "out", Job("model", {}, (folder.ref(),))) as output:
         list(cross_validate(run, output))
-        told = digest_of(open_folder(output.path))
+        digests = digest_of(open_folder(output.path))
     arrays = (batch.table, batch.frames, batch.tof, batch.phase, batch.offsets)
-    return told + b"".join(values.tobytes() for values in arrays) + str(index["sequence_id"].to_list()).encode()
+    return digests + b"".join(values.tobytes() for values in arrays) + str(index["sequence_id"].to_list()).encode()
 
 
 def use_model(path: Path) -> bytes:
@@ -113,8 +113,8 @@ def use_oof(path: Path) -> bytes:
     """Read the out-of-fold predictions beside those of a sound model, and score them."""
     folders = [open_folder(path.parent / "sound", "model"), open_folder(path, "model")]
     tables = aligned_members(folders)
-    told = oof.summarise(tables[1], folders[0].content["targets"], folders[0].content["classes"])
-    return json.dumps(told).encode() + b"".join(part.proba.tobytes() for part in tables[1].values())
+    scores = oof.summarise(tables[1], folders[0].content["targets"], folders[0].content["classes"])
+    return json.dumps(scores).encode() + b"".join(part.proba.tobytes() for part in tables[1].values())
 
 
 def use_journal(path: Path) -> bytes:
@@ -134,7 +134,7 @@ def use_table(path: Path) -> bytes:
 
 TARGETS = {
     "raw CSV": Target("raw", r"t.*n\.csv", (m.in_csv, m.in_csv, m.in_bytes), RAW, use_raw, 16),
-    "raw people": Target("raw", r".*demographics\.csv", (m.in_csv, m.in_bytes), RAW, use_raw, 6),
+    "raw subjects": Target("raw", r".*demographics\.csv", (m.in_csv, m.in_bytes), RAW, use_raw, 6),
     "raw Parquet": Target("rawp", r".*\.parquet", (m.in_bytes, m.in_footer, m.in_pages, m.in_table), RAW, use_raw, 12),
     "manifest of a dataset": Target("data", r"manifest\.json", (m.in_bytes,), FILE, use_dataset, 3),
     "manifest of features": Target("features", r"manifest\.json", (m.in_bytes,), FILE, use_features, 2),
@@ -144,10 +144,10 @@ TARGETS = {
     "file of features": Target("features", r".*\.parquet", (m.in_bytes,), FILE, use_features, 2),
     "file of a model": Target("lgbm", r"[^m].*", (m.in_bytes,), FILE, use_model, 2),
     "file of a blend": Target("blend", r"(member|weights).*", (m.in_bytes,), FILE, use_model, 2),
-    "told by a dataset": Target("data", r"manifest\.json", (m.in_json,), LIE, use_dataset, 5),
-    "told by features": Target("features", r"manifest\.json", (m.in_json,), LIE, use_features, 4),
-    "told by a model": Target("lgbm", r"manifest\.json", (m.in_json,), LIE, use_model, 5),
-    "told by a blend": Target("blend", r"manifest\.json", (m.in_json,), LIE, use_model, 5),
+    "resealed manifest of a dataset": Target("data", r"manifest\.json", (m.in_json,), LIE, use_dataset, 5),
+    "resealed manifest of features": Target("features", r"manifest\.json", (m.in_json,), LIE, use_features, 4),
+    "resealed manifest of a model": Target("lgbm", r"manifest\.json", (m.in_json,), LIE, use_model, 5),
+    "resealed manifest of a blend": Target("blend", r"manifest\.json", (m.in_json,), LIE, use_model, 5),
     "tables of a dataset": Target(
         "data", r"[fs].*\.parquet", (m.in_bytes, m.in_footer, m.in_pages, m.in_table), LIE, use_dataset, 10
     ),
@@ -179,7 +179,7 @@ def damaged(target: Target, rng: m.Rng, base: Path, work: Path) -> Path:
 
 
 def make_fit(folder: Path, file: Path) -> None:
-    """Tell of a changed file in the manifest as if it had always been so, and seal it anew."""
+    """List a changed file in the manifest with its new digest, and seal the manifest again."""
     content = (folder / MANIFEST).read_bytes()
     try:
         manifest = json.loads(content)
@@ -188,7 +188,7 @@ def make_fit(folder: Path, file: Path) -> None:
             manifest["files"][file.name] = {"size": len(changed), "sha256": hashlib.sha256(changed).hexdigest()}
         (folder / MANIFEST).write_bytes(encode_json(sealed(manifest)))
     except (ValueError, RecursionError, AttributeError):
-        (folder / MANIFEST).write_bytes(content)  # so broken that nobody could seal it
+        (folder / MANIFEST).write_bytes(content)  # too broken to be sealed
 
 
 def _matching(folder: Path, pattern: str) -> Sequence[Path]:

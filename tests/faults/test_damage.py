@@ -1,4 +1,4 @@
-"""Damaged files: refused in words, or read rightly; never a crash, a hang, a flood of memory, or another answer."""
+"""Damaged files: refused in words, or read rightly; never a crash, a hang, a flood of memory, or another result."""
 
 import shutil
 from pathlib import Path
@@ -38,7 +38,7 @@ def folders(chain: Path) -> Path:
     return chain
 
 
-def see(folders: Path, name: str, n: int, record_property: Record) -> None:
+def check(folders: Path, name: str, n: int, record_property: Record) -> None:
     outcomes = watch(folders, name, n)
     assert outcomes.findings == []
     assert sum(outcomes.counts.values()) == n
@@ -49,13 +49,13 @@ def see(folders: Path, name: str, n: int, record_property: Record) -> None:
 
 @pytest.mark.parametrize("name", QUICK)
 def test_a_damaged_file_is_refused_or_read_rightly(folders: Path, record_property: Record, name: str) -> None:
-    see(folders, name, QUICK[name], record_property)
+    check(folders, name, QUICK[name], record_property)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TARGETS if name not in NETWORKS])
 def test_any_damaged_file_is_refused_or_read_rightly(folders: Path, record_property: Record, name: str) -> None:
-    see(folders, name, n_cases(name), record_property)
+    check(folders, name, n_cases(name), record_property)
 
 
 @pytest.fixture(scope="session")
@@ -67,4 +67,4 @@ def networks(folders: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_any_damaged_network_is_refused_or_read_rightly(networks: Path, record_property: Record, name: str) -> None:
-    see(networks, name, n_cases(name), record_property)
+    check(networks, name, n_cases(name), record_property)

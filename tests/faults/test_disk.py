@@ -12,7 +12,7 @@ import pytest
 
 from bfrbctl.artefacts.folders import MANIFEST
 from tests.faults.chain import COMMANDS, ROOT, ensure, names_in, run_here
-from tests.faults.recovery import finish, see_nothing_half_done
+from tests.faults.recovery import check_nothing_half_done, finish
 from tests.faults.steps import KINDS, Steps
 from tests.faults.test_kills import Record, Undisturbed
 
@@ -31,7 +31,7 @@ def n_calls(name: str, chain: Path, out: Path, kinds: frozenset[str]) -> int:
 
 
 def points(n: int, at_most: int | None) -> list[int]:
-    """All steps, or some spread over them."""
+    """All steps, or a sample over all of them."""
     return sorted({round(i * (n - 1) / (at_most - 1)) for i in range(at_most)}) if at_most else list(range(n))
 
 
@@ -49,7 +49,7 @@ def see_refusals(
             assert action == "vanish", (at, said)
         else:
             assert (code, str(out) in said, "foreseen" in said) == (5, True, False), (at, said)
-        see_nothing_half_done(out)
+        check_nothing_half_done(out)
         finish(COMMANDS[name], chain, out, whole)
         shutil.rmtree(out)
     return len(chosen)
@@ -103,7 +103,7 @@ def test_a_file_that_may_not_grow_ends_the_run_cleanly(
     line = COMMANDS[name].line(chain, out)
     code, said = run_limited(line, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert (code, str(out) in said, "Traceback" in said) == (5, True, False), said
-    see_nothing_half_done(out)
+    check_nothing_half_done(out)
     finish(COMMANDS[name], chain, out)
     record_property("disk faults", 1)
 
