@@ -15,7 +15,7 @@ import pytest
 
 from bfrbctl.artefacts.files import encode_json
 from bfrbctl.artefacts.folders import JOURNAL, LOCK, MANIFEST, Folder, open_folder, read_journal, sealed
-from bfrbctl.artefacts.outputs import _differences
+from bfrbctl.artefacts.journals import _differences
 from bfrbctl.cli import main
 from bfrbctl.models.interface import FoldTask
 from bfrbctl.training import cross_validation
