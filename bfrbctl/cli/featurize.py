@@ -121,11 +121,11 @@ def _settings(
         raise UsageError(f"--for {model_kind}: no such kind of model", hint="choose keras or lgbm, or leave it out")
     earlier = dict(interrupted_run(features, "features", resume=resume).config)
     table = earlier.pop("table", True)
-    given: dict[str, Any] = asdict(options)
-    given |= {name: tuple(given[name]) if given[name] else None for name in ("families", "modalities")}
-    given |= _flips(given.pop("undo_flips"))
+    values: dict[str, Any] = asdict(options)
+    values |= {name: tuple(values[name]) if values[name] else None for name in ("families", "modalities")}
+    values |= _flips(values.pop("undo_flips"))
     return settings.build(
-        FeatureConfig, earlier=earlier, **given
+        FeatureConfig, earlier=earlier, **values
     ), table if model_kind is None else model_kind != "keras"
 
 

@@ -69,8 +69,8 @@ def oof_blend(
     earlier = interrupted_run(target, "blend", resume=output.resume)
     _check_members(members, target, single=single or earlier.n_inputs == 1)
     weights = tuple(options.weights.split(",")) if options.weights else None
-    given = {**vars(options), "weights": weights}
-    config = settings.build(BlendConfig, earlier=earlier.config, **given)
+    values = {**vars(options), "weights": weights}
+    config = settings.build(BlendConfig, earlier=earlier.config, **values)
     models = [open_folder(path, "model") for path in members]
     refs = tuple(model.ref() for model in models)
     job = Job("blend", configuration.as_mapping(config), refs, command_line(), config.seed)

@@ -1,13 +1,16 @@
 """bfrbctl pack: a model or blend -> a folder to upload to Kaggle."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bfrbctl.cli.help import Command
 from bfrbctl.cli.options import DisplayOptions, OutputOptions, command_line, grouped
 from bfrbctl.cli.results import show_result
+
+if TYPE_CHECKING:
+    from bfrbctl.artefacts.folders import Folder
 
 
 def register(app: typer.Typer) -> None:
@@ -49,9 +52,13 @@ def pack(
     job = Job("pack", vars(config), (folder.ref(),), command_line())
     with open_output(out, job, force=output.force, resume=output.resume) as packing:
         packed = write_pack(folder, packing, config)
+    _show(packed, out, f"{owner}/{slug}", display)
+
+
+def _show(packed: "Folder", out: Path, name: str, display: DisplayOptions) -> None:
     size = sum(path.stat().st_size for path in out.iterdir())
     show_result(
-        {"output": out, "id": f"{owner}/{slug}", "kind": packed.kind, "sha256": packed.sha256, "bytes": size},
+        {"output": out, "id": name, "kind": packed.kind, "sha256": packed.sha256, "bytes": size},
         lines=[
             f"wrote {out}: a {packed.kind} and what a notebook needs, {size / 1e6:.1f} MB",
             f"      digest {packed.sha256}, pinned in submission.py",

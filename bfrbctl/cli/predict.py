@@ -1,6 +1,7 @@
 """bfrbctl predict: recordings and a model or blend -> predictions and a submission."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,23 @@ from bfrbctl.cli.results import show_result
 
 if TYPE_CHECKING:
     from bfrbctl.artefacts.folders import Folder
+    from bfrbctl.prediction.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What is predicted and scored."""
+
+    split: Annotated[
+        str | None, typer.Option(help="train or test, where the input has both [default: test].", metavar="NAME")
+    ] = None
+    answers: Annotated[
+        Path | None,
+        typer.Option(help="Table of sequence_id and gesture, CSV or Parquet, to score against.", metavar="FILE"),
+    ] = None
+    strict: Annotated[
+        bool | None, typer.Option("--strict", help="Stop at a sequence, or a member of the blend, that cannot be used.")
+    ] = None
 
 
 def register(app: typer.Typer) -> None:
@@ -34,16 +52,7 @@ def predict(
     model: Annotated[Path, typer.Argument(help="Model or blend folder.", metavar="MODEL_OR_BLEND")],
     out: Annotated[Path, typer.Argument(help="Folder to write the predictions into.", metavar="OUT")],
     *,
-    split: Annotated[
-        str | None, typer.Option(help="train or test, where the input has both [default: test].", metavar="NAME")
-    ] = None,
-    answers: Annotated[
-        Path | None,
-        typer.Option(help="Table of sequence_id and gesture, CSV or Parquet, to score against.", metavar="FILE"),
-    ] = None,
-    strict: Annotated[
-        bool | None, typer.Option("--strict", help="Stop at a sequence, or a member of the blend, that cannot be used.")
-    ] = None,
+    options: PredictOptions,
     opening: ModelOptions,
     run: RunOptions,
     output: OutputOptions,
@@ -58,18 +67,14 @@ def predict(
     from bfrbctl.artefacts.folders import open_folder
     from bfrbctl.artefacts.journals import interrupted_run
     from bfrbctl.artefacts.outputs import Job, open_output
-    from bfrbctl.prediction.predictor import Predictor
     from bfrbctl.prediction.scoring import read_labels
     from bfrbctl.prediction.submission import input_refs, open_input
     from bfrbctl.prediction.submission import predict as write_predictions
 
-    begun = interrupted_run(out, "predictions", resume=output.resume)
-    remembered, answers = remembered_path(begun, "answers", answers)
+    earlier = interrupted_run(out, "predictions", resume=output.resume)
+    remembered, answers = remembered_path(earlier, "answers", options.answers)
     labels = read_labels(answers) if answers else None
-    split = begun.config.get("split") if split is None else split
-    strict = bool(begun.config.get("strict") if strict is None else strict)
-    without = list(begun.config.get("without", ())) if opening.without is None else opening.without
-    predictor = Predictor.open(model, expect_sha256=opening.expect_sha256, without=without, strict=strict)
+    predictor, split, strict = _open(model, options, opening, earlier.config)
     source = open_input(recordings, predictor, split=split)
     refs = (*input_refs(recordings), open_folder(model).ref())
     config = {"split": split, "strict": strict, "without": list(predictor.left_out)}
@@ -83,6 +88,19 @@ def predict(
             source, predictor, folder, strict=strict, labels=labels, executor=workers, on_frames=advance
         )
     _show(finished, display)
+
+
+def _open(
+    model: Path, options: PredictOptions, opening: ModelOptions, earlier: Mapping[str, Any]
+) -> tuple["Predictor", str | None, bool]:
+    """Open the model; gives it, the split and --strict. By default they and --without are those of the earlier run."""
+    from bfrbctl.prediction.predictor import Predictor
+
+    split = earlier.get("split") if options.split is None else options.split
+    strict = bool(earlier.get("strict") if options.strict is None else options.strict)
+    without = earlier.get("without", ()) if opening.without is None else opening.without
+    predictor = Predictor.open(model, expect_sha256=opening.expect_sha256, without=list(without), strict=strict)
+    return predictor, split, strict
 
 
 def _show(folder: "Folder", display: DisplayOptions) -> None:

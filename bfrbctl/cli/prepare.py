@@ -121,12 +121,12 @@ def _settings(
     from bfrbctl.recordings.appending import settings_of
     from bfrbctl.recordings.preparation import PrepareConfig
 
-    given: dict[str, Any] = asdict(options)
-    drop = given.pop("drop")
+    values: dict[str, Any] = asdict(options)
+    drop = values.pop("drop")
     if append:
-        given = {key: earlier.config.get(key) if value is None else value for key, value in given.items()}
-        given = settings_of(data, given)
-    return settings.build(PrepareConfig, earlier=earlier.config, **given, drop=tuple(drop) if drop else None)
+        values = {key: earlier.config.get(key) if value is None else value for key, value in values.items()}
+        values = settings_of(data, values)
+    return settings.build(PrepareConfig, earlier=earlier.config, **values, drop=tuple(drop) if drop else None)
 
 
 def _show(dataset: "Folder", reused: list[str], display: DisplayOptions) -> None:

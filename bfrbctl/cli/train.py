@@ -156,8 +156,8 @@ def lgbm(
 
     Example: bfrbctl train lgbm features/ lgbm/ --seeds 3 --set learning_rate=0.05 --set num_leaves=31
     """
-    given = {**vars(options), "class_weight": _class_weight(options.class_weight)}
-    run = _cross_validation("lgbm", features, model, training=training, settings=settings, given=given, how=how)
+    values = {**vars(options), "class_weight": _class_weight(options.class_weight)}
+    run = _cross_validation("lgbm", features, model, training=training, settings=settings, values=values, how=how)
     _train(run, model, how)
 
 
@@ -186,7 +186,7 @@ def keras(
     remembered, tensorboard = remembered_path(earlier, "tensorboard", tensorboard)
     with _tensorboard_log(None if how.resources.plan else tensorboard, model) as log:
         run = _cross_validation(
-            "keras", features, model, training=training, settings=settings, given=vars(options), how=how
+            "keras", features, model, training=training, settings=settings, values=vars(options), how=how
         )
         _train(run, model, how, remembered=remembered, log=log)
 
@@ -219,7 +219,7 @@ def _cross_validation(
     *,
     training: TrainingOptions,
     settings: SettingsOptions,
-    given: Mapping[str, Any],
+    values: Mapping[str, Any],
     how: TrainOptions,
 ) -> "CrossValidation":
     """Put together what is trained: features, settings, folds, labels and seed; of an interrupted run, its own."""
@@ -231,7 +231,7 @@ def _cross_validation(
     found = model_kind(kind)
     earlier = interrupted_run(model, "model", resume=how.output.resume)
     earlier = earlier if earlier.config.get("model") == kind else NO_JOURNAL
-    config = settings.build(found.config_class, earlier=earlier.config.get("settings"), **given)
+    config = settings.build(found.config_class, earlier=earlier.config.get("settings"), **values)
     folds = tuple(training.folds or earlier.config.get("folds", ()))
     seed = (earlier.seed or 0) if training.seed is None else training.seed
     labels = training.labels or earlier.config.get("labels", "gesture")

@@ -80,7 +80,7 @@ def test_the_chain_runs_from_raw_files_to_a_submission(run, base: Path) -> None:
         ("predictions", "predictions"),
     ],
 )
-def test_inspect_shows_every_folder_to_people_and_scripts(run, base: Path, what: str, folder: str) -> None:
+def test_inspect_shows_every_folder_to_users_and_scripts(run, base: Path, what: str, folder: str) -> None:
     if not (base / folder).exists():
         test_the_chain_runs_from_raw_files_to_a_submission(run, base)
     code, out, _ = run("inspect", what, base / folder)
@@ -152,10 +152,10 @@ def test_quiet_prints_nothing(run, base: Path, tmp_path: Path) -> None:
     assert run("prepare", base / "raw", tmp_path / "d", "--folds", 2, "--quiet") == (0, "", "")
 
 
-def test_exit_codes_tell_what_went_wrong(run, base: Path, tmp_path: Path) -> None:
+def test_exit_codes_name_what_went_wrong(run, base: Path, tmp_path: Path) -> None:
     cases = [
         (2, ("prepare",), "Missing argument"),
-        (2, ("prepare", base / "raw", tmp_path / "a", "--folds", 1), "--folds 1: expected 2 to 100"),
+        (2, ("prepare", base / "raw", tmp_path / "a", "--folds", 1), "--folds is 1, expected a whole number"),
         (2, ("prepare", base / "raw", tmp_path / "a", "--nonsense"), "--nonsense"),
         (2, ("train", "lgbm", "x", "y", "--set", "learning_rat=1"), "learning_rate"),
         (3, ("prepare", tmp_path / "nowhere", tmp_path / "a"), "there is no such file or folder"),
@@ -184,7 +184,7 @@ def test_bad_data_leaves_nothing_behind(run, tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_an_unforeseen_error_is_told_in_one_line(
+def test_an_unforeseen_error_is_reported_in_one_line(
     run, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
@@ -203,7 +203,7 @@ def test_an_unforeseen_error_is_told_in_one_line(
 def test_a_signal_stops_a_run_and_keeps_its_state(tmp_path: Path, sent: signal.Signals, code: int) -> None:
     raw = write_raw(tmp_path / "raw", raw_frames(subjects=30, repeats=12))
     words = ["prepare", str(raw), str(tmp_path / "data"), "--rows-per-file", "200"]
-    # A run started in the background may have been told to ignore SIGINT; one at a terminal has not.
+    # A run that is started in the background may ignore SIGINT; one at a terminal does not.
     script = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from bfrbctl.cli import main; main()"
     )

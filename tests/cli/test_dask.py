@@ -71,7 +71,7 @@ def scheduler(*odd: str) -> Iterator[str]:
 
 @contextmanager
 def worker(address: str, folder: Path, *odd: str, nanny: bool = False) -> Iterator[subprocess.Popen[bytes]]:
-    """Start `dask worker` with one thread, and wait until the scheduler knows it; a nanny starts it anew."""
+    """Start `dask worker` with one thread, and wait until the scheduler knows it; a nanny starts it again."""
     options = ["--nthreads", 1, "--no-dashboard", "--host", "127.0.0.1", "--local-directory", folder]
     options.append("--nanny" if nanny else "--no-nanny")
     with process(ODD, *odd, "--", "worker", address, *options) as started:
@@ -91,9 +91,9 @@ def n_workers(address: str) -> int:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
     """A scheduler and three workers; the tests leave two of them alive at least."""
     folder = tmp_path_factory.mktemp("dask")
-    with ExitStack() as stack:
-        address = stack.enter_context(scheduler())
-        workers = [stack.enter_context(worker(address, folder)) for _ in range(3)]
+    with ExitStack() as contexts:
+        address = contexts.enter_context(scheduler())
+        workers = [contexts.enter_context(worker(address, folder)) for _ in range(3)]
         yield address, workers
 
 
@@ -101,7 +101,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, lis
 def test_who_waited_for_a_worker_that_died_is_not_charged_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")  # a death is told at once
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")  # a death is reported at once
     with scheduler() as address, worker(address, tmp_path / "w", nanny=True), open_executor(0, address) as executor:
         (tmp_path / "once").mkdir()
         tasks = [(tmp_path / "once", number, (0, 1, 2)) for number in range(6)]
@@ -134,7 +134,7 @@ def finish(run: subprocess.Popen[str]) -> str:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Raw recordings, and what this machine alone makes of them."""
-    folder = tmp_path_factory.mktemp("study")
+    folder = tmp_path_factory.mktemp("cluster")
     write_raw(folder / "raw", raw_frames(subjects=6, repeats=4))
     call("prepare", folder / "raw", folder / "data", "--folds", 3, "--rows-per-file", 200)
     call("featurize", folder / "data", folder / "features", *FEATURES, "--workers", 1)
@@ -146,10 +146,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def same(one: Folder, other: Folder) -> None:
     """The same files with the same bytes, but for histories, which have seconds in them."""
 
-    def told(folder: Folder) -> dict[str, object]:
+    def files(folder: Folder) -> dict[str, object]:
         return {name: entry for name, entry in folder.files.items() if not name.startswith("history.")}
 
-    assert told(one) == told(other)
+    assert files(one) == files(other)
 
 
 def test_a_cluster_gives_the_same_bytes_though_a_worker_is_killed(
@@ -173,9 +173,9 @@ def test_a_cluster_gives_the_same_bytes_though_a_worker_is_killed(
 def test_seeds_of_a_fold_are_shared_out_though_a_worker_is_killed(base: Path, tmp_path: Path) -> None:
     words = ["train", "lgbm", base / "features", tmp_path / "there", *LGBM, "--folds", 1, "--folds", 2, "--seeds", 2]
     call(*words[:3], tmp_path / "here", *words[4:], "--workers", 1)
-    with ExitStack() as stack:
-        address = stack.enter_context(scheduler())
-        two = [stack.enter_context(worker(address, tmp_path / "w")) for _ in range(2)]
+    with ExitStack() as contexts:
+        address = contexts.enter_context(scheduler())
+        two = [contexts.enter_context(worker(address, tmp_path / "w")) for _ in range(2)]
         run = bfrbctl(*words, "--scheduler", address)
         begun = (tmp_path / "there" / "part-scratch-fold-1").glob
         wait_for(lambda: any(begun("progress-*.jsonl")) or run.poll() is not None)
@@ -197,9 +197,9 @@ def test_raw_recordings_are_predicted_on_a_cluster(
 def test_a_cluster_simulates_and_prepares_the_same_bytes(
     cluster: tuple[str, list[subprocess.Popen[bytes]]], base: Path, tmp_path: Path
 ) -> None:
-    people = ["--split", "test", "--set", "test_subjects=2", "--answers"]
-    call("simulate", tmp_path / "s-here", *people, "--workers", 1)
-    call("simulate", tmp_path / "s-there", *people, "--scheduler", cluster[0])
+    options = ["--split", "test", "--set", "test_subjects=2", "--answers"]
+    call("simulate", tmp_path / "s-here", *options, "--workers", 1)
+    call("simulate", tmp_path / "s-there", *options, "--scheduler", cluster[0])
     same(open_folder(tmp_path / "s-here"), open_folder(tmp_path / "s-there"))
 
     options = ["--folds", 3, "--rows-per-file", 200, "--scheduler", cluster[0]]
@@ -285,15 +285,15 @@ def test_the_side_that_lacks_the_package_is_named(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_other_versions_on_a_worker_are_refused(tmp_path: Path) -> None:
     with scheduler() as address, worker(address, tmp_path, "numpy=1.0", "lightgbm="):
-        told = refusal(address)
-    assert "has numpy 1.0 (here " in told
-    assert "has lightgbm not installed (here " in told
+        message = refusal(address)
+    assert "has numpy 1.0 (here " in message
+    assert "has lightgbm not installed (here " in message
     with scheduler("bfrbctl=0.0.1") as address, worker(address, tmp_path):
         assert "the scheduler has bfrbctl 0.0.1 (here " in refusal(address)
 
 
 @pytest.mark.slow
-def test_a_worker_that_sees_other_files_is_named(base: Path, tmp_path: Path) -> None:
+def test_a_worker_with_other_files_is_named(base: Path, tmp_path: Path) -> None:
     with (
         scheduler() as address,
         worker(address, tmp_path / "w", str(tmp_path / "out")),
@@ -356,10 +356,10 @@ def test_a_cluster_that_loses_all_workers_ends_the_run_and_can_be_resumed(base: 
 
 @pytest.mark.slow
 def test_a_scheduler_that_goes_away_ends_the_run(base: Path, tmp_path: Path) -> None:
-    with ExitStack() as stack:
+    with ExitStack() as contexts:
         inner = ExitStack()
         address = inner.enter_context(scheduler())
-        stack.enter_context(worker(address, tmp_path / "w"))
+        contexts.enter_context(worker(address, tmp_path / "w"))
         run = bfrbctl("featurize", base / "data", tmp_path / "features", *FEATURES, "--scheduler", address)
         wait_for(lambda: any((tmp_path / "features").glob("frames-*.parquet")) or run.poll() is not None)
         inner.close()

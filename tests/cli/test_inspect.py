@@ -106,9 +106,9 @@ def test_compare_takes_two_folders(run: Run, model_folders: tuple[Folder, Folder
     a, b = (folder.path for folder in model_folders)
     code, out, err = run("compare", a, b, "--json")
     assert (code, err) == (0, "")
-    told = json.loads(out)
-    assert told["facts"]["A"] == "soft"
-    assert [row["scenario"] for row in told["tables"]["scores"]] == ["all", "imu"]
+    view = json.loads(out)
+    assert view["facts"]["A"] == "soft"
+    assert [row["scenario"] for row in view["tables"]["scores"]] == ["all", "imu"]
 
 
 def test_nothing_to_show_is_bad_data(run: Run, blend_folder: Folder) -> None:

@@ -31,16 +31,16 @@ class CMIInferenceServer:
         self.listeners = {listener.__name__: listener for listener in listeners}
 
     def run_local_gateway(self, data_paths):
-        frames, people = (pl.read_csv(path) for path in data_paths)
+        frames, subjects = (pl.read_csv(path) for path in data_paths)
         names = sorted(frames["sequence_id"].unique())
         random.Random(3).shuffle(names)
         rows = []
         for name in names:
             sequence = frames.filter(pl.col("sequence_id") == name)
-            person = people.filter(pl.col("subject") == sequence["subject"][0])
-            answer = self.listeners["predict"](sequence, person)
-            assert type(answer) is str
-            rows.append((name, answer))
+            subject = subjects.filter(pl.col("subject") == sequence["subject"][0])
+            gesture = self.listeners["predict"](sequence, subject)
+            assert type(gesture) is str
+            rows.append((name, gesture))
         pl.DataFrame(rows, schema=["sequence_id", "gesture"], orient="row").write_parquet("submission.parquet")
 """
 
@@ -115,9 +115,9 @@ def test_the_environment_is_that_of_kaggle(installed: Path, trained: Path) -> No
     script = (
         f"import importlib.metadata as m, json; print(json.dumps({{name: m.version(name) for name in {PINNED!r}}}))"
     )
-    told = json.loads(call(installed, "-c", script, folder=trained))
+    versions = json.loads(call(installed, "-c", script, folder=trained))
     pinned = dict(line.split("==") for line in CONSTRAINTS.read_text().splitlines())
-    assert told == {name: pinned[name] for name in PINNED}
+    assert versions == {name: pinned[name] for name in PINNED}
     where = call(installed, "-c", "import bfrbctl; print(bfrbctl.__file__)", folder=trained).strip()
     assert Path(where).is_relative_to(installed.parent.parent)
 
@@ -133,13 +133,13 @@ def test_submission_answers_the_gateway_with_the_packed_wheel_alone(
     for name in ("test.csv", "test_demographics.csv"):
         (competition / name).write_bytes((trained / "raw" / name).read_bytes())
     call(kaggle_python, trained / "upload" / "submission.py", competition, folder=tmp_path)
-    answers = pl.read_parquet(tmp_path / "submission.parquet").sort("sequence_id")
+    predictions = pl.read_parquet(tmp_path / "submission.parquet").sort("sequence_id")
     bfrbctl(sys.executable, tmp_path, "predict", trained / "raw", trained / "blend", "here")
-    assert answers.equals(pl.read_parquet(tmp_path / "here" / "submission.parquet").sort("sequence_id"))
+    assert predictions.equals(pl.read_parquet(tmp_path / "here" / "submission.parquet").sort("sequence_id"))
     gestures = json.loads((trained / "upload" / "manifest.json").read_text())["content"]["classes"]
-    assert set(answers["gesture"]) <= set(gestures)
+    assert set(predictions["gesture"]) <= set(gestures)
     frames = pl.read_csv(competition / "test.csv", infer_schema_length=None)
-    assert answers["sequence_id"].to_list() == frames["sequence_id"].unique().sort().to_list()
+    assert predictions["sequence_id"].to_list() == frames["sequence_id"].unique().sort().to_list()
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent.parent
 METHOD = "/gateway/predict"
 STOP = "/gateway/stop"
 
-# In place of the competition's package: frames come as Arrow files one after the other, the answer goes as text.
+# In place of the competition's package: frames come as Arrow files one after the other, the gesture goes back as text.
 SERVER = """
 import io
 import os
@@ -113,16 +113,16 @@ def channel(blend_folder: Folder, tmp_path: Path) -> Iterator[grpc.Channel]:
 def test_answers_over_grpc_in_any_order_are_those_of_the_batch(
     channel: grpc.Channel, blend_folder: Folder, raw_folder: Path
 ) -> None:
-    test, people = (pl.read_csv(raw_folder / name) for name in ("test.csv", "test_demographics.csv"))
-    expected = Predictor.open(blend_folder.path).predict_many(test, people)
+    test, subjects = (pl.read_csv(raw_folder / name) for name in ("test.csv", "test_demographics.csv"))
+    expected = Predictor.open(blend_folder.path).predict_many(test, subjects)
     assert len(set(expected.values())) > 1
     ask = channel.unary_unary(METHOD)
     names = np.random.default_rng(5).permutation(sorted(expected)).tolist()
     given = {}
     for name in names:
         sequence = test.filter(pl.col("sequence_id") == name)
-        person = people.filter(pl.col("subject") == sequence["subject"][0])
-        given[name] = ask(message(sequence, person), timeout=60).decode()
+        subject = subjects.filter(pl.col("subject") == sequence["subject"][0])
+        given[name] = ask(message(sequence, subject), timeout=60).decode()
     assert given == expected
 
 
@@ -130,9 +130,9 @@ def test_answers_over_grpc_in_any_order_are_those_of_the_batch(
 def test_a_sequence_without_acceleration_is_answered_over_grpc(
     channel: grpc.Channel, blend_folder: Folder, raw_folder: Path
 ) -> None:
-    test, people = (pl.read_csv(raw_folder / name) for name in ("test.csv", "test_demographics.csv"))
+    test, subjects = (pl.read_csv(raw_folder / name) for name in ("test.csv", "test_demographics.csv"))
     sequence = test.filter(pl.col("sequence_id") == test["sequence_id"][0])
     ask = channel.unary_unary(METHOD)
     for broken in (sequence.drop("acc_x"), sequence.head(0), sequence.with_columns(acc_x=pl.lit("x"))):
-        answer = ask(message(broken, people.head(0)), timeout=60).decode()
-        assert answer in blend_folder.content["classes"]
+        gesture = ask(message(broken, subjects.head(0)), timeout=60).decode()
+        assert gesture in blend_folder.content["classes"]

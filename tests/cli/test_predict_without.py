@@ -18,7 +18,7 @@ def run(
     return stop.value.code, printed.out, printed.err
 
 
-def test_predictions_tell_which_member_was_left_out(
+def test_predictions_name_the_member_that_was_left_out(
     blend_folder: Folder,
     raw_folder: Path,
     tmp_path: Path,

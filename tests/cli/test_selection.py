@@ -1,4 +1,4 @@
-"""How many rounds are kept, as a user asks for it and is told of it; and what earlier versions left."""
+"""How many rounds are kept, as a user chooses and reads it; and models and runs of earlier versions."""
 
 import json
 import shutil
@@ -75,9 +75,9 @@ def as_of_an_earlier_version(path: Path) -> None:
     (path / "metrics.json").write_bytes(encode_json(metrics))
     make_fit(path, path / "metrics.json")
     for about in path.glob("fold-*.lgbm.json"):
-        told = json.loads(about.read_bytes())
-        told["summary"] |= {"best_round": 3, "patience": 50}
-        about.write_bytes(encode_json(told))
+        content = json.loads(about.read_bytes())
+        content["summary"] |= {"best_round": 3, "patience": 50}
+        about.write_bytes(encode_json(content))
         make_fit(path, about)
     manifest = json.loads((path / MANIFEST).read_bytes())
     settings = manifest["config"]["settings"]
@@ -126,8 +126,8 @@ def test_a_run_of_an_earlier_version_whose_settings_are_gone_is_not_continued(
     (half / JOURNAL).write_bytes(encode_json(sealed({**journal, "config": config})))
     before = {path.name: path.read_bytes() for path in half.iterdir() if path.is_file()}
     code, _, err = run("train", "lgbm", feature_folder.path, half, "--resume")
-    told = f"the interrupted run has {key} = {EARLIER[key]!r}, and this version cannot continue with that setting"
-    assert (code, told in err, "start again with --force" in err, "Traceback" in err) == (2, True, True, False), err
+    message = f"the interrupted run has {key} = {EARLIER[key]!r}, and this version cannot continue with that setting"
+    assert (code, message in err, "start again with --force" in err, "Traceback" in err) == (2, True, True, False), err
     assert {path.name: path.read_bytes() for path in half.iterdir() if path.is_file()} == before
     assert run("train", "lgbm", feature_folder.path, half, *QUICK, "--folds", 0, "--force", "--quiet")[0] == 0
 

@@ -1,4 +1,4 @@
-"""Runs that were interrupted, as a user meets them: looked into, continued, given as an input, in the way."""
+"""Runs that were interrupted, as a user meets them: inspected, continued, used as an input, in the way of an output."""
 
 import json
 import os
@@ -128,8 +128,8 @@ def test_a_run_without_a_finished_fold_is_shown_as_far_as_it_is(
 
 
 def test_a_run_of_an_earlier_version_is_shown_as_far_as_it_can_be(run: Run, half: Path) -> None:
-    told = read_journal(half)
-    kept = {key: value for key, value in told.items() if key in ("kind", "config", "seed", "inputs", "pieces")}
+    journal = read_journal(half)
+    kept = {key: value for key, value in journal.items() if key in ("kind", "config", "seed", "inputs", "pieces")}
     (half / JOURNAL).write_bytes(encode_json(sealed(kept)))
     for what in ("training", "oof", "artefact"):
         code, out, err = run("inspect", what, half, "--json")
@@ -180,8 +180,8 @@ def test_a_setting_that_differs_is_refused_with_both_values(
 
 def test_another_kind_of_model_is_not_a_run_to_continue(run: Run, half: Path, feature_folder: Folder) -> None:
     code, _, err = run("train", "keras", feature_folder.path, half, "--resume")
-    told = "holds a lgbm model folder, and this command writes a keras model folder"
-    assert (code, told in err, "--force" in err) == (5, True, False), err
+    message = "holds a lgbm model folder, and this command writes a keras model folder"
+    assert (code, message in err, "--force" in err) == (5, True, False), err
 
 
 def test_an_unfinished_folder_is_no_input(run: Run, half: Path, tmp_path: Path) -> None:
@@ -221,10 +221,10 @@ def test_every_command_that_resumes_remembers_its_settings(
 ) -> None:
     frames = raw_frames(subjects=4)
     raw = write_raw(tmp_path / "raw", frames)
-    (raw / "train_demographics.csv").rename(tmp_path / "people.csv")
+    (raw / "train_demographics.csv").rename(tmp_path / "subjects.csv")
     data, features, out, blend = (tmp_path / name for name in ("data", "features", "out", "blend"))
 
-    options = ("--folds", 3, "--seed", 4, "--rows-per-file", 300, "--demographics", tmp_path / "people.csv")
+    options = ("--folds", 3, "--seed", 4, "--rows-per-file", 300, "--demographics", tmp_path / "subjects.csv")
     stopped(run, monkeypatch, "prepare", raw / "train.csv", data, *options, at="frames-00000.parquet")
     assert run("prepare", raw / "train.csv", data, "--resume", "--quiet") == (0, "", "")
     assert {key: open_folder(data).config[key] for key in ("folds", "seed", "rows_per_file")} == {
@@ -299,18 +299,18 @@ def test_a_forced_training_that_fails_keeps_the_model_that_was_there(
         assert not (model / JOURNAL).exists()
 
 
-def test_right_answers_score_what_a_run_with_wrong_ones_left(
+def test_right_labels_score_what_a_run_with_wrong_ones_left(
     run: Run, dataset_folder: Folder, blend_folder: Folder, tmp_path: Path
 ) -> None:
-    told = dataset_folder.read_parquet("sequences.parquet").filter(pl.col("split") == "train")
-    told = told.select("sequence_id", "gesture")
-    told.head(5).write_csv(tmp_path / "right.csv")
-    told.with_columns(pl.col("sequence_id") + "x").write_csv(tmp_path / "wrong.csv")
+    labels = dataset_folder.read_parquet("sequences.parquet").filter(pl.col("split") == "train")
+    labels = labels.select("sequence_id", "gesture")
+    labels.head(5).write_csv(tmp_path / "right.csv")
+    labels.with_columns(pl.col("sequence_id") + "x").write_csv(tmp_path / "wrong.csv")
     words = ("predict", dataset_folder.path, blend_folder.path, tmp_path / "p", "--split", "train", "--workers", 1)
     code, _, err = run(*words, "--answers", tmp_path / "wrong.csv")
     assert (code, "--resume with --answers of this input" in err) == (3, True), err
     code, out, err = run(*words, "--resume", "--answers", tmp_path / "right.csv")
-    assert (code, f"; 5 of {told.height} sequences scored" in out) == (0, True), (out, err)
+    assert (code, f"; 5 of {labels.height} sequences scored" in out) == (0, True), (out, err)
 
 
 def test_a_blend_takes_a_model_once(run: Run, model_folders: tuple[Folder, Folder], tmp_path: Path) -> None:

@@ -91,11 +91,11 @@ def run_here(words: Sequence[str], steps: Steps | None = None) -> tuple[int, str
         signal.signal(signal.SIGTERM, handler)
 
 
-def run_apart(words: Sequence[str], steps: Steps) -> tuple[int, str]:
+def run_in_process(words: Sequence[str], steps: Steps) -> tuple[int, str]:
     """Run the program in a process of its own; a negative exit code is the signal that killed it."""
-    plan = json.dumps({"root": str(steps.root), "action": steps.action, "at": steps.at})
+    arguments = json.dumps({"root": str(steps.root), "action": steps.action, "at": steps.at})
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    line = [sys.executable, "-m", "tests.faults.driver", plan, *words]
+    line = [sys.executable, "-m", "tests.faults.driver", arguments, *words]
     done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stderr
 

@@ -1,10 +1,10 @@
-"""Report at the end of a test run how many faults there were of every kind, and how serving did under load."""
+"""Report at the end of a test run how many faults of every kind there were, and how serving did under load."""
 
 from collections import Counter
 from typing import Any
 
 
-def faults_counted(reporter: Any) -> list[str]:
+def faults_told(reporter: Any) -> list[str]:
     """Add up what the tests of faults recorded; one line a kind."""
     counts: Counter[str] = Counter()
     for report in reporter.stats.get("passed", []):
@@ -14,7 +14,7 @@ def faults_counted(reporter: Any) -> list[str]:
     return [f"{name}: {value}" for name, value in sorted(counts.items())]
 
 
-def load_measured(reporter: Any) -> list[str]:
+def load_told(reporter: Any) -> list[str]:
     """What the tests of serving under load measured."""
     reports = [report for report in reporter.stats.get("passed", []) if "serving_load" in report.nodeid]
     return [f"{name}: {value}" for report in reports for name, value in report.user_properties]
@@ -22,7 +22,7 @@ def load_measured(reporter: Any) -> list[str]:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Write the counts below the results."""
-    lines = faults_counted(terminalreporter) + load_measured(terminalreporter)
+    lines = faults_told(terminalreporter) + load_told(terminalreporter)
     if lines:
         terminalreporter.section("faults and load that were survived")
         for line in lines:

@@ -38,8 +38,8 @@ def main(base: Path, name: str, first: int, last: int) -> None:
             outcome = one(
                 target, np.random.default_rng([zlib.crc32(name.encode()), number]), base, Path(work), expected
             )
-            report = {"end": number, "outcome": outcome, "seconds": time.process_time() - begin}
-            print(json.dumps(report), flush=True)
+            result = {"end": number, "outcome": outcome, "seconds": time.process_time() - begin}
+            print(json.dumps(result), flush=True)
 
 
 def undamaged(target: Target, base: Path, work: Path) -> bytes:
@@ -61,7 +61,7 @@ def lend(work: Path, place: Path) -> None:
 
 
 def one(target: Target, rng: np.random.Generator, base: Path, work: Path, expected: bytes) -> str:
-    """Damage and read once: `refused`, `same`, `other` (only where nothing can show it), or what went wrong."""
+    """Damage and read once: `refused`, `same`, `other` (only where this cannot be known), or what went wrong."""
     with tempfile.TemporaryDirectory(dir=work) as inner:
         place = Path(inner)
         lend(work, place)
@@ -79,10 +79,10 @@ def one(target: Target, rng: np.random.Generator, base: Path, work: Path, expect
 
 
 def where(error: BaseException) -> str:
-    """Name the last place of ours on the way to an error."""
+    """Name the last lines of this package before an error."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "bfrbctl/" in frame.filename]
-    places = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[-2:]]
-    return " > ".join(places) or "the harness"
+    lines = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[-2:]]
+    return " > ".join(lines) or "the harness"
 
 
 if __name__ == "__main__":

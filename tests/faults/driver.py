@@ -9,7 +9,7 @@ from bfrbctl.cli import main
 from tests.faults.steps import Steps, watched
 
 if __name__ == "__main__":
-    plan = json.loads(sys.argv.pop(1))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background ignores it by default
-    with watched(Steps(Path(plan["root"]), plan["action"], plan["at"])):
+    arguments = json.loads(sys.argv.pop(1))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background ignores it
+    with watched(Steps(Path(arguments["root"]), arguments["action"], arguments["at"])):
         main()

@@ -8,11 +8,11 @@ from bfrbctl.errors import ArtefactError
 from tests.faults.chain import Command, names_in, run_here
 
 TIMED = frozenset({"history.jsonl", "history.csv"})
-"""Files of trees that hold how many seconds a round took, which no two runs have in common."""
+"""Files of trees with the seconds of each round, which differ between any two runs."""
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
-    """Read every file that a finished folder lists; each is compared with its digest on the way."""
+    """Read every file that a finished folder lists; each is compared with its digest while it is read."""
     opened = open_folder(folder)
     return {name: opened.read(name) for name in opened.files}
 

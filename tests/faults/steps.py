@@ -1,7 +1,7 @@
 """Watch what a run does to a folder, and let something happen at an exact step of it.
 
 A step is a call that changes the folder: opening a file to write, fsync, replace, unlink, mkdir, rmdir. The calls are
-the system's own, so that a run is killed, refused or stopped by a full disk exactly where that can happen to it.
+the system's own, so that a run is killed, refused or meets a full disk exactly where that can happen to it.
 """
 
 import errno
@@ -17,7 +17,7 @@ from typing import Any
 
 KINDS = ("open", "fsync", "replace", "unlink", "mkdir", "rmdir")
 LASTING = frozenset({"replace", "unlink", "mkdir", "rmdir"})
-"""Steps that change what other processes see; between two of them only temporary files differ."""
+"""Steps that change what other processes read; between two of them only temporary files differ."""
 
 
 @dataclass

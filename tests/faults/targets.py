@@ -135,7 +135,7 @@ def use_table(path: Path) -> bytes:
 
 TARGETS = {
     "raw CSV": Target("raw", r"t.*n\.csv", (m.in_csv, m.in_csv, m.in_bytes), RAW, use_raw, 16),
-    "raw people": Target("raw", r".*demographics\.csv", (m.in_csv, m.in_bytes), RAW, use_raw, 6),
+    "raw subjects": Target("raw", r".*demographics\.csv", (m.in_csv, m.in_bytes), RAW, use_raw, 6),
     "raw Parquet": Target("rawp", r".*\.parquet", (m.in_bytes, m.in_footer, m.in_pages, m.in_table), RAW, use_raw, 12),
     "manifest of a dataset": Target("data", r"manifest\.json", (m.in_bytes,), FILE, use_dataset, 3),
     "manifest of features": Target("features", r"manifest\.json", (m.in_bytes,), FILE, use_features, 2),
@@ -145,10 +145,10 @@ TARGETS = {
     "file of features": Target("features", r".*\.parquet", (m.in_bytes,), FILE, use_features, 2),
     "file of a model": Target("lgbm", r"[^m].*", (m.in_bytes,), FILE, use_model, 2),
     "file of a blend": Target("blend", r"(member|weights).*", (m.in_bytes,), FILE, use_model, 2),
-    "told by a dataset": Target("data", r"manifest\.json", (m.in_json,), LIE, use_dataset, 5),
-    "told by features": Target("features", r"manifest\.json", (m.in_json,), LIE, use_features, 4),
-    "told by a model": Target("lgbm", r"manifest\.json", (m.in_json,), LIE, use_model, 5),
-    "told by a blend": Target("blend", r"manifest\.json", (m.in_json,), LIE, use_model, 5),
+    "resealed manifest of a dataset": Target("data", r"manifest\.json", (m.in_json,), LIE, use_dataset, 5),
+    "resealed manifest of features": Target("features", r"manifest\.json", (m.in_json,), LIE, use_features, 4),
+    "resealed manifest of a model": Target("lgbm", r"manifest\.json", (m.in_json,), LIE, use_model, 5),
+    "resealed manifest of a blend": Target("blend", r"manifest\.json", (m.in_json,), LIE, use_model, 5),
     "tables of a dataset": Target(
         "data", r"[fs].*\.parquet", (m.in_bytes, m.in_footer, m.in_pages, m.in_table), LIE, use_dataset, 10
     ),

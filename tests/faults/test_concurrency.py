@@ -1,4 +1,4 @@
-"""Several processes at one folder: one writes and the others are refused; a reader finds one state, never a mixture."""
+"""Several processes at one folder: one writes and the others are refused; a reader gets one state, never a mixture."""
 
 import json
 import subprocess
@@ -19,10 +19,10 @@ from bfrbctl.artefacts.outputs import Job, open_output
 
 path, rounds = Path(sys.argv[1]), int(sys.argv[2])
 for number in range(rounds):
-    with open_output(path, Job("raw", {}, seed=number), force=True) as output:
+    with open_output(path, Job("dataset", {}, seed=number), force=True) as output:
         for name in "abc":
             output.publish(name, {f"{name}.json": (str(number % 2) * 5000).encode()})
-        output.finish({"n_subjects": 0, "rate_hz": 10.0})
+        output.finish({"classes": []})
 """
 
 READER = """
@@ -32,18 +32,18 @@ from pathlib import Path
 from bfrbctl.errors import ArtefactError
 from bfrbctl.artefacts.folders import open_folder
 
-path, seen = Path(sys.argv[1]), Counter()
+path, counts = Path(sys.argv[1]), Counter()
 print("ready", flush=True)
 while not Path(sys.argv[2]).exists():
     try:
         folder = open_folder(path)
         contents = {folder.read(name) for name in sorted(folder.files)}
     except ArtefactError:
-        seen["refused"] += 1
+        counts["refused"] += 1
         continue
-    parity = folder.manifest["seed"] % 2
-    seen["whole" if contents == {str(parity).encode() * 5000} and len(folder.files) == 3 else "mixed"] += 1
-print(json.dumps(seen))
+    number = folder.manifest["seed"] % 2
+    counts["whole" if contents == {str(number).encode() * 5000} and len(folder.files) == 3 else "mixed"] += 1
+print(json.dumps(counts))
 """
 
 SEQUENTIAL = """
@@ -56,10 +56,10 @@ path, inside, rounds = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 entered = 0
 while entered < rounds:
     try:
-        with open_output(path, Job("raw", {}), force=True) as output:
+        with open_output(path, Job("dataset", {}), force=True) as output:
             os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
             output.publish("a", {"a.json": b"{}"})
-            output.finish({"n_subjects": 0, "rate_hz": 10.0})
+            output.finish({})
             inside.unlink()
             entered += 1
     except OutputError as error:
@@ -81,7 +81,7 @@ def ended(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.parametrize("rounds", [60, pytest.param(1000, marks=pytest.mark.slow)])
-def test_a_reader_finds_one_state_while_a_writer_replaces_it(
+def test_a_reader_sees_one_state_while_a_writer_replaces_it(
     tmp_path: Path, record_property: Record, rounds: int
 ) -> None:
     out, stop = tmp_path / "out", tmp_path / "stop"
@@ -91,13 +91,13 @@ def test_a_reader_finds_one_state_while_a_writer_replaces_it(
         assert reader.stdout.readline() == "ready\n"
     ended(script(WRITER, out, rounds))
     stop.touch()
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for reader in readers:
-        seen.update(json.loads(ended(reader).splitlines()[-1]))
-    assert seen["mixed"] == 0
-    assert seen["whole"] > 0
+        counts.update(json.loads(ended(reader).splitlines()[-1]))
+    assert counts["mixed"] == 0
+    assert counts["whole"] > 0
     assert open_folder(out).manifest["seed"] == rounds - 1
-    record_property("reads beside a writer", seen["whole"] + seen["refused"])
+    record_property("reads beside a writer", counts["whole"] + counts["refused"])
 
 
 @pytest.mark.parametrize("rounds", [30, pytest.param(300, marks=pytest.mark.slow)])
@@ -118,7 +118,7 @@ def test_of_two_runs_into_one_folder_one_is_refused(chain: Path, tmp_path: Path,
         codes = sorted(run.returncode for run in runs)
         assert codes == [0, 5], said
         refusal = next(text for text in said if text)
-        refusals = ("is writing into it", "exists already", "an unfinished run is in it")
-        assert any(words in refusal for words in refusals), refusal
+        expected = ("is writing into it", "exists already", "an unfinished run is in it")
+        assert any(words in refusal for words in expected), refusal
         open_folder(out, "dataset")
     record_property("runs into one folder", 10)

@@ -31,7 +31,7 @@ def n_calls(name: str, chain: Path, out: Path, kinds: frozenset[str]) -> int:
 
 
 def points(n: int, at_most: int | None) -> list[int]:
-    """All steps, or some spread over them."""
+    """All steps, or a sample over all of them."""
     return sorted({round(i * (n - 1) / (at_most - 1)) for i in range(at_most)}) if at_most else list(range(n))
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from bfrbctl.artefacts.folders import MANIFEST, Folder, open_folder
 from bfrbctl.evaluation import oof
-from tests.faults.chain import COMMANDS, ensure, names_in, run_apart, run_here
+from tests.faults.chain import COMMANDS, ensure, names_in, run_here, run_in_process
 from tests.faults.recovery import check_nothing_half_done, content_of, finish
 from tests.faults.steps import Steps
 from tests.raw_recordings import raw_frames, write_raw
@@ -33,7 +33,7 @@ def kill(name: str, chain: Path, folder: Path, points: Iterable[int]) -> list[Pa
 
     def one(at: int) -> Path:
         out = folder / f"killed-{at}"
-        code, said = run_apart(COMMANDS[name].line(chain, out), Steps(out, "torn", at))
+        code, said = run_in_process(COMMANDS[name].line(chain, out), Steps(out, "torn", at))
         assert (code, said) == (-signal.SIGKILL, ""), (name, at)
         return out
 
@@ -100,7 +100,7 @@ def test_a_run_killed_while_it_replaces_a_folder_leaves_the_old_or_continues_to_
     for at in range(len(steps.done)):
         out = tmp_path / f"killed-{at}"
         shutil.copytree(old, out)
-        code, said = run_apart(command.line(chain, out, "--force"), Steps(out, "torn", at))
+        code, said = run_in_process(command.line(chain, out, "--force"), Steps(out, "torn", at))
         assert (code, said) == (-signal.SIGKILL, "")
         check_nothing_half_done(out)
         if not (out / MANIFEST).exists():
@@ -171,7 +171,7 @@ def disturb_addition(addition: Addition, out: Path, action: str, at: int, whole:
     """Disturb an addition at a step, then continue it; readers open the dataset all the while, and after."""
     before = open_folder(addition.copied(out)).sha256
     with read_all_the_while(out) as digests:
-        code, said = run_apart(addition.line(out), Steps(out, action, at))
+        code, said = run_in_process(addition.line(out), Steps(out, action, at))
         assert code == {"torn": -signal.SIGKILL, "sigint": 130, "sigterm": 143}[action], (at, said)
         assert ("--resume" in said, "Traceback" in said) == (action != "torn", False), (at, said)
         found = open_folder(out).sha256
@@ -214,7 +214,7 @@ def test_an_addition_killed_anywhere_can_be_begun_anew(chain: Path, tmp_path: Pa
     whole, n_steps = addition.whole(tmp_path / "whole")
     for at in range(3, n_steps, 4):
         out = addition.copied(tmp_path / f"killed-{at}")
-        code, said = run_apart(addition.line(out), Steps(out, "torn", at))
+        code, said = run_in_process(addition.line(out), Steps(out, "torn", at))
         assert code == -signal.SIGKILL, said
         if open_folder(out).sha256 != whole.sha256:
             assert run_here(addition.line(out)) == (0, "")
@@ -249,6 +249,6 @@ def test_a_signal_to_a_process_of_its_own_is_no_traceback(
     chain: Path, tmp_path: Path, record_property: Record, action: str, code: int
 ) -> None:
     command, out = COMMANDS["prepare"], tmp_path / "out"
-    found, said = run_apart(command.line(chain, out), Steps(out, action, 6))
+    found, said = run_in_process(command.line(chain, out), Steps(out, action, 6))
     assert (found, len(said.splitlines()), "--resume continues it" in said) == (code, 1, True), said
     record_property("signals", 1)

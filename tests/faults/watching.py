@@ -25,14 +25,14 @@ class Outcomes:
     counts: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
 
-    def take(self, name: str, report: dict[str, Any]) -> None:
+    def take(self, name: str, result: dict[str, Any]) -> None:
         """Note one case."""
-        outcome = str(report["outcome"])
+        outcome = str(result["outcome"])
         self.counts[outcome.partition(":")[0]] += 1
         if outcome.startswith("wrong"):
-            self.findings.append(f"{name} {report['end']}: {outcome}")
-        if report["seconds"] > SECONDS_OF_WORK:
-            self.findings.append(f"{name} {report['end']}: took {report['seconds']:.0f} s")
+            self.findings.append(f"{name} {result['end']}: {outcome}")
+        if result["seconds"] > SECONDS_OF_WORK:
+            self.findings.append(f"{name} {result['end']}: took {result['seconds']:.0f} s")
 
 
 def watch(base: Path, name: str, n_cases: int) -> Outcomes:
@@ -63,11 +63,11 @@ def _one_process(base: Path, name: str, first: int, last: int, outcomes: Outcome
     current: int | None = None
     try:
         while (text := lines.get(timeout=SECONDS_OF_SILENCE)) is not None:
-            report = json.loads(text)
-            current = report.get("begin")
-            if "end" in report:
-                outcomes.take(name, report)
-                first = report["end"] + 1
+            line = json.loads(text)
+            current = line.get("begin")
+            if "end" in line:
+                outcomes.take(name, line)
+                first = line["end"] + 1
     except queue.Empty:
         process.kill()
         outcomes.findings.append(f"{name} {current}: hung")
