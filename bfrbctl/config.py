@@ -238,7 +238,10 @@ def _usage_error(cls: type[Settings], error: ValidationError, data: Any, origins
         return _stuck(stuck, data[stuck])
     complaints = [_complaint(cls, name, details, data, origins.get(name, "")) for name, details in first.items()]
     more = f"; and {len(complaints) - MAX_EXAMPLES} more" if len(complaints) > MAX_EXAMPLES else ""
-    return UsageError("; ".join(what for what, _ in complaints[:MAX_EXAMPLES]) + more, hint=complaints[0][1] or None)
+    return UsageError(
+        "; ".join(what for what, _ in complaints[:MAX_EXAMPLES]) + more,
+        hint=next((hint for _, hint in complaints if hint), None),
+    )
 
 
 def _complaint(

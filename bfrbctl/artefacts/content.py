@@ -20,7 +20,10 @@ MAX_COUNT = 2**53
 _AGAIN = "make or download the folder again"
 
 
-def _tuple(value: Any) -> Any:
+def _few(value: Any) -> Any:
+    """Refuse what is too long before its items are checked, each of which could be one more error."""
+    if isinstance(value, list | dict) and len(value) > MAX_NAMES:
+        raise ValueError(f"more than {MAX_NAMES} items")
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -38,15 +41,17 @@ def _ascending(numbers: tuple[int, ...]) -> tuple[int, ...]:
 
 Name = Annotated[str, Field(min_length=1, max_length=1000)]
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
-Counts = Annotated[Mapping[Name, Count], Field(max_length=MAX_NAMES)]
+Counts = Annotated[Mapping[Name, Count], BeforeValidator(_few)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(_tuple), Field(max_length=MAX_NAMES), AfterValidator(_different)]
-Flags = Annotated[tuple[bool, ...], BeforeValidator(_tuple), Field(max_length=MAX_NAMES)]
-Folds = Annotated[tuple[Count, ...], BeforeValidator(_tuple), Field(max_length=MAX_NAMES)]
-Shares = Annotated[tuple[Share, ...], BeforeValidator(_tuple), Field(max_length=MAX_NAMES)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_tuple), Field(max_length=MAX_NAMES)]
-Numbers = Annotated[tuple[Annotated[int, Field(ge=1, le=99)], ...], BeforeValidator(_tuple), AfterValidator(_ascending)]
-Objects = Annotated[tuple[Mapping[str, Any], ...], BeforeValidator(_tuple), Field(max_length=MAX_NAMES)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(_few), AfterValidator(_different)]
+Flags = Annotated[tuple[bool, ...], BeforeValidator(_few)]
+Folds = Annotated[tuple[Count, ...], BeforeValidator(_few)]
+Shares = Annotated[tuple[Share, ...], BeforeValidator(_few)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_few)]
+Numbers = Annotated[tuple[Annotated[int, Field(ge=1, le=99)], ...], BeforeValidator(_few), AfterValidator(_ascending)]
+Objects = Annotated[tuple[Mapping[str, Any], ...], BeforeValidator(_few)]
+Figures = Annotated[Mapping[str, float | None], BeforeValidator(_few)]
+Mentions = Annotated[Mapping[str, str], BeforeValidator(_few)]
 
 
 class Content(BaseModel):
@@ -128,8 +133,10 @@ class ModelContent(RunContent):
     features: Mapping[str, Any] = Field(description="an object")
     prior: Shares = Field(description="a list of shares")
     score: float | None = Field(default=None, description="a number")
-    joint: JointContent | None = Field(default=None, description="names, and a gesture of each")
-    trained_on: Mapping[str, str] | None = Field(default=None, description="digests of sequences and subjects")
+    joint: Annotated[JointContent, BeforeValidator(_few)] | None = Field(
+        default=None, description="names, and a gesture of each"
+    )
+    trained_on: Mentions | None = Field(default=None, description="digests of sequences and subjects")
 
 
 class BlendContent(RecordedContent):
@@ -138,7 +145,9 @@ class BlendContent(RecordedContent):
     members: Names = Field(description="different names")
     prior: Shares = Field(description="a list of shares")
     score: float | None = Field(default=None, description="a number")
-    joint: JointContent | None = Field(default=None, description="names, and a gesture of each")
+    joint: Annotated[JointContent, BeforeValidator(_few)] | None = Field(
+        default=None, description="names, and a gesture of each"
+    )
     assign: str | None = Field(default=None, description="off or causal")
 
 
@@ -148,11 +157,13 @@ class PredictionsContent(LabelledContent):
     n_sequences: Count = Field(description="a count")
     n_problems: Count = Field(description="a count")
     warnings: Texts = Field(default=(), description="a list of texts")
-    answers: Mapping[str, str] | None = Field(default=None, description="name, kind and digest of a file")
-    score: Mapping[str, float | None] | None = Field(default=None, description="figures by name")
+    answers: Mentions | None = Field(default=None, description="name, kind and digest of a file")
+    score: Figures | None = Field(default=None, description="figures by name")
     headline: str | None = Field(default=None, description="the name of a figure")
     n_labelled: Count | None = Field(default=None, description="a count")
-    in_sample: Mapping[str, Count | None] | None = Field(default=None, description="counts by name")
+    in_sample: Annotated[Mapping[str, Count | None], BeforeValidator(_few)] | None = Field(
+        default=None, description="counts by name"
+    )
 
 
 class RawContent(Content):
@@ -185,6 +196,11 @@ def read_content(model: type[C], content: Mapping[str, Any], what: str) -> C:
     ArtefactError
         When a key is missing or unknown, or a value cannot be; names the key, the value, and what was expected.
     """
+    if unknown := next((key for key in content if key not in model.model_fields), None):
+        raise ArtefactError(
+            f"{what}: its content has a key {unknown[:60]!r} that this bfrbctl does not know",
+            hint="a later version may have written it: use that one, or do not trust the folder",
+        )
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -194,11 +210,6 @@ def read_content(model: type[C], content: Mapping[str, Any], what: str) -> C:
     key = str(details["loc"][0])
     if details["type"] == "missing" and len(details["loc"]) == 1:
         raise ArtefactError(f"{what}: its content lacks {key!r}", hint=_AGAIN)
-    if key not in model.model_fields:
-        raise ArtefactError(
-            f"{what}: its content has a key {key[:60]!r} that this bfrbctl does not know",
-            hint="a later version may have written it: use that one, or do not trust the folder",
-        )
     expected = model.model_fields[key].description
     raise ArtefactError(f"{what}: {key} is {str(content[key])[:60]}, expected {expected}", hint=_AGAIN)
 

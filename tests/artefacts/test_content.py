@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from bfrbctl.artefacts.content import CONTENT, DatasetContent, LabelledContent, ModelContent, read_content
 from bfrbctl.artefacts.folders import Folder, open_folder
@@ -85,3 +86,18 @@ def test_a_folder_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
         output.finish({})
     with pytest.raises(ArtefactError, match="kind is 'thesis'"):
         open_folder(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("thm", [0] * 100_001),
+        ("prior", [2] * 100_001),
+        ("joint", dict.fromkeys(map(str, range(100_001)), 0)),
+        ("trained_on", dict.fromkeys(map(str, range(100_001)), 0)),
+    ],
+)
+def test_a_flood_of_wrong_values_is_one_error(key: str, value: Any) -> None:
+    with pytest.raises(ValidationError) as caught:
+        ModelContent(**{**SOUND["model"], key: value})
+    assert caught.value.error_count() == 1
