@@ -15,7 +15,7 @@ from bfrbctl.errors import BfrbError
 # In the order of the pipeline.
 VERBS = ("simulate", "prepare", "featurize", "train", "oof_blend", "predict", "pack", "serve", "inspect")
 
-RESUMABLE = frozenset({"prepare", "featurize", "train", "oof-blend", "predict"})
+RESUMABLE = frozenset({"prepare", "featurize", "train", "oof-blend", "predict", "pack"})
 """Commands that have --resume."""
 
 INTERRUPTED = 130

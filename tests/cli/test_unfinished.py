@@ -333,7 +333,7 @@ def test_another_input_is_not_said_to_have_changed() -> None:
 
 @pytest.mark.parametrize(
     ("words", "kept"),
-    [(("train", "lgbm"), True), (("train", "lgbm", "--plan"), False), (("inspect", "oof"), False)],
+    [(("train", "lgbm"), True), (("pack",), True), (("train", "lgbm", "--plan"), False), (("inspect", "oof"), False)],
 )
 def test_only_what_can_be_resumed_is_said_to_be_kept(
     run: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], kept: bool
