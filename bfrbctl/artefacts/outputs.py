@@ -51,7 +51,7 @@ from bfrbctl.artefacts.journals import (
     refuse_other_run,
     version_differences,
 )
-from bfrbctl.artefacts.ownership import lock_folder, names_in, refuse_foreign
+from bfrbctl.artefacts.locks import lock_folder, names_in, refuse_foreign
 from bfrbctl.errors import ArtefactError, DataError, OutputError, UsageError, examples
 from bfrbctl.reprs import short_repr
 

@@ -20,8 +20,8 @@ from bfrbctl.models.keras.backend import to_numpy
 from bfrbctl.models.keras.learning import epochs as keras_training
 from bfrbctl.models.keras.learning.augmentation import training_batch
 from bfrbctl.models.keras.learning.checkpoint import pack_arrays, unpack_arrays
-from bfrbctl.models.keras.learning.epochs import rate_at
 from bfrbctl.models.keras.learning.fitting import postures, task_digest
+from bfrbctl.models.keras.learning.schedule import rate_at
 from bfrbctl.models.keras.model import KerasFoldModel, fit, load
 from bfrbctl.models.keras.network.building import build_network, weight_names
 from bfrbctl.models.keras.network.layout import NETWORKS, NetworkSpec

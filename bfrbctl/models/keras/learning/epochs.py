@@ -37,6 +37,7 @@ from bfrbctl.models.keras.learning.checkpoint import (
 )
 from bfrbctl.models.keras.learning.losses import HierarchicalLoss, KnownCrossEntropy, PhaseLoss
 from bfrbctl.models.keras.learning.optimizer import FlatAdamW
+from bfrbctl.models.keras.learning.schedule import rate_at
 from bfrbctl.models.keras.network.building import Network, build_network
 from bfrbctl.models.keras.network.layout import NetworkSpec
 from bfrbctl.models.keras.settings import Config
@@ -306,21 +307,6 @@ def _feed(job: Job, batches: Int64, epoch: int) -> Iterator[tuple[Inputs, Inputs
 def augmentation_of(config: Config) -> Augmentation:
     """Pick from the settings how sequences are disturbed."""
     return Augmentation(**{name: getattr(config, name) for name in Augmentation.__dataclass_fields__})
-
-
-def rate_at(config: Config, epoch: float) -> float:
-    """Give the learning rate at a moment of training, in epochs from its start.
-
-    `one-cycle` rises over the first tenth and falls along a cosine to a hundredth; `cosine` only falls.
-    """
-    done = epoch / config.epochs
-    if config.schedule == "constant":
-        return config.learning_rate
-    rise = 0.1 if config.schedule == "one-cycle" else 0.0
-    if done < rise:
-        return config.learning_rate * (0.04 + 0.96 * done / rise)
-    falling = 0.5 * (1.0 + np.cos(np.pi * (done - rise) / (1.0 - rise)))
-    return float(config.learning_rate * (0.01 + 0.99 * falling))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Whose folder it is: the lock of the one that writes, and which of the files in it are ours."""
+"""The lock of a folder that is written, and which of the files in the folder are of bfrbctl."""
 
 import os
 from pathlib import Path
