@@ -1,4 +1,4 @@
-"""Write the generated pages: the command line reference (docs/cli.md) and the feature catalogue (docs/features.md).
+"""Write the generated pages: command line reference (cli.md), settings (settings.md), feature catalogue (features.md).
 
 usage: python docs/generate.py      (or make docs)
 A test fails when a page is not what this script would write.
@@ -6,6 +6,7 @@ A test fails when a page is not what this script would write.
 
 import os
 import re
+from importlib import import_module
 from pathlib import Path
 
 os.environ["COLUMNS"] = os.environ["TERMINAL_WIDTH"] = "100"
@@ -14,6 +15,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from bfrbctl.cli.app import app
+from bfrbctl.cli.options import SETTINGS_CLASSES
+from bfrbctl.config import settings_table
 from bfrbctl.features.documentation import features_markdown
 
 DOCS = Path(__file__).parent
@@ -49,6 +52,21 @@ def cli_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def settings_page() -> str:
+    """Give the settings of every command as Markdown: their defaults, what they may be, and what they mean."""
+    parts = [
+        "# Settings",
+        "This page is generated from the settings classes by `make docs`. Set a value with `--set name=value`\n"
+        "or in a TOML file (`--config`); `--print-config` of each command prints such a file with all defaults.",
+    ]
+    for words in command_paths():
+        if words and words[-1] in SETTINGS_CLASSES:
+            module, name = SETTINGS_CLASSES[words[-1]].split(":")
+            table = settings_table(getattr(import_module(module), name)).strip()
+            parts.append(f"## bfrbctl {' '.join(words)}\n\n{table}")
+    return "\n\n".join(parts) + "\n"
+
+
 def features_page() -> str:
     """Give the feature catalogue as Markdown, with what was measured of it."""
     return "\n".join([features_markdown(), *((DOCS / name).read_text(encoding="utf-8") for name in MEASURED)])
@@ -56,4 +74,5 @@ def features_page() -> str:
 
 if __name__ == "__main__":
     (DOCS / "cli.md").write_text(cli_page(), encoding="utf-8")
+    (DOCS / "settings.md").write_text(settings_page(), encoding="utf-8")
     (DOCS / "features.md").write_text(features_page(), encoding="utf-8")

@@ -22,7 +22,7 @@ GENERATE = generator()
 PATHS = GENERATE.command_paths()
 
 
-@pytest.mark.parametrize("name", ["cli", "features"])
+@pytest.mark.parametrize("name", ["cli", "settings", "features"])
 def test_generated_pages_are_up_to_date(name: str) -> None:
     assert (ROOT / "docs" / f"{name}.md").read_text("utf-8") == getattr(GENERATE, f"{name}_page")(), "run: make docs"
 
@@ -34,7 +34,8 @@ def test_every_command_has_help_an_example_and_a_place_in_the_docs(words: tuple[
     text = GENERATE.help_text(words)
     assert f"Example: bfrbctl {' '.join(words)}" in text
     call = f"bfrbctl {' '.join(words)}"
-    pages = [page for page in (ROOT / "docs").glob("*.md") if page.name != "cli.md"] + [ROOT / "README.md"]
+    generated = ("cli.md", "settings.md")
+    pages = [page for page in (ROOT / "docs").glob("*.md") if page.name not in generated] + [ROOT / "README.md"]
     assert any(call in page.read_text() for page in pages), f"no page explains {call}"
 
 
