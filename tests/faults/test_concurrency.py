@@ -16,13 +16,14 @@ WRITER = """
 import sys
 from pathlib import Path
 from bfrbctl.artefacts.outputs import Job, open_output
+from tests.contents import CONTENT
 
 path, rounds = Path(sys.argv[1]), int(sys.argv[2])
 for number in range(rounds):
     with open_output(path, Job("dataset", {}, seed=number), force=True) as output:
         for name in "abc":
             output.publish(name, {f"{name}.json": (str(number % 2) * 5000).encode()})
-        output.finish({"classes": []})
+        output.finish(CONTENT["dataset"])
 """
 
 READER = """
@@ -46,11 +47,12 @@ while not Path(sys.argv[2]).exists():
 print(json.dumps(counts))
 """
 
-SEQUENTIAL = """
+EXCLUSIVE_WRITER = """
 import os, sys, time
 from pathlib import Path
 from bfrbctl.errors import OutputError
 from bfrbctl.artefacts.outputs import Job, open_output
+from tests.contents import CONTENT
 
 path, inside, rounds = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 entered = 0
@@ -59,7 +61,7 @@ while entered < rounds:
         with open_output(path, Job("dataset", {}), force=True) as output:
             os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
             output.publish("a", {"a.json": b"{}"})
-            output.finish({})
+            output.finish(CONTENT["dataset"])
             inside.unlink()
             entered += 1
     except OutputError as error:
@@ -103,7 +105,7 @@ def test_a_reader_sees_one_state_while_a_writer_replaces_it(
 @pytest.mark.parametrize("rounds", [30, pytest.param(300, marks=pytest.mark.slow)])
 def test_no_two_writers_are_ever_inside(tmp_path: Path, record_property: Record, rounds: int) -> None:
     """The lock file itself comes and goes with every run, which is when a lock is easily held twice."""
-    writers = [script(SEQUENTIAL, tmp_path / "out", tmp_path / "inside", rounds) for _ in range(3)]
+    writers = [script(EXCLUSIVE_WRITER, tmp_path / "out", tmp_path / "inside", rounds) for _ in range(3)]
     assert [ended(writer) for writer in writers] == [f"{rounds}\n"] * 3
     record_property("writers in turn", 3 * rounds)
 
