@@ -152,7 +152,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})", hint="check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # not TOML or UTF-8, too many digits, nested too deep
         raise UsageError(f"{path}: is not TOML ({error})") from error
 
 
@@ -267,7 +270,9 @@ def _complaint(
 
 
 def _shown(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) and value else repr(value)
+    if isinstance(value, list | tuple) and value and all(map(str, value)):
+        return ", ".join(map(str, value))
+    return textwrap.shorten(repr(value), 200)
 
 
 def _expected(field: FieldInfo) -> str:
@@ -358,5 +363,5 @@ def _scalar(raw: str) -> Any:
         return float(raw)
     try:
         return tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # not TOML, a number of too many digits, or nested too deep
         return None

@@ -245,3 +245,26 @@ def test_settings_travel_to_other_processes(stage: type[config.Settings]) -> Non
     made = stage(**required)
     assert pickle.loads(pickle.dumps(made)) == made
     assert from_mapping(stage, as_mapping(made), "task") == made
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_number_has_a_smallest_and_a_largest_value(stage: type[config.Settings]) -> None:
+    for name, field in stage.model_fields.items():
+        if field.annotation in (int, float):
+            bounds = {type(bound).__name__ for bound in field.metadata}
+            assert bounds & {"Ge", "Gt"} and bounds & {"Le", "Lt"}, f"{name} has no bounds"
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "[" * 3000], ids=["too many digits", "nested too deep"])
+def test_a_value_that_the_parser_gives_up_on_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="rounds is "):
+        build(Settings, overrides=[f"rounds={text}"])
+    file = tmp_path / "c.toml"
+    file.write_text(f"rounds = {text}\n")
+    with pytest.raises(UsageError, match="is not TOML"):
+        read_toml(file)
+
+
+def test_an_empty_item_of_a_list_is_shown() -> None:
+    with pytest.raises(UsageError, match=r"rounds is \['', ''\]"):
+        build(Settings, overrides=["rounds=,"])

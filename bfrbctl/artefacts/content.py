@@ -211,7 +211,7 @@ def read_content(model: type[C], content: Mapping[str, Any], what: str) -> C:
     if details["type"] == "missing" and len(details["loc"]) == 1:
         raise ArtefactError(f"{what}: its content lacks {key!r}", hint=_AGAIN)
     expected = model.model_fields[key].description
-    raise ArtefactError(f"{what}: {key} is {str(content[key])[:60]}, expected {expected}", hint=_AGAIN)
+    raise ArtefactError(f"{what}: {key} is {repr(content[key])[:60]}, expected {expected}", hint=_AGAIN)
 
 
 class Lookup(dict[str, Any]):

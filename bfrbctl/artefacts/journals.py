@@ -134,8 +134,9 @@ def refuse_other_run(path: Path, journal: Journal, identity: Mapping[str, Any], 
         advice = (
             "leave these out, --resume goes on with the settings of that run" if given else "run it with those again"
         )
+        lines = list(dict.fromkeys(differences(before, identity)))  # a seed is in the settings as well
         raise OutputError(
-            f"{path}: the unfinished run in it differs in {examples(differences(before, identity))}",
+            f"{path}: the unfinished run in it differs in {examples(lines)}",
             hint=f"{advice}; or {again}",
         )
 

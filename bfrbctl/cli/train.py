@@ -45,7 +45,7 @@ class TrainingOptions:
             help="Classes: gestures, or gestures with their postures and first behaviours [default: gesture]."
         ),
     ] = None
-    seed: Annotated[int | None, typer.Option(help="Seed of the run [default: 0].", min=0)] = None
+    seed: Annotated[int | None, typer.Option(help="Seed of the run [default: 0].", min=0, max=2**32 - 1)] = None
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class BlendConfig(Settings):
         default="off",
         description="causal: never predict a joint label twice for one subject; needs a member with joint labels",
     )
-    seed: int = Field(default=0, description="Seed of the bootstrap and of the orders of arrival")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Seed of the bootstrap and of the orders of arrival")
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class PrepareConfig(Settings):
         default=DEFAULT_RATE_HZ, ge=0.1, le=10_000.0, description="Frames a second of the recordings"
     )
     folds: int = Field(default=5, ge=2, le=100, description="Folds of the labelled sequences, by subject")
-    seed: int = Field(default=0, description="Seed of the folds")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Seed of the folds")
     drop: tuple[str, ...] = Field(default=(), description="Sequences to leave out")
     rows_per_file: int = Field(
         default=65_536,

@@ -28,7 +28,10 @@ class SimulationConfig(Settings):
         "least one",
     )
     seed: int = Field(
-        default=0, ge=0, description="Seed; subject i of a split is the same whatever the number of subjects or workers"
+        default=0,
+        ge=0,
+        le=2**32 - 1,
+        description="Seed; subject i of a split is the same whatever the number of subjects or workers",
     )
     rate_hz: float = Field(default=DEFAULT_RATE_HZ, ge=2.0, le=200.0, description="Frames a second")
     left_handed: float = Field(default=0.12, ge=0.0, le=1.0, description="Share of left-handed subjects")

@@ -178,7 +178,9 @@ def _train_here(
             task = fold_task(job, fold, data=data, batch=batch, scratch=scratch, on_progress=note)
             trained = _train_fold(job, task, data)
             output.publish(f"fold-{fold}", trained.files())
-        yield trained.record
+        record = trained.record
+        del trained, task  # the model's bytes need not wait in memory while the next fold trains
+        yield record
 
 
 def _both(first: OnProgress, second: OnProgress) -> OnProgress:

@@ -235,7 +235,7 @@ class Config(Settings):
         return "boosting=dart changes earlier trees in later rounds" if dart else ""
 
     def lightgbm(self) -> dict[str, Value]:
-        """Give what LightGBM is told, but for the task's own: classes, seed and threads."""
+        """Give the parameters that LightGBM gets, but for the task's own: classes, seed and threads."""
         return {
             "objective": "multiclass",
             "metric": "None",
