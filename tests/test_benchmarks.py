@@ -40,9 +40,9 @@ def test_every_benchmark_says_what_it_measures_and_how_it_is_run(
         runpy.run_path(str(path), run_name="__main__")
     assert ended.value.code == 0
     summary = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").splitlines()[0]
-    told = capsys.readouterr().out
-    assert summary in told
-    assert f"python benchmarks/{path.name}" in told
+    printed = capsys.readouterr().out
+    assert summary in printed
+    assert f"python benchmarks/{path.name}" in printed
 
 
 def test_no_file_hides_a_module_that_the_benchmarks_import() -> None:

@@ -44,7 +44,7 @@ def train(features: Folder, path: Path, executor: Executor) -> tuple[Folder, lis
     return open_folder(path), [(int(row["fold"]), int(row["step"])) for row in rows]
 
 
-def told(folder: Folder) -> dict[str, object]:
+def content_of(folder: Folder) -> dict[str, object]:
     """The files of a folder but for histories, which have seconds in them."""
     return {name: entry for name, entry in folder.files.items() if not name.startswith("history.")}
 
@@ -52,7 +52,7 @@ def told(folder: Folder) -> dict[str, object]:
 def test_folds_trained_at_once_give_the_same_model(feature_folder: Folder, tmp_path: Path) -> None:
     alone, rows = train(feature_folder, tmp_path / "alone", Executor(1))
     together, live = train(feature_folder, tmp_path / "together", Executor(2))
-    assert told(together) == told(alone)
+    assert content_of(together) == content_of(alone)
     assert alone.manifest["config"] == together.manifest["config"]
     assert sorted(live) == rows
 
@@ -92,7 +92,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def started(*words: object) -> subprocess.Popen[str]:
-    # A run started in the background may have been told to ignore SIGINT; one at a terminal has not.
+    # A run started in the background may ignore SIGINT; one at a terminal has not.
     script = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from bfrbctl.cli import main; main()"
     )
@@ -128,7 +128,7 @@ def test_a_signal_ends_the_workers_and_keeps_finished_folds(
     psutil.wait_procs(workers, timeout=30)
     assert alive(workers) == []
     call(*words, "--workers", 2, "--resume")
-    assert told(open_folder(tmp_path / "m")) == told(open_folder(tmp_path / "whole"))
+    assert content_of(open_folder(tmp_path / "m")) == content_of(open_folder(tmp_path / "whole"))
 
 
 @pytest.mark.slow

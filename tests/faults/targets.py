@@ -114,8 +114,8 @@ def use_oof(path: Path) -> bytes:
     """Read the out-of-fold predictions beside those of a sound model, and score them."""
     folders = [open_folder(path.parent / "sound", "model"), open_folder(path, "model")]
     tables = aligned_members(folders)
-    told = oof.summarise(tables[1], gesture_space(folders[0].content))
-    return json.dumps(told).encode() + b"".join(part.proba.tobytes() for part in tables[1].values())
+    scores = oof.summarise(tables[1], gesture_space(folders[0].content))
+    return json.dumps(scores).encode() + b"".join(part.proba.tobytes() for part in tables[1].values())
 
 
 def use_journal(path: Path) -> bytes:
